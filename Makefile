@@ -1,0 +1,35 @@
+# Every target makes its own virtual environment when it is missing.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check perf clean
+
+help: ## Show the targets.
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 10
+
+$(READY): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing partywire and its tools into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip setuptools
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+run: $(READY) ## Three parties on this host match handwritten digits under MPC. RUN_ARGS="--probes 20" shortens it.
+	@$(BIN)/partywire run digits --local 3 $(RUN_ARGS)
+
+test: $(READY) ## The whole test suite, in parallel.
+	@$(BIN)/python -m pytest -n auto $(TEST_ARGS)
+
+check: $(READY) ## ruff, mypy --strict and the direction of imports.
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+perf: $(READY) ## Print the figures of docs/performance.md on this machine (some minutes).
+	@$(BIN)/python -m perf
+
+clean: ## Remove the virtual environment and caches.
+	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""PartyWire: a networking engine for secure multi-party computation."""
