@@ -1,0 +1,81 @@
+"""Every test leaves this process as it found it: no child, no socket, eventfd, pidfd or shared memory more than before.
+
+The check runs around each test of every folder, so that a leak is reported by the test that made it and not by the
+one that ran out of descriptors.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WATCHED_TARGETS = ("socket:", "anon_inode:[eventfd]", "anon_inode:[pidfd]", "/dev/shm/", "/memfd:")
+GRACE_S = 10.0
+
+# Two cores shared by all xdist workers: a slow example says nothing about the code. Examples are derived from the
+# test's name, so that two runs of one commit try the same ones; `--hypothesis-seed` draws others.
+settings.register_profile("partywire", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("partywire")
+
+
+def open_descriptors() -> dict[str, str]:
+    """The descriptors of this process that the engine could have opened: number -> what it is."""
+    found = {}
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{entry}")
+        except OSError:
+            continue  # the descriptor of the listing itself
+        if target.startswith(WATCHED_TARGETS):
+            found[entry] = target
+    return found
+
+
+def living_children() -> set[int]:
+    """Child processes of any thread of this process, zombies included."""
+    children: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            children.update(int(pid) for pid in (task / "children").read_text().split())
+        except OSError:
+            continue  # the thread ended while we looked
+    return children
+
+
+def wait_for_end(pid: int) -> bool:
+    """Whether `pid` ends (it may already be a zombie) within the grace time."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        return bool(poller.poll(GRACE_S * 1000))
+    finally:
+        os.close(pidfd)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    descriptors_before = open_descriptors()
+    children_before = living_children()
+    yield
+    gc.collect()
+    leaked = {fd: what for fd, what in open_descriptors().items() if descriptors_before.get(fd) != what}
+    children = living_children() - children_before
+    running = sorted(pid for pid in children if not wait_for_end(pid))
+    assert not running, f"the test left child processes running: {running}"
+    assert not children, f"the test left children that nobody reaped: {sorted(children)}"
+    assert not leaked, f"the test left descriptors open: {leaked}"
+    named = [name for name in os.listdir("/dev/shm") if name.startswith(f"partywire-{os.getpid()}-")]
+    assert not named, f"the test left names in /dev/shm: {named}"
