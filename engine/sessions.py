@@ -1,0 +1,107 @@
+"""Which ids the next sessions get: every party proposes, and all compute the same block from the same proposals.
+
+Between the openers of all parties, as the fields of a rendezvous. The one invariant: `agree` depends only on the set of
+proposals, not on who calls it, and never gives an id that a party may still be using.
+
+The block begins at the greatest of all next ids, so a party that was restarted (and proposes 0) simply skips the ids it
+does not remember.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import limits
+from .errors import LinkProtocolError, SetupMismatch
+from .frames import LINK_SESSION
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_STRIDE_MAX = limits.CONNECTIONS_MAX * limits.WORKERS_MAX
+"""Bounds what a peer can make us skip. The least common multiple of all worker counts, any two of which give at most
+CONNECTIONS_MAX, is far below it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionProposal:
+    """What one party asks for: `count` sessions whose ids are `stride` apart, none below `next_id`.
+
+    A stride that is a multiple of every party's worker count puts all the sessions on the same worker everywhere.
+    """
+
+    count: int
+    next_id: int
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.count <= limits.SESSIONS_MAX:
+            raise ValueError(f"{self.count} sessions, between 1 and {limits.SESSIONS_MAX} are allowed")
+        if not 0 <= self.next_id <= LINK_SESSION:
+            raise ValueError(f"next id {self.next_id} is not a session id")
+        if not 1 <= self.stride <= _STRIDE_MAX:
+            raise ValueError(f"stride {self.stride}, between 1 and {_STRIDE_MAX} are allowed")
+
+    def fields(self) -> dict[str, object]:
+        """The proposal as fields of a rendezvous."""
+        return {"count": self.count, "next_id": self.next_id, "stride": self.stride}
+
+    @classmethod
+    def from_fields_untrusted(cls, fields: Mapping[str, object], peer: str = "") -> SessionProposal:
+        """A peer's proposal; fields with other names are left to the caller.
+
+        Raises:
+            LinkProtocolError: a field is missing, not a number, or out of its bounds.
+        """
+        values: list[int] = []
+        for name in ("count", "next_id", "stride"):
+            value = fields.get(name)
+            if type(value) is not int:
+                raise LinkProtocolError(peer, f"{name} of a session proposal is not a number but", type(value).__name__)
+            values.append(value)
+        try:
+            return cls(*values)
+        except ValueError as error:
+            raise LinkProtocolError(peer, "session proposal out of bounds", str(error)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionBlock:
+    """The ids that all parties agreed on."""
+
+    first: int
+    count: int
+    stride: int = 1
+
+    @property
+    def ids(self) -> range:
+        """The session ids in order."""
+        return range(self.first, self.first + self.count * self.stride, self.stride)
+
+    @property
+    def next_id(self) -> int:
+        """What this party proposes as next id from now on."""
+        return self.first + self.count * self.stride
+
+
+def agree(round_: int, our_name: str, proposals: Mapping[str, SessionProposal]) -> SessionBlock:
+    """The block that follows from everybody's proposals, ours among them.
+
+    The first id is a multiple of the stride. Ids start again at 0 when the block would pass LINK_SESSION: four
+    thousand million ids later nothing of the old sessions is under way.
+
+    Raises:
+        SetupMismatch: a peer wants another number of sessions, or another stride.
+    """
+    ours = proposals[our_name]
+    for peer, theirs in proposals.items():
+        if theirs.count != ours.count:
+            raise SetupMismatch(round_, "number of sessions", ours.count, theirs.count, peer)
+        if theirs.stride != ours.stride:
+            raise SetupMismatch(round_, "stride of session ids", ours.stride, theirs.stride, peer)
+    greatest = max(proposal.next_id for proposal in proposals.values())
+    first = -(-greatest // ours.stride) * ours.stride
+    if first + ours.count * ours.stride > LINK_SESSION:
+        first = 0
+    return SessionBlock(first, ours.count, ours.stride)
