@@ -1,0 +1,458 @@
+"""One link's life: from the first dial until both sides said goodbye, or one of them was lost.
+
+Between the I/O process that owns the link's sockets, which drives this and obeys it, and the peer's. The link has one
+control connection and `connections` normal ones, called streams here; CONTROL and 0..C-1 are their numbers.
+
+    AWAITING -> GREETING -> ATTACHING -> UP -> CLOSING | PEER_CLOSING -> CLOSED
+    anywhere before CLOSED -> LOST(cause);   AWAITING, GREETING, ATTACHING -> REJECTED(error)
+
+The one invariant: the link is UP exactly while every stream is attached and nobody said goodbye, and it is CLOSED only
+when both said goodbye and every stream ended behind it, or when we gave up waiting for that; everything else is LOST.
+
+No I/O and no clock: facts come in with `now` (seconds, monotone), what follows from them is pulled with `next_event`
+and `next_deadline`. Facts that arrive in a dead state are ignored, since sockets report late; requests are refused.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from . import limits
+from .errors import HandshakeRejected, LinkProtocolError, LocalProtocolError, RejectCode
+from .handshake import Role
+from .topology import dials
+
+if TYPE_CHECKING:
+    from .handshake import HandshakeResult
+
+CONTROL: Final = -1
+"""The stream number of the control connection."""
+
+
+class LinkState(Enum):
+    """Where a link stands."""
+
+    AWAITING = "awaiting"  # dialling, or waiting to be dialled
+    GREETING = "greeting"  # the control connection stands, its handshake is under way
+    ATTACHING = "attaching"  # the peer is known, normal connections are still missing
+    UP = "up"  # every stream is attached
+    CLOSING = "closing"  # we said goodbye; the peer may have, too
+    PEER_CLOSING = "peer closing"  # the peer said goodbye, we did not yet
+    CLOSED = "closed"  # over, as agreed
+    LOST = "lost"  # over without a word
+    REJECTED = "rejected"  # one side refused the other
+
+
+_BEFORE_UP = frozenset({LinkState.AWAITING, LinkState.GREETING, LinkState.ATTACHING})
+_STANDING = frozenset({LinkState.UP, LinkState.CLOSING, LinkState.PEER_CLOSING})
+_DEAD = frozenset({LinkState.CLOSED, LinkState.LOST, LinkState.REJECTED})
+
+
+@dataclass(frozen=True, slots=True)
+class LinkTimeouts:
+    """The times of a link, in seconds."""
+
+    connect_s: float = limits.CONNECT_TIMEOUT_S
+    handshake_s: float = limits.HANDSHAKE_TIMEOUT_S
+    heartbeat_interval_s: float = limits.HEARTBEAT_INTERVAL_S
+    heartbeat_timeout_s: float = limits.HEARTBEAT_TIMEOUT_S
+    close_s: float = limits.CLOSE_TIMEOUT_S
+    goodbye_grace_s: float = limits.GOODBYE_GRACE_S
+
+    def __post_init__(self) -> None:
+        if not 0 < self.heartbeat_interval_s < self.heartbeat_timeout_s:
+            raise ValueError("the heartbeat timeout must be longer than the heartbeat interval")
+        if min(self.connect_s, self.handshake_s, self.close_s, self.goodbye_grace_s) <= 0:
+            raise ValueError("times of a link must be positive")
+
+
+@dataclass(frozen=True, slots=True)
+class GreetingTimedOut:
+    """The handshake took too long: its socket must be closed. The link awaits the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp:
+    """Every stream is attached."""
+
+
+@dataclass(frozen=True, slots=True)
+class PingDue:
+    """A PING with this token must be sent on the control connection."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSaidGoodbye:
+    """The peer sends nothing more; we should deliver what came and answer with our own goodbye."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkClosed:
+    """The link is over as agreed; not `clean` when the peer did not finish within the close timeout."""
+
+    clean: bool
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLost:
+    """The link is over without a goodbye: every stream must be closed."""
+
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRejected:
+    """The two sides do not fit together: no use in trying again."""
+
+    error: HandshakeRejected
+
+
+LinkEvent: TypeAlias = (
+    GreetingTimedOut | LinkUp | PingDue | PeerSaidGoodbye | LinkClosed | LinkLost | LinkRejected
+)
+
+
+class Link:
+    """The state of one link. Driven by its owner (requests), the peer (`_untrusted` facts) and time (`tick`)."""
+
+    def __init__(self, our_name: str, peer: str, now: float, timeouts: LinkTimeouts | None = None) -> None:
+        self._our_name = our_name
+        self._peer = peer
+        self._timeouts = timeouts or LinkTimeouts()
+        self._state = LinkState.AWAITING
+        self._events: deque[LinkEvent] = deque()
+        # Before the link is up.
+        self._connect_deadline = now + self._timeouts.connect_s
+        self._greeting_deadline = 0.0  # meaningful in GREETING
+        self._last_cause = ""  # of the last attempt that failed; for the message when time is up
+        # Set by `greeted`.
+        self._epoch = 0
+        self._connections = 0
+        self._attached: set[int] = set()
+        # Heartbeat, from `greeted` on.
+        self._last_heard = now
+        self._next_ping = now
+        self._last_token = 0
+        self._pings: dict[int, float] = {}  # token -> when it was sent; unanswered
+        # The end.
+        self._goodbye_sent = False
+        self._goodbye_received = False
+        self._ended: set[int] = set()
+        self._close_deadline: float | None = None  # from our goodbye on
+        self._goodbye_deadline: float | None = None  # from a data stream's end without a goodbye on
+        self._cause = ""
+        self._error: HandshakeRejected | None = None
+
+    # What is known.
+
+    @property
+    def state(self) -> LinkState:
+        """Where the link stands."""
+        return self._state
+
+    @property
+    def role(self) -> Role:
+        """The initiator dials all streams of the link."""
+        return Role.INITIATOR if dials(self._our_name, self._peer) else Role.RESPONDER
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether nothing can happen any more."""
+        return self._state in _DEAD
+
+    @property
+    def epoch(self) -> int:
+        """The life of the link that was agreed on; 0 before."""
+        return self._epoch
+
+    @property
+    def connections(self) -> int:
+        """How many normal connections were agreed on; 0 before."""
+        return self._connections
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """Normal connections that are not attached yet, in order."""
+        return tuple(index for index in range(self._connections) if index not in self._attached)
+
+    @property
+    def goodbye_sent(self) -> bool:
+        """Whether we said goodbye."""
+        return self._goodbye_sent
+
+    @property
+    def goodbye_received(self) -> bool:
+        """Whether the peer said goodbye."""
+        return self._goodbye_received
+
+    @property
+    def cause(self) -> str:
+        """Why the link is over; before that, why the last attempt failed."""
+        return self._cause or self._last_cause
+
+    @property
+    def error(self) -> HandshakeRejected | None:
+        """Why the link was rejected."""
+        return self._error
+
+    def next_event(self) -> LinkEvent | None:
+        """What followed from the facts so far, in order, each once."""
+        return self._events.popleft() if self._events else None
+
+    # Coming up.
+
+    def greeting_started(self, now: float) -> None:
+        """The control connection stands and its handshake begins."""
+        self._require("greeting_started", LinkState.AWAITING)
+        self._state = LinkState.GREETING
+        self._greeting_deadline = now + self._timeouts.handshake_s
+
+    def greeting_failed(self, cause: str) -> None:
+        """An attempt to connect or greet came to nothing; the next one may succeed."""
+        self._require("greeting_failed", LinkState.AWAITING, LinkState.GREETING)
+        self._state = LinkState.AWAITING
+        self._last_cause = cause
+
+    def rejected(self, error: HandshakeRejected) -> None:
+        """A handshake of the link was refused by either side. A transient refusal of the greeting is an attempt."""
+        self._require("rejected", *_BEFORE_UP)
+        if error.is_transient and self._state is not LinkState.ATTACHING:
+            self._state = LinkState.AWAITING
+            self._last_cause = str(error)
+            return
+        self._state = LinkState.REJECTED
+        self._error = error
+        self._cause = str(error)
+        self._events.append(LinkRejected(error))
+
+    def refusal_of_greeting(self) -> tuple[RejectCode, str] | None:
+        """Why a further control connection of this peer must be refused at this moment, or None if it is welcome."""
+        if self._state is LinkState.AWAITING:
+            return None
+        if self._state is LinkState.GREETING:
+            return RejectCode.BUSY, f"{self._our_name} is greeting another connection of {self._peer}"
+        if self._state in _DEAD:
+            return RejectCode.EPOCH, f"the link between {self._our_name} and {self._peer} is over"
+        return RejectCode.DUPLICATE_IDENTITY, f"{self._our_name} is already linked with a {self._peer}"
+
+    def greeted(self, now: float, result: HandshakeResult) -> None:
+        """The handshake of the control connection is done."""
+        self._require("greeted", LinkState.GREETING)
+        if result.peer.name != self._peer:
+            raise ValueError(f"the link to {self._peer} cannot be greeted by {result.peer.name}")
+        self._state = LinkState.ATTACHING
+        self._epoch = result.epoch
+        self._connections = result.connections
+        self._last_heard = now
+        self._next_ping = now + self._timeouts.heartbeat_interval_s
+
+    def refusal_of_attach_untrusted(self, index: int) -> tuple[RejectCode, str] | None:
+        """Why a normal connection with this index must be refused at this moment, or None if it is welcome."""
+        if self._state in (LinkState.AWAITING, LinkState.GREETING):
+            return RejectCode.BUSY, f"{self._our_name} has not greeted {self._peer} yet"
+        if self._state in _DEAD:
+            return RejectCode.EPOCH, f"the link between {self._our_name} and {self._peer} is over"
+        if not 0 <= index < self._connections:
+            return RejectCode.PROTOCOL, f"connection {index} does not exist, the link has {self._connections}"
+        if index in self._attached:
+            return RejectCode.DUPLICATE_IDENTITY, f"connection {index} of the link is already attached"
+        return None
+
+    def attached(self, now: float, index: int) -> None:
+        """A normal connection's handshake is done."""
+        self._require("attached", LinkState.ATTACHING)
+        if index not in self.missing:
+            raise LocalProtocolError("link", self._state.value, f"attached({index})")
+        self._attached.add(index)
+        self._last_heard = now
+        if not self.missing:
+            self._state = LinkState.UP
+            self._events.append(LinkUp())
+
+    # Heartbeat.
+
+    def heard(self, now: float) -> None:
+        """Bytes came on the control connection."""
+        self._last_heard = now
+
+    def pong_received_untrusted(self, now: float, token: int) -> float:
+        """The round trip time in seconds of the ping that a PONG answers.
+
+        Raises:
+            LinkProtocolError: no ping with this token is waiting for an answer.
+        """
+        self.heard(now)
+        if self._state in _DEAD:
+            return 0.0
+        sent = self._pings.pop(token, None)
+        if sent is None:
+            raise LinkProtocolError(self._peer, "PONG without a PING, token", token)
+        for earlier in [other for other in self._pings if other < token]:
+            del self._pings[earlier]
+        return now - sent
+
+    @property
+    def _expects_signs_of_life(self) -> bool:
+        return self._state in (LinkState.ATTACHING, *_STANDING) and not self._goodbye_received
+
+    # Ending.
+
+    def goodbye_said(self, now: float) -> None:
+        """Our goodbye was put on every stream; nothing of ours follows it."""
+        self._require("goodbye_said", LinkState.UP, LinkState.PEER_CLOSING)
+        self._state = LinkState.CLOSING
+        self._goodbye_sent = True
+        self._close_deadline = now + self._timeouts.close_s
+        self._close_when_over()
+
+    def goodbye_received_untrusted(self, now: float) -> None:
+        """A GOODBYE came on the control connection.
+
+        Raises:
+            LinkProtocolError: it is the second one.
+        """
+        self.heard(now)
+        if self._state in _DEAD:
+            return
+        if self._goodbye_received:
+            raise LinkProtocolError(self._peer, "second GOODBYE on a control connection in state", self._state.value)
+        if self._state not in _STANDING:
+            self.lost(f"{self._peer} said goodbye before the link was up")
+            return
+        self._goodbye_received = True
+        self._goodbye_deadline = None
+        if self._state is LinkState.UP:
+            self._state = LinkState.PEER_CLOSING
+        self._events.append(PeerSaidGoodbye())
+        self._close_when_over()
+
+    def stream_ended(self, now: float, stream: int) -> None:
+        """End of file on a stream, behind everything that the peer sent on it."""
+        if self._state in _DEAD or stream in self._ended:
+            return
+        if self._state not in _STANDING:
+            self.lost(f"{self._peer} closed {_stream_name(stream)} before the link was up")
+            return
+        if stream == CONTROL and not self._goodbye_received:
+            self.lost(f"{self._peer} closed the control connection without a goodbye")
+            return
+        self._ended.add(stream)
+        if not self._goodbye_received and self._goodbye_deadline is None:
+            # Streams do not wait for each other: the goodbye may still be on its way on the control connection.
+            self._goodbye_deadline = now + self._timeouts.goodbye_grace_s
+        self._close_when_over()
+
+    def stream_failed(self, stream: int, cause: str) -> None:
+        """A stream broke; bytes of either side may be missing. Harmless only behind its end."""
+        if self._state not in _DEAD and stream not in self._ended:
+            self.lost(f"{_stream_name(stream)} to {self._peer} broke: {cause}")
+
+    def lost(self, cause: str) -> None:
+        """The link cannot go on, whatever the reason (also a broken protocol of the peer)."""
+        if self._state in _DEAD:
+            return
+        self._state = LinkState.LOST
+        self._cause = cause
+        self._events.append(LinkLost(cause))
+
+    def _close_when_over(self) -> None:
+        everything = len(self._ended) == self._connections + 1
+        if self._goodbye_sent and self._goodbye_received and everything:
+            self._state = LinkState.CLOSED
+            self._events.append(LinkClosed(clean=True))
+
+    # Timers.
+
+    def next_deadline(self) -> float | None:
+        """When `tick` must be called next at the latest, or None in a dead state."""
+        if self._state in _DEAD:
+            return None
+        deadlines: list[float] = []
+        if self._state in _BEFORE_UP:
+            deadlines.append(self._connect_deadline)
+        if self._state is LinkState.GREETING:
+            deadlines.append(self._greeting_deadline)
+        if self._expects_signs_of_life:
+            deadlines.append(self._last_heard + self._timeouts.heartbeat_timeout_s)
+            if not self._goodbye_sent:
+                deadlines.append(self._next_ping)
+        deadlines += [at for at in (self._close_deadline, self._goodbye_deadline) if at is not None]
+        return min(deadlines, default=None)
+
+    def tick(self, now: float) -> None:
+        """Let time pass: whatever is due becomes an event."""
+        if self._state in _DEAD:
+            return
+        if self._state in _BEFORE_UP and now >= self._connect_deadline:
+            last = f"; the last attempt: {self._last_cause}" if self._last_cause else ""
+            attaching = f" ({len(self.missing)} connections missing)" if self._state is LinkState.ATTACHING else ""
+            self.lost(f"no link to {self._peer} within {self._timeouts.connect_s:g} s{attaching}{last}")
+        elif self._close_deadline is not None and now >= self._close_deadline:
+            self._state = LinkState.CLOSED
+            self._cause = f"{self._peer} did not finish closing within {self._timeouts.close_s:g} s"
+            self._events.append(LinkClosed(clean=False, cause=self._cause))
+        elif self._goodbye_deadline is not None and now >= self._goodbye_deadline:
+            first = _stream_name(min(self._ended))
+            self.lost(f"{self._peer} closed {first} without a goodbye")
+        elif self._expects_signs_of_life and now >= self._last_heard + self._timeouts.heartbeat_timeout_s:
+            self.lost(f"{self._peer} has been silent for {now - self._last_heard:.1f} s")
+        else:
+            self._tick_alive(now)
+
+    def _tick_alive(self, now: float) -> None:
+        if self._state is LinkState.GREETING and now >= self._greeting_deadline:
+            self._state = LinkState.AWAITING
+            self._last_cause = f"{self._peer} did not complete the handshake in {self._timeouts.handshake_s:g} s"
+            self._events.append(GreetingTimedOut())
+        if self._expects_signs_of_life and not self._goodbye_sent and now >= self._next_ping:
+            self._last_token += 1
+            self._pings[self._last_token] = now
+            # From now, not from the last due time: a process that was stopped must not send a burst of pings.
+            self._next_ping = now + self._timeouts.heartbeat_interval_s
+            self._events.append(PingDue(self._last_token))
+
+    def _require(self, request: str, *states: LinkState) -> None:
+        if self._state not in states:
+            raise LocalProtocolError(f"link to {self._peer}", self._state.value, request)
+
+    def check_invariants(self) -> None:
+        """What must hold after every public call."""
+        greeted = self._state in (LinkState.ATTACHING, *_STANDING)
+        if greeted:
+            assert self._epoch >= 1
+            assert self._connections >= 1
+        assert self._attached <= set(range(self._connections))
+        assert self._ended <= {CONTROL, *range(self._connections)}
+        if self._state in (LinkState.AWAITING, LinkState.GREETING):
+            assert not self._attached
+            assert self._epoch == 0
+        if self._state in _BEFORE_UP:
+            assert not self._goodbye_sent
+            assert not self._goodbye_received
+            assert not self._ended
+        if self._state is LinkState.ATTACHING:
+            assert self.missing
+        if self._state in _STANDING:
+            assert not self.missing
+        if self._state is LinkState.UP:
+            assert not self._goodbye_sent
+            assert not self._goodbye_received
+        assert (self._state is LinkState.CLOSING) <= self._goodbye_sent
+        if self._state is LinkState.PEER_CLOSING:
+            assert self._goodbye_received
+            assert not self._goodbye_sent
+        assert (CONTROL in self._ended) <= self._goodbye_received
+        assert (self.next_deadline() is None) == (self._state in _DEAD or self._state is LinkState.PEER_CLOSING)
+        assert (self._error is not None) == (self._state is LinkState.REJECTED)
+        # One ping per interval, and silence ends the link: unanswered pings stay few.
+        assert len(self._pings) <= self._timeouts.heartbeat_timeout_s / self._timeouts.heartbeat_interval_s + 1
+
+
+def _stream_name(stream: int) -> str:
+    return "the control connection" if stream == CONTROL else f"connection {stream}"
