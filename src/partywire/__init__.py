@@ -1,1 +1,131 @@
-"""PartyWire: a networking engine for secure multi-party computation."""
+"""PartyWire: a networking engine for secure multi-party computation.
+
+One I/O process per peer link owns the no-delay sockets, compute processes run the protocol code, shared-memory rings
+carry framed messages between them. These are the public names; each is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from partywire.engine.errors import (
+        HandshakeRejected,
+        LinkProtocolError,
+        PartyWireError,
+        SetupAborted,
+        SetupMismatch,
+    )
+    from partywire.workers.batch import BatchRunner
+    from partywire.workers.config import PartyConfig, load_config
+    from partywire.workers.errors import (
+        ConfigError,
+        ConnectFailed,
+        InboxOverflow,
+        JobFailed,
+        MessageTooLarge,
+        PartyFailed,
+        PeerAborted,
+        PeerClosed,
+        PeerLost,
+        RendezvousTimeout,
+        SessionClosed,
+        SessionDesync,
+        SessionError,
+        SessionTimeout,
+        UnexpectedMessage,
+        UnknownPeer,
+        WorkerDied,
+    )
+    from partywire.workers.party import BlockingParty, Party
+    from partywire.workers.session import BlockingSession, Session
+    from partywire.workers.values import (
+        Bit,
+        NetworkVec,
+        PrfCheck,
+        PrfKey,
+        Ring16,
+        Ring32,
+        Ring48,
+        Ring64,
+        StateChecksum,
+        VecBit,
+        VecRing16,
+        VecRing32,
+        VecRing48,
+        VecRing64,
+    )
+
+__all__ = [
+    "Party",
+    "BlockingParty",
+    "Session",
+    "BlockingSession",
+    "BatchRunner",
+    "PartyConfig",
+    "load_config",
+    "Bit",
+    "Ring16",
+    "Ring32",
+    "Ring48",
+    "Ring64",
+    "VecBit",
+    "VecRing16",
+    "VecRing32",
+    "VecRing48",
+    "VecRing64",
+    "NetworkVec",
+    "PrfKey",
+    "PrfCheck",
+    "StateChecksum",
+    "PartyWireError",
+    "ConfigError",
+    "ConnectFailed",
+    "HandshakeRejected",
+    "LinkProtocolError",
+    "SetupMismatch",
+    "SetupAborted",
+    "PartyFailed",
+    "WorkerDied",
+    "SessionError",
+    "PeerLost",
+    "PeerClosed",
+    "PeerAborted",
+    "SessionTimeout",
+    "SessionDesync",
+    "SessionClosed",
+    "InboxOverflow",
+    "RendezvousTimeout",
+    "MessageTooLarge",
+    "UnexpectedMessage",
+    "UnknownPeer",
+    "JobFailed",
+]
+
+_HOME = {
+    "engine.errors": ("HandshakeRejected", "LinkProtocolError", "PartyWireError", "SetupAborted", "SetupMismatch"),
+    "workers.batch": ("BatchRunner",),
+    "workers.config": ("PartyConfig", "load_config"),
+    "workers.party": ("BlockingParty", "Party"),
+    "workers.session": ("BlockingSession", "Session"),
+    "workers.values": (
+        "Bit", "NetworkVec", "PrfCheck", "PrfKey", "Ring16", "Ring32", "Ring48", "Ring64", "StateChecksum",
+        "VecBit", "VecRing16", "VecRing32", "VecRing48", "VecRing64",
+    ),
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name on first use, so that importing the package costs neither numpy nor asyncio."""
+    if name not in __all__:
+        raise AttributeError(f"module 'partywire' has no attribute {name!r}")
+    from importlib import import_module
+
+    home = next((module for module, names in _HOME.items() if name in names), "workers.errors")
+    value = getattr(import_module(f"partywire.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,283 @@
+"""What a user of PartyWire may have to handle, as types with fields; `__str__` makes the sentence.
+
+    PartyWireError                  (engine/errors.py, with LinkProtocolError, HandshakeRejected, SetupMismatch ...)
+    ├── ConfigError                 a configuration cannot be used; lists every problem with its key
+    ├── ConnectFailed               some peers could not be reached, each with its cause
+    ├── PartyFailed                 our own party stopped working: a process of its family died
+    │   └── WorkerDied              ... namely a compute process
+    ├── SessionError                one session cannot go on (all below have its id and the epoch of the link)
+    │   ├── PeerLost                the link to a peer broke without a goodbye
+    │   ├── PeerClosed              the peer said goodbye and what it sent before has been received
+    │   ├── PeerAborted             a party gave the session or its job up, with a reason
+    │   ├── SessionTimeout          a deadline passed
+    │   ├── SessionDesync           the two ends are not in the same job
+    │   ├── SessionClosed           the session was closed or given up here
+    │   └── InboxOverflow           peers sent more than we took and more than the budget holds
+    ├── RendezvousTimeout           a peer did not come to a barrier, make_sessions or another common step
+    ├── MessageTooLarge             a message is above the configured size
+    ├── UnexpectedMessage           the next message is not what `recv(out=...)` or the receiver can take; it is kept
+    ├── UnknownPeer                 no party of this name or index
+    └── JobFailed                   a job of a batch failed at some party; the first failure with its cause
+
+Fields hold names, ids, sizes and states, never payload or keys. All of them survive pickling: `args` are the fields.
+"""
+
+from __future__ import annotations
+
+from partywire.engine.errors import PartyWireError
+
+__all__ = [
+    "ConfigError",
+    "ConnectFailed",
+    "InboxOverflow",
+    "JobFailed",
+    "MessageTooLarge",
+    "PartyFailed",
+    "PartyWireError",
+    "PeerAborted",
+    "PeerClosed",
+    "PeerLost",
+    "RendezvousTimeout",
+    "SessionClosed",
+    "SessionDesync",
+    "SessionError",
+    "SessionTimeout",
+    "UnexpectedMessage",
+    "UnknownPeer",
+    "WorkerDied",
+]
+
+
+class ConfigError(PartyWireError):
+    """Raised when a configuration cannot be used. `problems` has every (key, what is wrong with it) at once."""
+
+    def __init__(self, path: str, problems: tuple[tuple[str, str], ...]) -> None:
+        super().__init__(path, problems)
+        self.path = path
+        self.problems = problems
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys at fault, in the order of the message."""
+        return tuple(key for key, _ in self.problems)
+
+    def __str__(self) -> str:
+        listed = "; ".join(f"{key}: {what}" if key else what for key, what in self.problems)
+        return f"{self.path or 'configuration'}: {listed}"
+
+
+class ConnectFailed(PartyWireError):
+    """Raised when a party could not be opened. `causes` has (peer, why) for each peer without a link."""
+
+    def __init__(self, name: str, causes: tuple[tuple[str, str], ...], seconds: float | None = None) -> None:
+        super().__init__(name, causes, seconds)
+        self.name = name
+        self.causes = causes
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        listed = "; ".join(f"{peer}: {cause}" for peer, cause in self.causes)
+        within = "" if self.seconds is None else f" within {self.seconds:g} s"
+        return f"{self.name} could not connect{within} to {listed}"
+
+
+class PartyFailed(PartyWireError):
+    """Raised by every call on a party whose own processes no longer work."""
+
+    def __init__(self, name: str, cause: str) -> None:
+        super().__init__(name, cause)
+        self.name = name
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"party {self.name} failed: {self.cause}. Close it and open it again"
+
+
+class WorkerDied(PartyFailed):
+    """Raised when a compute process of our own party ended before its work was done."""
+
+    def __init__(self, name: str, index: int, cause: str) -> None:
+        PartyWireError.__init__(self, name, index, cause)
+        self.name = name
+        self.index = index
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"worker {self.index} of party {self.name} died: {self.cause}"
+
+
+class SessionError(PartyWireError):
+    """Root of the errors after which one session cannot be used any more."""
+
+    session: int
+
+    def again(self) -> SessionError:
+        """The same error as a fresh object, so that each call that meets it has its own traceback."""
+        copy = type(self)(*self.args)
+        copy.__cause__ = self.__cause__
+        return copy
+
+
+class PeerLost(SessionError):
+    """Raised when the link to a peer broke: its process or host died, or the network between did."""
+
+    def __init__(self, peer: str, session: int, epoch: int, cause: str) -> None:
+        super().__init__(peer, session, epoch, cause)
+        self.peer = peer
+        self.session = session
+        self.epoch = epoch
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"session {self.session} lost {self.peer} (link epoch {self.epoch}): {self.cause}"
+
+
+class PeerClosed(SessionError):
+    """Raised when a peer ended its party in good order and nothing that it sent is left to receive."""
+
+    def __init__(self, peer: str, session: int, epoch: int) -> None:
+        super().__init__(peer, session, epoch)
+        self.peer = peer
+        self.session = session
+        self.epoch = epoch
+
+    def __str__(self) -> str:
+        return f"session {self.session}: {self.peer} has closed its party; no further message can come or go"
+
+
+class PeerAborted(SessionError):
+    """Raised when a peer gave up the session or its job."""
+
+    def __init__(self, peer: str, session: int, reason: str) -> None:
+        super().__init__(peer, session, reason)
+        self.peer = peer
+        self.session = session
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.peer} gave up session {self.session}: {self.reason or 'no reason given'}"
+
+
+class SessionTimeout(SessionError):
+    """Raised when a deadline passes. The session cannot be used afterwards: a late message must not be taken for the
+    next one."""
+
+    def __init__(self, session: int, peer: str, seconds: float, what: str) -> None:
+        super().__init__(session, peer, seconds, what)
+        self.session = session
+        self.peer = peer
+        self.seconds = seconds
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"session {self.session} gave up after {self.seconds:g} s {self.what} {self.peer}; make a new session"
+
+
+class SessionDesync(SessionError):
+    """Raised when the two ends of a session are not in the same job: one sent or expects a message too many."""
+
+    def __init__(self, session: int, peer: str, job: int, what: str) -> None:
+        super().__init__(session, peer, job, what)
+        self.session = session
+        self.peer = peer
+        self.job = job
+        self.what = what
+
+    def __str__(self) -> str:
+        return (
+            f"session {self.session} is out of step with {self.peer} in job {self.job}: {self.what}. "
+            "All parties must run the same job"
+        )
+
+
+class SessionClosed(SessionError):
+    """Raised when a session is used after `close`, `abort` or a failure that was ours."""
+
+    def __init__(self, session: int, reason: str) -> None:
+        super().__init__(session, reason)
+        self.session = session
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"session {self.session} is closed: {self.reason}"
+
+
+class InboxOverflow(SessionError):
+    """Raised on the session whose message no longer fits: peers have sent more than we received."""
+
+    def __init__(self, session: int, peer: str, limit: int, setting: str) -> None:
+        super().__init__(session, peer, limit, setting)
+        self.session = session
+        self.peer = peer
+        self.limit = limit
+        self.setting = setting
+
+    def __str__(self) -> str:
+        return (
+            f"session {self.session}: messages that nobody received fill the inbox of {self.limit} bytes, "
+            f"the next one of {self.peer} does not fit. Receive earlier, send less ahead, or raise {self.setting}"
+        )
+
+
+class RendezvousTimeout(PartyWireError):
+    """Raised when a peer does not come to a common step in time."""
+
+    def __init__(self, kind: str, peers: tuple[str, ...], seconds: float) -> None:
+        super().__init__(kind, peers, seconds)
+        self.kind = kind
+        self.peers = peers
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"{' and '.join(self.peers)} did not come to {self.kind} within {self.seconds:g} s"
+
+
+class MessageTooLarge(PartyWireError):
+    """Raised when a message to be sent is above the configured size. Nothing of it has been sent."""
+
+    def __init__(self, size: int, limit: int, setting: str) -> None:
+        super().__init__(size, limit, setting)
+        self.size = size
+        self.limit = limit
+        self.setting = setting
+
+    def __str__(self) -> str:
+        return f"a message of {self.size} bytes is above the limit of {self.limit}; raise {self.setting} or send pieces"
+
+
+class UnexpectedMessage(PartyWireError):
+    """Raised when the next message cannot be received as asked. The message stays first in line."""
+
+    def __init__(self, session: int, peer: str, what: str) -> None:
+        super().__init__(session, peer, what)
+        self.session = session
+        self.peer = peer
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"session {self.session}: the next message of {self.peer} {self.what}; receive it again in another way"
+
+
+class UnknownPeer(PartyWireError):
+    """Raised when a name or index is not that of another party."""
+
+    def __init__(self, name: object, known: tuple[str, ...]) -> None:
+        super().__init__(name, known)
+        self.name = name
+        self.known = known
+
+    def __str__(self) -> str:
+        return f"{self.name!r} is not a peer; the peers are {', '.join(self.known) or 'none'}"
+
+
+class JobFailed(PartyWireError):
+    """Raised by a batch at every party when one of its jobs fails anywhere. The first failure counts."""
+
+    def __init__(self, index: int, party: str, cause: str) -> None:
+        super().__init__(index, party, cause)
+        self.index = index
+        self.party = party
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"job {self.index} failed at {self.party}: {self.cause}"
