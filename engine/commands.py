@@ -1,0 +1,364 @@
+"""What the processes of one party tell each other on their control sockets, as types.
+
+Between the supervisor and the opener, the workers, the gateway and the I/O processes. Commands are imperative (`Start`,
+`OpenLink`), reports are past tense or nouns (`Started`, `LinkLost`, `Lanes`). Peers are named by their party index.
+The one invariant: `decode(encode(message)) == message`, and nothing but a known type with exactly its fields, each of
+its declared type, decodes. Descriptors never stand in a message: the docstring of each type lists those that travel
+beside it, in order, and every list position has one meaning.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Final, TypeAlias
+
+import orjson
+
+from . import limits
+from .errors import PartyWireError
+from .topology import PartySpec, PeerSpec
+
+MESSAGE_SIZE_MAX: Final = 64 * 1024
+"""One control message. The largest, a Start with 64 parties, has about 10 KiB; a SEQPACKET socket takes 200 KiB."""
+
+DESCRIPTORS_MAX: Final = 250
+"""Descriptors beside one message; the kernel's own limit (SCM_MAX_FD) is 253."""
+
+
+class CommandError(PartyWireError):
+    """Raised when bytes on a control socket are not a message of this module: both ends must be one version."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"a process of this party sent an invalid control message: {self.what}; are two versions installed?"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """What all links of a party share. Times in seconds, sizes in bytes."""
+
+    ring_size: int = 4 * 1024 * 1024
+    control_ring_size: int = 256 * 1024
+    connect_timeout_s: float = limits.CONNECT_TIMEOUT_S
+    heartbeat_interval_s: float = limits.HEARTBEAT_INTERVAL_S
+    heartbeat_timeout_s: float = limits.HEARTBEAT_TIMEOUT_S
+    close_timeout_s: float = limits.CLOSE_TIMEOUT_S
+    message_size_max: int = limits.MESSAGE_SIZE_MAX
+    parameter_digest: bytes = field(default=bytes(32), repr=False)
+    """A digest of everything else that must be equal at all parties; compared in the handshake."""
+    client_host: str | None = None
+    """Local address to dial from, or None for whatever the routing table says."""
+
+
+# The opener and its supervisor.
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """opener -> supervisor, the first message. Descriptors: [listening socket], or none to bind one.
+
+    `workers` counts the opener. Workers 1.. run `worker_module`, a module name, with the descriptor number of their
+    control socket as argv[1].
+    """
+
+    party: PartySpec
+    listen_host: str
+    listen_port: int
+    workers: int = 1
+    options: LinkOptions = LinkOptions()
+    main_path: str | None = None
+    worker_module: str = "partywire.workers.worker_main"
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """opener -> supervisor -> workers and I/O processes: end in an orderly way. No descriptors.
+
+    A worker answers by finishing its lanes (records.FINISH) and exiting; an I/O process whose link is not up exits.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """supervisor -> opener: every process runs. Keys of `pids` are roles: "gateway", "link 2", "worker 1"."""
+
+    pids: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted:
+    """supervisor -> opener. Descriptors: [channel], a stream socket whose other end that worker has."""
+
+    index: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    """supervisor -> every other worker: a child worker died. `cause` names the signal or exit code."""
+
+    index: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListenFailed:
+    """supervisor -> opener: our address cannot be listened on. The supervisor ends after it."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """supervisor -> opener, the last message: every child ended. `complaints` is empty after a clean end."""
+
+    complaints: list[str]
+
+
+# The state of a link, told to the workers. (An I/O process tells its supervisor, who passes it on.)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkProgress:
+    """To the opener: why the link is not up yet; sent again when the reason changes."""
+
+    peer: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFailed:
+    """To the opener: the link will not come up. `code` is the name of a RejectCode, "TIMEOUT" or "LOCAL"."""
+
+    peer: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLost:
+    """To every worker: the I/O process of a link died, so the rings of its lanes will say no more."""
+
+    peer: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEnded:
+    """I/O process -> supervisor, its last message: the link is over and every lane has been told by STREAM_END."""
+
+    peer: int
+    clean: bool
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """I/O process -> supervisor -> worker `worker`, verbatim: the link to `peer` is up, these are your lanes.
+
+    Descriptors: I/O process's bell (eventfd, page), then (tx, rx) segments for each of `connections` in order, then
+    (tx, rx) of the control lane if `control`. tx is worker -> I/O process. The receiver owns all of them.
+    """
+
+    worker: int
+    peer: int
+    epoch: int
+    peer_workers: int
+    connections: list[int]
+    connection_count: int
+    """All normal connections of the link, so that session i uses connection i mod connection_count."""
+    control: bool
+    message_size_max: int
+    """The smaller of both sides' limits."""
+
+
+# The supervisor and its children.
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """supervisor -> worker (the opener is worker 0), the first message: who you are.
+
+    Descriptors: own doorbell (eventfd, page); for a child worker also [channel], a stream socket to the opener.
+    """
+
+    worker: int
+    workers: int
+    party: PartySpec
+    options: LinkOptions = LinkOptions()
+    main_path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLink:
+    """supervisor -> I/O process, the first message: make the link to `peer` and keep it.
+
+    Descriptors: (eventfd, page) of every worker's doorbell in order, then [gateway socket] on which accepted
+    connections arrive.
+    """
+
+    party: PartySpec
+    peer: int
+    workers: int
+    options: LinkOptions = LinkOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class DropWorker:
+    """supervisor -> I/O process: a worker died; abort its connections and expect no FINISH of it."""
+
+    index: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """supervisor -> gateway, the first message. Descriptors: [listener], then one link socket for each of `peers`."""
+
+    party: PartySpec
+    peers: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """gateway -> I/O process on the link socket. Descriptors: [connection]. `preamble` has been read from it."""
+
+    preamble: bytes = field(repr=False)
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """gateway -> supervisor: totals of connections that were closed because they could not be routed."""
+
+    unknown: int
+    """Well-formed, but routed to nobody here: another party's address, or another party's configuration."""
+    garbage: int
+    """The first bytes were not a preamble."""
+    silent: int
+    """No complete preamble in time."""
+
+
+Message: TypeAlias = (
+    Start
+    | Close
+    | Started
+    | WorkerStarted
+    | WorkerLost
+    | ListenFailed
+    | Stopped
+    | LinkProgress
+    | LinkFailed
+    | LinkLost
+    | LinkEnded
+    | Lanes
+    | Welcome
+    | OpenLink
+    | DropWorker
+    | Serve
+    | Accepted
+    | Refused
+)
+
+MESSAGE_TYPES: Final[dict[str, type[Any]]] = {message.__name__: message for message in typing.get_args(Message)}
+
+_field_types: dict[type[Any], dict[str, Any]] = {}
+_RECORDS = (*MESSAGE_TYPES.values(), LinkOptions, PartySpec, PeerSpec)
+
+
+def encode(message: Message) -> bytes:
+    """The bytes of one message.
+
+    Raises:
+        CommandError: above MESSAGE_SIZE_MAX.
+    """
+    encoded = orjson.dumps({"type": type(message).__name__, **_plain(message)})
+    if len(encoded) > MESSAGE_SIZE_MAX:
+        raise CommandError(f"{type(message).__name__} of {len(encoded)} bytes, at most {MESSAGE_SIZE_MAX} are allowed")
+    return encoded
+
+
+def decode(data: bytes | bytearray | memoryview) -> Message:
+    """The message in `data`.
+
+    Raises:
+        CommandError: unknown type, missing or extra fields, or a field of another type.
+    """
+    if len(data) > MESSAGE_SIZE_MAX:
+        raise CommandError(f"{len(data)} bytes, at most {MESSAGE_SIZE_MAX} are allowed")
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        raise CommandError(f"{len(data)} bytes that are not JSON") from None
+    if not isinstance(document, dict):
+        raise CommandError("JSON that is not an object")
+    message_type = MESSAGE_TYPES.get(str(document.pop("type", None)))
+    if message_type is None:
+        raise CommandError("unknown type")
+    message: Message = _typed(message_type, document, message_type.__name__)
+    return message
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON can hold it: bytes as hex, dataclasses as objects."""
+    if is_dataclass(value):
+        return {member.name: _plain(getattr(value, member.name)) for member in fields(value)}
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _typed(kind: Any, value: Any, where: str) -> Any:
+    """`value` as `kind`, or CommandError. `kind` is an annotation of this module; others are programmer errors."""
+    if kind in (int, str, bool):
+        if type(value) is not kind:
+            raise CommandError(f"{where} is not {kind.__name__}")
+        return value
+    if kind is float:
+        if type(value) not in (int, float):
+            raise CommandError(f"{where} is not a number")
+        return float(value)
+    if kind is bytes:
+        try:
+            return bytes.fromhex(value)
+        except (TypeError, ValueError):
+            raise CommandError(f"{where} is not hexadecimal") from None
+    if kind in _RECORDS:
+        return _record(kind, value, where)
+    return _container(kind, value, where)
+
+
+def _container(kind: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):  # only `X | None` occurs
+        return None if value is None else _typed(arguments[0], value, where)
+    if origin in (list, tuple):
+        if not isinstance(value, list):
+            raise CommandError(f"{where} is not a list")
+        items = [_typed(arguments[0], item, where) for item in value]
+        return tuple(items) if origin is tuple else items
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise CommandError(f"{where} is not an object")
+        return {key: _typed(arguments[1], item, where) for key, item in value.items()}
+    raise TypeError(f"{where} has the annotation {kind}, which control messages do not know")
+
+
+def _record(kind: type[Any], value: Any, where: str) -> Any:
+    annotations = _field_types.get(kind)
+    if annotations is None:
+        annotations = _field_types[kind] = typing.get_type_hints(kind)
+    if not isinstance(value, dict) or value.keys() != annotations.keys():
+        raise CommandError(f"{where} does not have the fields {', '.join(annotations) or 'of an empty message'}")
+    typed = {name: _typed(annotations[name], item, f"{where}.{name}") for name, item in value.items()}
+    try:
+        return kind(**typed)
+    except ValueError as error:
+        raise CommandError(f"{where}: {error}") from None
