@@ -1,0 +1,302 @@
+"""One party's configuration: a TOML file, checked as a whole before any process starts.
+
+Between the person who writes the file and `Party`. The one invariant: a PartyConfig that exists can be used; every
+problem of a file is reported at once, each with its key. `[parties]` must be equal in all files, order included: the
+order gives each party its index.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from partywire.engine import limits
+from partywire.engine.topology import PartySpec, PeerSpec, check_name
+
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["PartyConfig", "load_config", "parse_address", "parse_config", "write_config"]
+
+INBOX_MIB_DEFAULT = 256
+RING_MIB_DEFAULT = 4
+MESSAGE_MIB_DEFAULT = 4095
+"""Whole MiB below the 4 GiB - 1 that the wire's length field can say."""
+
+_TABLES = {
+    "limits": ("inbox_mib", "ring_mib", "message_mib"),
+    "timeouts": ("connect_s", "close_s", "heartbeat_s"),
+    "listen": ("address",),
+}
+_TOP = ("name", "insecure", "workers", "parties", *_TABLES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartyConfig:
+    """Everything that one party needs to know. Built by hand, or from a file with `load_config`.
+
+    `parties` maps every party's name, ours included, to its (host, port), in index order. Raises ConfigError when
+    the values cannot work together.
+    """
+
+    name: str
+    parties: Mapping[str, tuple[str, int]]
+    insecure: bool | None = None
+    """True allows plaintext connections. None means: only when every address is a loopback address."""
+    workers: int = 1
+    listen: tuple[str, int] | None = None
+    """Where to listen when it is not the address that the others dial."""
+    inbox_mib: int = INBOX_MIB_DEFAULT
+    ring_mib: int = RING_MIB_DEFAULT
+    message_mib: int = MESSAGE_MIB_DEFAULT
+    connect_s: float = limits.CONNECT_TIMEOUT_S
+    close_s: float = limits.CLOSE_TIMEOUT_S
+    heartbeat_s: float = limits.HEARTBEAT_TIMEOUT_S
+    path: str = field(default="", compare=False)
+    """The file that it was read from, for messages."""
+
+    def __post_init__(self) -> None:
+        problems = list(_problems_of(self))
+        if problems:
+            raise ConfigError(self.path, tuple(problems))
+
+    @property
+    def spec(self) -> PartySpec:
+        """All parties as the engine sees them."""
+        parties = tuple(
+            PeerSpec(name, index, host, port) for index, (name, (host, port)) in enumerate(self.parties.items())
+        )
+        return PartySpec(self.name, list(self.parties).index(self.name), parties)
+
+    @property
+    def listen_address(self) -> tuple[str, int]:
+        """The address that our own listening socket binds."""
+        return self.listen if self.listen is not None else self.parties[self.name]
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether nothing can leave this host."""
+        return all(is_loopback(host) for host, _ in self.parties.values())
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is certainly this one: a loopback address, or the name that is reserved for it."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """`host:port` or `[v6 address]:port`.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
+    host, separator, port_text = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{text!r} needs brackets around an IPv6 address, as in [::1]:7001")
+    if not separator or not host:
+        raise ValueError(f"{text!r} is not host:port")
+    if not (port_text.isascii() and port_text.isdigit() and 1 <= int(port_text) <= 65535):
+        raise ValueError(f"{port_text!r} is not a port between 1 and 65535")
+    if not host.isprintable() or any(character.isspace() for character in host):
+        raise ValueError(f"{host!r} is not a host name")
+    return host, int(port_text)
+
+
+def _problems_of(config: PartyConfig) -> Iterable[tuple[str, str]]:
+    """Every (key, problem) of values that have the right types."""
+    for name in config.parties:
+        try:
+            check_name(name)
+        except ValueError as error:
+            yield "parties", str(error)
+    if not 2 <= len(config.parties) <= limits.PARTIES_MAX:
+        yield "parties", f"lists {len(config.parties)}, between 2 and {limits.PARTIES_MAX} are needed"
+    if config.name not in config.parties:
+        yield "name", f"{config.name!r} is not in [parties]; known are {', '.join(config.parties) or 'none'}"
+    seen: dict[tuple[str, int], str] = {}
+    for name, address in config.parties.items():
+        if address[1] and address in seen:
+            yield f"parties.{name}", f"has the same address as {seen[address]}"
+        seen[address] = name
+    if config.insecure is False:
+        yield "insecure", "must be true: encrypted links are not available in this version"
+    elif config.insecure is None and not config.is_loopback:
+        yield "insecure", "must be set to true, because an address is not on this host and links are plaintext"
+    yield from _range_problem("workers", config.workers, 1, limits.WORKERS_MAX)
+    yield from _range_problem("limits.inbox_mib", config.inbox_mib, 1, 1 << 20)
+    yield from _range_problem("limits.ring_mib", config.ring_mib, 1, 1024)
+    if config.ring_mib & (config.ring_mib - 1):
+        yield "limits.ring_mib", f"{config.ring_mib} is not a power of two"
+    yield from _range_problem("limits.message_mib", config.message_mib, 1, MESSAGE_MIB_DEFAULT)
+    yield from _range_problem("timeouts.connect_s", config.connect_s, 0.1, 86_400)
+    yield from _range_problem("timeouts.close_s", config.close_s, 0.1, 3_600)
+    yield from _range_problem("timeouts.heartbeat_s", config.heartbeat_s, 0.5, 3_600)
+
+
+def _range_problem(key: str, value: float, least: float, most: float) -> Iterable[tuple[str, str]]:
+    if not least <= value <= most:
+        yield key, f"{value} is not between {least} and {most}"
+
+
+# Files.
+
+
+def load_config(path: str | Path) -> PartyConfig:
+    """Read and check a configuration file.
+
+    Raises:
+        ConfigError: the file cannot be read or used; names every key at fault.
+    """
+    try:
+        text = Path(path).read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(str(path), (("", f"cannot be read: {error.strerror}"),)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), (("", "is not UTF-8 text"),)) from error
+    return parse_config(text, str(path))
+
+
+def parse_config(text: str, path: str = "") -> PartyConfig:
+    """Check the text of a configuration file.
+
+    Raises:
+        ConfigError: names every key at fault.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(path, (("", f"is not TOML: {error}"),)) from error
+    reader = _Reader(document)
+    values = reader.read()
+    if reader.problems:
+        # What can be checked of the rest is, so that one run of the user shows everything.
+        complete = {"name", "parties"} <= values.keys()
+        if complete:
+            try:
+                PartyConfig(**values, path=path)
+            except ConfigError as error:
+                known = {key for key, _ in reader.problems}
+                reader.problems += [problem for problem in error.problems if problem[0] not in known]
+        raise ConfigError(path, tuple(reader.problems))
+    return PartyConfig(**values, path=path)
+
+
+class _Reader:
+    """Takes a TOML document apart by type, collecting problems instead of stopping at the first."""
+
+    def __init__(self, document: Mapping[str, object]) -> None:
+        self._document = document
+        self.problems: list[tuple[str, str]] = []
+
+    def read(self) -> dict[str, Any]:
+        """Arguments of PartyConfig that have the right types."""
+        values: dict[str, Any] = {}
+        self._refuse_unknown("", self._document, _TOP)
+        self._take(values, self._document, "name", "", str, required=True)
+        self._take(values, self._document, "insecure", "", bool)
+        self._take(values, self._document, "workers", "", int)
+        parties = self._read_parties()
+        if parties is not None:
+            values["parties"] = parties
+        for table, keys in _TABLES.items():
+            found = self._document.get(table, {})
+            if not isinstance(found, dict):
+                self.problems.append((table, f"must be a table: [{table}]"))
+                continue
+            self._refuse_unknown(f"{table}.", found, keys)
+            if table == "listen":
+                if found and (address := self._address("listen.address", found.get("address"))) is not None:
+                    values["listen"] = address
+                continue
+            for key in keys:
+                self._take(values, found, key, f"{table}.", float if table == "timeouts" else int)
+        return values
+
+    def _take(
+        self,
+        values: dict[str, object],
+        table: Mapping[str, object],
+        key: str,
+        prefix: str,
+        wanted: type,
+        *,
+        required: bool = False,
+    ) -> None:
+        if key not in table:
+            if required:
+                self.problems.append((prefix + key, "is missing"))
+            return
+        value = table[key]
+        accepted = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
+        if not accepted or (isinstance(value, bool) and wanted is not bool):
+            words = {str: "text in quotes", bool: "true or false", int: "a whole number", float: "a number"}
+            self.problems.append((prefix + key, f"must be {words[wanted]}, not {value!r:.40}"))
+            return
+        values[key] = value
+
+    def _read_parties(self) -> dict[str, tuple[str, int]] | None:
+        if "parties" not in self._document:
+            self.problems.append(("parties", 'is missing: a table [parties] with a line name = "host:port" for each'))
+            return None
+        table = self._document["parties"]
+        if not isinstance(table, dict):
+            self.problems.append(("parties", "must be a table: [parties]"))
+            return None
+        addresses = {name: self._address(f"parties.{name}", value) for name, value in table.items()}
+        if any(address is None for address in addresses.values()):
+            return None
+        return {name: address for name, address in addresses.items() if address is not None}
+
+    def _address(self, key: str, value: object) -> tuple[str, int] | None:
+        if not isinstance(value, str):
+            self.problems.append((key, 'must be an address in quotes: "host:port"'))
+            return None
+        try:
+            return parse_address(value)
+        except ValueError as error:
+            self.problems.append((key, str(error)))
+            return None
+
+    def _refuse_unknown(self, prefix: str, table: Mapping[str, object], known: Iterable[str]) -> None:
+        for key in table:
+            if key not in known:
+                self.problems.append((f"{prefix}{key}", f"is not a setting; known are {', '.join(known)}"))
+
+
+def _quoted(text: str) -> str:
+    """A TOML string; TOML and JSON escape alike as long as no surrogate pairs are written."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def write_config(config: PartyConfig) -> str:
+    """The text of a file that `load_config` reads back as an equal configuration, commented for its reader."""
+
+    def address(pair: tuple[str, int]) -> str:
+        host, port = pair
+        return _quoted(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+
+    lines = [f"name = {_quoted(config.name)}  # which of the parties below this file belongs to"]
+    if config.insecure is not None:
+        lines.append(f"insecure = {str(config.insecure).lower()}  # links are plaintext: use a trusted network")
+    lines += [f"workers = {config.workers}  # compute processes of this party", ""]
+    lines += ["[parties]  # the same lines in the same order at every party"]
+    lines += [f"{_quoted(name)} = {address(pair)}" for name, pair in config.parties.items()]
+    if config.listen is not None:
+        lines += ["", "[listen]", f"address = {address(config.listen)}"]
+    for table in ("limits", "timeouts"):
+        lines += ["", f"[{table}]"]
+        lines += [f"{key} = {getattr(config, key)}" for key in _TABLES[table]]
+    return "\n".join(lines) + "\n"
