@@ -1,0 +1,261 @@
+"""Splitting a stream into frames: independent of the cuts, bounded, and the same by both paths.
+
+The loop behind the figure of the hot path is perf/frame_split.py.
+"""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from partywire.engine import limits
+from partywire.engine.errors import FrameTooLarge, LinkProtocolError
+from partywire.engine.frame_buffer import FrameBuffer
+from partywire.engine.frames import (
+    HEADER,
+    LINK_SESSION,
+    Descriptor,
+    encode_frame,
+    encode_goodbye,
+    fragment_begin_header,
+    frame_header,
+)
+from tests.support.frame_streams import PlainFrame, plain, read_naively, split_at, streams
+
+D = Descriptor
+
+ONE_OF_EACH = b"".join(
+    [
+        encode_frame(1, D.BYTES, b"hello"),
+        encode_frame(2, D.RING_64, bytes(range(8))),
+        encode_frame(3, D.BIT_1),
+        encode_frame(4, D.VEC_RING_16, bytes(range(10))),
+        encode_frame(5, D.VEC_RING_BIT, b"\x55\x01", 9),
+        encode_frame(6, D.ARRAY, b"\x00\x03\x00<u8" + bytes(8)),
+        fragment_begin_header(7, D.BYTES, 11, 4) + b"abcd",
+        encode_frame(7, D.FRAGMENT, b"efg"),
+        encode_frame(8, D.BYTES, b""),
+        encode_frame(7, D.FRAGMENT, b"hijk"),
+        encode_goodbye("end"),
+    ]
+)
+
+
+def outcome(stream: bytes, cuts: list[int], frame_size_max: int = limits.FRAME_SIZE_MAX) -> list[PlainFrame] | str:
+    """What a stream splits into, or how it is refused."""
+    try:
+        return split_at(FrameBuffer(frame_size_max, "bob"), stream, cuts)
+    except LinkProtocolError as error:
+        return str(error)
+
+
+def test_every_split_in_two_gives_the_same_frames() -> None:
+    expected = plain(read_naively(ONE_OF_EACH))
+    assert len(expected) == 11
+    for cut in range(len(ONE_OF_EACH) + 1):
+        assert split_at(FrameBuffer(), ONE_OF_EACH, [cut]) == expected
+
+
+def test_every_split_in_three_gives_the_same_frames() -> None:
+    expected = plain(read_naively(ONE_OF_EACH))
+    for first in range(0, len(ONE_OF_EACH), 3):
+        for second in range(first, len(ONE_OF_EACH), 5):
+            assert split_at(FrameBuffer(), ONE_OF_EACH, [first, second]) == expected
+
+
+def test_a_truncated_stream_gives_the_frames_before_the_cut_and_keeps_the_rest() -> None:
+    for size in range(len(ONE_OF_EACH)):
+        buffer = FrameBuffer()
+        frames = buffer.split(memoryview(ONE_OF_EACH[:size]))
+        rest = buffer.split(memoryview(ONE_OF_EACH[size:]))
+        assert plain([*frames, *rest]) == plain(read_naively(ONE_OF_EACH))
+        assert buffer.is_between_frames
+        assert buffer.pending_size == 0
+
+
+@given(streams, st.data())
+def test_any_stream_splits_as_a_naive_reader_reads_it(stream: bytes, data: st.DataObject) -> None:
+    cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=8))
+    assert split_at(FrameBuffer(), stream, cuts) == plain(read_naively(stream))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0, 1, LINK_SESSION]),
+            st.one_of(st.sampled_from([int(descriptor) for descriptor in Descriptor]), st.integers(0, 255)),
+            st.one_of(st.integers(0, 40), st.integers(0, 2**32 - 1)),
+            st.binary(max_size=30),
+        ),
+        max_size=6,
+    )
+)
+def test_the_hot_path_accepts_exactly_what_the_careful_path_accepts(parts: list[tuple[int, int, int, bytes]]) -> None:
+    """Byte by byte only the careful path is taken. Legal or not, the frames and the error must be the same."""
+    stream = b"".join(HEADER.pack(session, descriptor, length) + body for session, descriptor, length, body in parts)
+    by_bytes = outcome(stream, list(range(1, len(stream))), 64)
+    whole = outcome(stream, [], 64)
+    assert whole == by_bytes
+
+
+@given(st.binary(max_size=120), st.lists(st.integers(0, 120), max_size=4))
+def test_any_bytes_are_frames_or_a_protocol_error(stream: bytes, cuts: list[int]) -> None:
+    cuts = [cut for cut in cuts if cut <= len(stream)]
+    assert outcome(stream, cuts) == outcome(stream, [])
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "type_"),
+    [
+        (D.BYTES, bytes),
+        (D.RING_32, bytes),
+        (D.VEC_RING_BIT, bytes),
+        (D.VEC_RING_16, bytearray),
+        (D.VEC_RING_48, bytearray),
+        (D.ARRAY, bytearray),
+    ],
+)
+@pytest.mark.parametrize("cuts", [[], [12], [6, 11]])
+def test_bodies_for_numpy_are_writable_however_they_arrive(
+    descriptor: Descriptor, type_: type, cuts: list[int]
+) -> None:
+    body = bytes(4) if descriptor == D.RING_32 else bytes(12)
+    wire = encode_frame(1, descriptor, body, 96 if descriptor == D.VEC_RING_BIT else None)
+    buffer = FrameBuffer()
+    frames = []
+    for start, end in zip([0, *cuts], [*cuts, len(wire)], strict=True):
+        frames += buffer.split(memoryview(wire)[start:end])
+    assert [type(frame[3]) for frame in frames] == [type_]
+
+
+def test_fragment_data_is_lent_from_the_slice_and_not_copied() -> None:
+    chunk = bytearray(fragment_begin_header(1, D.BYTES, 20, 8) + b"........" + encode_frame(1, D.FRAGMENT, b"-" * 12))
+    _, first, second = FrameBuffer().split(memoryview(chunk))
+    chunk[14:22] = b"AAAAAAAA"
+    assert bytes(first[3]) == b"AAAAAAAA"
+    assert isinstance(second[3], memoryview)
+    assert second[3].obj is chunk
+
+
+def test_a_cut_fragment_comes_in_pieces_that_add_up() -> None:
+    wire = frame_header(1, D.FRAGMENT, 10) + b"0123456789"
+    buffer = FrameBuffer()
+    pieces = [(n, bytes(body)) for cut in (0, 3) for _, _, n, body in buffer.split(memoryview(wire)[cut * 4 : 12])]
+    assert pieces == [(3, b"012")]
+    assert not buffer.is_between_frames
+    assert buffer.pending_size == 0
+    assert [(n, bytes(b)) for _, _, n, b in buffer.split(memoryview(wire)[12:])] == [(7, b"3456789")]
+    assert buffer.is_between_frames
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        HEADER.pack(1, D.BYTES, limits.FRAME_SIZE_MAX + 1),
+        HEADER.pack(1, D.BYTES, 2**32 - 1),
+        HEADER.pack(1, D.VEC_RING_64, 2**32 - 8),
+        HEADER.pack(1, D.VEC_RING_BIT, 2**32 - 1),
+        HEADER.pack(1, D.ARRAY, 2**32 - 1),
+        HEADER.pack(1, D.NETWORK_VEC, 2**32 - 1),
+        HEADER.pack(1, D.FRAGMENT, 2**32 - 1),
+        HEADER.pack(1, D.FRAGMENT_BEGIN, 2**32 - 1) + bytes((D.BYTES, 0, 0, 0, 0)),
+        HEADER.pack(LINK_SESSION, D.CONTROL, limits.CONTROL_SIZE_MAX + 1),
+        HEADER.pack(LINK_SESSION, D.GOODBYE, 2**31),
+    ],
+    ids=lambda header: f"{header[4]:#04x}-{int.from_bytes(header[5:9], 'little')}",
+)
+def test_an_oversize_frame_is_refused_before_anything_is_allocated_for_it(header: bytes) -> None:
+    buffer = FrameBuffer(peer="bob")
+    chunk = memoryview(header + bytes(64))
+    tracemalloc.start()
+    try:
+        with pytest.raises(FrameTooLarge) as raised:
+            buffer.split(chunk)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 32 * 1024
+    assert raised.value.peer == "bob"
+
+
+def test_a_legal_announcement_alone_allocates_nothing() -> None:
+    buffer = FrameBuffer()
+    chunk = memoryview(frame_header(1, D.ARRAY, limits.FRAME_SIZE_MAX))
+    tracemalloc.start()
+    try:
+        assert buffer.split(chunk) == []
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 32 * 1024
+    assert buffer.pending_size == 0
+
+
+def test_a_body_as_large_as_the_limit_passes_and_one_byte_more_does_not() -> None:
+    size_max = 100_000
+    wire = encode_frame(1, D.BYTES, bytes(size_max))
+    assert split_at(FrameBuffer(size_max), wire, [70_000]) == [(1, int(D.BYTES), size_max, bytes(size_max))]
+    with pytest.raises(FrameTooLarge):
+        FrameBuffer(size_max).split(memoryview(encode_frame(1, D.BYTES, bytes(size_max + 1))))
+
+
+def test_a_small_limit_binds_small_frames_too() -> None:
+    with pytest.raises(FrameTooLarge):
+        FrameBuffer(64).split(memoryview(encode_frame(1, D.BYTES, bytes(65))))
+    assert len(FrameBuffer(64).split(memoryview(encode_frame(1, D.BYTES, bytes(64)) * 9))) == 9
+
+
+@pytest.mark.parametrize("cut", [5, 9, 14])
+@pytest.mark.parametrize(
+    "wire",
+    [
+        HEADER.pack(1, 0x7F, 0) + bytes(9),
+        HEADER.pack(1, D.VEC_RING_32, 6) + bytes(9),
+        HEADER.pack(LINK_SESSION, D.BYTES, 2) + bytes(9),
+        HEADER.pack(LINK_SESSION, D.RING_64, 0) + bytes(9),
+        HEADER.pack(LINK_SESSION, D.VEC_RING_16, 2) + bytes(9),
+        HEADER.pack(1, D.PING, 8) + bytes(9),
+        HEADER.pack(1, D.FRAGMENT, 0) + bytes(9),
+        HEADER.pack(1, D.FRAGMENT_BEGIN, 4) + bytes(9),
+        HEADER.pack(1, D.FRAGMENT_BEGIN, 5) + bytes((D.RING_16, 2, 0, 0, 0)) + bytes(4),
+        HEADER.pack(1, D.FRAGMENT_BEGIN, 5) + bytes((D.FRAGMENT_BEGIN, 2, 0, 0, 0)) + bytes(4),
+        HEADER.pack(1, D.FRAGMENT_BEGIN, 5) + bytes((D.VEC_RING_64, 9, 0, 0, 0)) + bytes(4),
+        HEADER.pack(1, D.ARRAY, 2) + bytes(9),
+    ],
+    ids=lambda wire: wire[:14].hex(),
+)
+def test_an_illegal_frame_kills_the_buffer_for_good(wire: bytes, cut: int) -> None:
+    buffer = FrameBuffer(peer="bob")
+
+    def feed() -> None:
+        buffer.split(memoryview(wire[:cut]))
+        buffer.split(memoryview(wire[cut:]))
+
+    with pytest.raises(LinkProtocolError) as first:
+        feed()
+    assert buffer.pending_size == 0
+    with pytest.raises(type(first.value)) as second:
+        buffer.split(memoryview(encode_frame(1, D.BYTES, b"fine")))
+    assert second.value.args == first.value.args
+
+
+def test_an_unknown_descriptor_is_seen_after_five_bytes() -> None:
+    with pytest.raises(LinkProtocolError, match="0x7f"):
+        FrameBuffer().split(memoryview(b"\x01\x00\x00\x00\x7f"))
+
+
+def test_a_frame_size_that_cannot_hold_a_fragment_header_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="fragment"):
+        FrameBuffer(8)
+
+
+def test_a_stream_of_large_and_small_frames_survives_windows_of_every_alignment() -> None:
+    """Bodies around the size of the window, in slices that cut them everywhere."""
+    sizes = [0, 1, 16_370, 16_375, 16_376, 16_384, 3, 40_000, 5, 5, 5, 16_380]
+    wire = b"".join(encode_frame(i, D.BYTES, bytes((i,)) * size) for i, size in enumerate(sizes)) * 2
+    expected = plain(read_naively(wire))
+    for step in (977, 16_384, 16_385, 65_536):
+        assert split_at(FrameBuffer(), wire, range(step, len(wire), step)) == expected
