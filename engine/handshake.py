@@ -314,10 +314,11 @@ class Attach(_Conversation):
         self._epoch = epoch
         self._attached = AttachResult(connection_class, index)
         place = bytes((connection_class,)) + index.to_bytes(2, "little")
-        self._token = _digest(b"partywire attach token 1", secret, place)
+        # Covers the preamble, so that a connection routed by other bytes than were sent is refused by the acceptor.
+        self._token = _digest(b"partywire attach token 1", secret, place, preamble)
         request = AttachRequest(our_name if initiator else peer, epoch, self._token).encode()
         # Covers the secret, so that an acceptor which does not hold it cannot answer.
-        self._transcript = _digest(b"partywire attach 1", secret, preamble, request)
+        self._transcript = _digest(b"partywire attach 1", secret, request)
         if initiator:
             self._send(MessageType.ATTACH, request)
 

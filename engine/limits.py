@@ -51,7 +51,7 @@ SESSIONS_MAX: Final = 65_536
 # Set-up.
 
 HANDSHAKE_SIZE_MAX: Final = 8 * 1024
-"""Body of one handshake message. The largest, a HELLO with 64 names of 64 bytes, has 4,406."""
+"""Body of one handshake message. The largest, a HELLO with 64 names of 64 bytes, has 4,375."""
 
 RENDEZVOUS_AHEAD_MAX: Final = 64
 """Rounds that a peer may announce before we enter them. A peer waits for everybody at the end of each round, so it is
