@@ -1,0 +1,175 @@
+"""Rounds in which all parties meet, with real books exchanging real messages."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from partywire.engine import limits
+from partywire.engine.control import Abort, Rendezvous, decode_control_untrusted, encode_control
+from partywire.engine.errors import LinkProtocolError, LocalProtocolError, SetupAborted, SetupMismatch
+from partywire.engine.rendezvous import RendezvousBook, check_fields_equal
+
+NAMES = ("alice", "bob", "charlie")
+
+
+def books() -> dict[str, RendezvousBook]:
+    return {name: RendezvousBook(name, [peer for peer in NAMES if peer != name]) for name in NAMES}
+
+
+def announce(parties: dict[str, RendezvousBook], who: str, kind: str, fields: dict[str, object]) -> None:
+    """Enter the next round at `who` and deliver the announcement to everybody, through its bytes."""
+    message = parties[who].our(parties[who].next_round, kind, fields)
+    for peer, book in parties.items():
+        if peer != who:
+            book.theirs(who, decode_control_untrusted(encode_control(message), who))
+            book.check_invariants()
+
+
+@given(st.permutations(NAMES))
+def test_everybody_gets_the_fields_of_everybody_else_in_any_order(order: list[str]) -> None:
+    parties = books()
+    for count, who in enumerate(order, 1):
+        announce(parties, who, "barrier", {"from": who})
+        if count < 3:
+            assert parties[who].outcome(0) is None
+    for name, book in parties.items():
+        assert book.outcome(0) == {peer: {"from": peer} for peer in NAMES if peer != name}
+        book.check_invariants()
+
+
+def test_an_outcome_is_given_once_and_closes_the_round() -> None:
+    parties = books()
+    for who in NAMES:
+        announce(parties, who, "barrier", {})
+    assert parties["alice"].outcome(0) is not None
+    with pytest.raises(LocalProtocolError, match="outcome of round 0"):
+        parties["alice"].outcome(0)
+
+
+def test_a_party_alone_needs_nobody() -> None:
+    book = RendezvousBook("alice", [])
+    book.our(0, "barrier", {})
+    assert book.outcome(0) == {}
+
+
+@pytest.mark.parametrize("kinds", sorted(set(itertools.permutations(["barrier", "barrier", "make_sessions"]))))
+def test_different_intentions_are_an_error_at_every_party_naming_both(kinds: tuple[str, str, str]) -> None:
+    parties = books()
+    for who, kind in zip(NAMES, kinds, strict=True):
+        announce(parties, who, kind, {})
+    for who, kind in zip(NAMES, kinds, strict=True):
+        with pytest.raises(SetupMismatch) as raised:
+            parties[who].outcome(0)
+        assert raised.value.ours == kind
+        assert raised.value.theirs != kind
+        assert f"{raised.value.peer} is in {raised.value.theirs}, we are in {kind}" in str(raised.value)
+        parties[who].check_invariants()
+
+
+def test_a_mismatch_is_known_before_the_last_party_has_come() -> None:
+    parties = books()
+    announce(parties, "alice", "barrier", {})
+    announce(parties, "bob", "batch", {})
+    with pytest.raises(SetupMismatch):
+        parties["alice"].outcome(0)
+
+
+def test_rounds_run_at_the_same_time_and_end_in_any_order() -> None:
+    parties = books()
+    for _ in range(3):
+        for who in NAMES[:2]:
+            announce(parties, who, "barrier", {"round": parties[who].next_round})
+    assert parties["alice"].missing(1) == ("charlie",)
+    for _ in range(3):
+        announce(parties, "charlie", "barrier", {})
+    for round_ in (2, 0, 1):
+        outcome = parties["alice"].outcome(round_)
+        assert outcome is not None
+        assert outcome["bob"] == {"round": round_}
+    assert parties["alice"].missing(0) == ("bob", "charlie")
+
+
+def test_an_abort_reaches_everybody_who_is_in_the_round_or_comes_later() -> None:
+    parties = books()
+    announce(parties, "bob", "barrier", {})
+    announce(parties, "alice", "barrier", {})
+    abort = parties["alice"].abort(0, "out of memory")
+    for peer in ("bob", "charlie"):
+        parties[peer].theirs("alice", decode_control_untrusted(encode_control(abort)))
+    with pytest.raises(SetupAborted, match="alice gave up round 0: out of memory"):
+        parties["bob"].outcome(0)
+    announce(parties, "charlie", "barrier", {})
+    with pytest.raises(SetupAborted) as raised:
+        parties["charlie"].outcome(0)
+    assert (raised.value.peer, raised.value.reason) == ("alice", "out of memory")
+    for book in parties.values():
+        book.check_invariants()
+
+
+def test_what_comes_for_a_round_that_is_over_is_ignored() -> None:
+    parties = books()
+    for who in NAMES:
+        announce(parties, who, "barrier", {})
+    parties["alice"].outcome(0)
+    parties["alice"].theirs("bob", Abort(0, "late"))
+    parties["alice"].theirs("bob", Rendezvous(0, "barrier", {}))
+    parties["alice"].check_invariants()
+
+
+def test_a_round_is_announced_once_by_each_peer() -> None:
+    book = books()["alice"]
+    book.theirs("bob", Rendezvous(0, "barrier", {}))
+    with pytest.raises(LinkProtocolError, match="twice"):
+        book.theirs("bob", Rendezvous(0, "barrier", {}))
+
+
+def test_a_peer_may_be_ahead_by_a_bounded_number_of_rounds() -> None:
+    book = books()["alice"]
+    for round_ in range(limits.RENDEZVOUS_AHEAD_MAX):
+        book.theirs("bob", Rendezvous(round_, "barrier", {}))
+        book.check_invariants()
+    for message in (Rendezvous(limits.RENDEZVOUS_AHEAD_MAX, "barrier", {}), Abort(2**53 - 1, "")):
+        with pytest.raises(LinkProtocolError, match="too far ahead"):
+            book.theirs("bob", message)
+    book.our(0, "barrier", {})
+    book.theirs("bob", Rendezvous(limits.RENDEZVOUS_AHEAD_MAX, "barrier", {}))
+    book.check_invariants()
+
+
+def test_rounds_are_entered_one_after_another() -> None:
+    book = books()["alice"]
+    with pytest.raises(LocalProtocolError, match="entering round 1"):
+        book.our(1, "barrier", {})
+    book.our(0, "barrier", {})
+    with pytest.raises(LocalProtocolError, match="entering round 0"):
+        book.our(0, "barrier", {})
+    with pytest.raises(LocalProtocolError, match="outcome of round 1"):
+        book.outcome(1)
+    with pytest.raises(LocalProtocolError, match="closing round 1"):
+        book.abort(1, "never entered")
+
+
+@pytest.mark.parametrize("peers", [["alice"], ["bob", "bob"]])
+def test_two_parties_with_one_name_are_a_mistake(peers: list[str]) -> None:
+    with pytest.raises(ValueError, match="own name"):
+        RendezvousBook("alice", peers)
+    assert RendezvousBook("alice", ["bob"]).peers == ("bob",)
+
+
+def test_fields_that_must_be_equal_are_compared_as_the_others_see_them() -> None:
+    ours: dict[str, object] = {"job": "digits", "shape": (1, 2), "own": 1}
+    outcome: dict[str, dict[str, object]] = {
+        "bob": {"job": "digits", "shape": [1, 2], "own": 2},
+        "charlie": {"job": "other", "shape": [1, 2]},
+    }
+    check_fields_equal(0, ours, outcome, ["shape"])
+    with pytest.raises(SetupMismatch) as raised:
+        check_fields_equal(4, ours, outcome, ["shape", "job"])
+    error = raised.value
+    assert (error.round, error.field, error.ours, error.theirs, error.peer) == (4, "job", "digits", "other", "charlie")
+    with pytest.raises(SetupMismatch):
+        check_fields_equal(4, ours, {"bob": {}}, ["own"])
