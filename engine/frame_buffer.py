@@ -4,8 +4,8 @@ Between the ring (or socket) that delivers arbitrary slices of the stream and wh
 per connection. The one invariant: what comes out depends only on the bytes, never on where the slices were cut, except
 that a fragment's data may come in several pieces; and nothing is allocated for a size that the limits refuse.
 
-Copies: a small frame is copied twice (a window of the slice, then its body), a large one once, a fragment's data not at
-all. The most that is held between two calls is one body of `frame_size_max` bytes.
+Copies: a body is copied once, out of the slice; one that a slice cuts may be copied once more, to grow; a fragment's
+data is not copied. The most that is held between two calls is one body of `frame_size_max` bytes.
 """
 
 from __future__ import annotations
@@ -29,11 +29,7 @@ from .frames import (
     check_scope_untrusted,
 )
 
-_WINDOW_SIZE: Final = 16 * 1024
-"""How much of a slice is copied to be cut into small frames. Slicing `bytes` is much cheaper than slicing a memoryview,
-and a window that a large frame cuts short costs well under a microsecond."""
-
-# How `_split_window` treats a descriptor; everything else takes the careful path.
+# How `_split_whole` treats a descriptor; everything else takes the careful path.
 _CAREFUL, _FIXED, _PLAIN, _WRITABLE = range(4)
 
 
@@ -46,8 +42,7 @@ def _hot_kinds() -> tuple[int, ...]:
             continue  # has limits of its own, which the careful path knows
         else:
             kinds[spec.descriptor] = _WRITABLE if spec.writable else _PLAIN
-    kinds[Descriptor.ARRAY] = _WRITABLE
-    kinds[Descriptor.FRAGMENT] = kinds[Descriptor.FRAGMENT_BEGIN] = _CAREFUL
+    kinds[Descriptor.ARRAY] = _WRITABLE  # its minimum is checked on the hot path
     return tuple(kinds)
 
 
@@ -65,12 +60,10 @@ class FrameBuffer:
     """
 
     def __init__(self, frame_size_max: int = limits.FRAME_SIZE_MAX, peer: str = "") -> None:
-        if frame_size_max < 16:
-            raise ValueError("frame_size_max must leave room for a fragment's header")
+        if not 16 <= frame_size_max <= limits.FRAME_SIZE_MAX:
+            raise ValueError(f"frame_size_max {frame_size_max} is not between 16 and {limits.FRAME_SIZE_MAX}")
         self._frame_size_max = frame_size_max
         self._peer = peer
-        # A window never holds a body above frame_size_max, so the hot path needs no size check.
-        self._window_size = min(_WINDOW_SIZE, frame_size_max)
         # Bytes of a header that a slice cut; empty between frames.
         self._header = bytearray()
         # The frame whose body is still missing bytes, or None between frames.
@@ -114,57 +107,59 @@ class FrameBuffer:
             raise
         return frames
 
-    # The hot path: whole small frames without limits of their own.
+    # The hot path: whole frames without limits of their own.
 
     def _split_untrusted(self, chunk: memoryview, frames: list[Frame]) -> None:
         position, end = 0, len(chunk)
         if self._open is not None or self._header:
             position = self._step_untrusted(chunk, 0, frames)
         while position < end:
-            position += self._split_window(bytes(chunk[position : position + self._window_size]), frames)
+            position = self._split_whole(chunk, position, frames)
             if position < end:
                 position = self._step_untrusted(chunk, position, frames)
 
-    @staticmethod
-    def _split_window(window: bytes, frames: list[Frame]) -> int:
-        """Append the legal frames at the start of `window` and return their size.
+    def _split_whole(self, chunk: memoryview, position: int, frames: list[Frame]) -> int:
+        """Append the legal frames from `position` on and return where they end.
 
         Stops in front of the first frame that is cut, that is not surely legal, or that needs more than slicing: the
         careful path takes that one. So no check here may accept what the careful path refuses; a test compares them.
         """
-        # Hot: 64-byte frames in 64 KiB slices, see tests/engine/test_frame_buffer.py for the figure and its loop.
+        # Hot: 3.2 M frames of 64 bytes per second in slices of 64 KiB on one core, 0.7 us for a slice of one frame.
+        # Copying a window of the slice and slicing that made 4.3 M, but halved bodies of 1 to 64 KiB.
         unpack = HEADER.unpack_from
         append = frames.append
         kinds = _KIND_OF
-        size = len(window)
-        position, last = 0, size - 9
+        body_max = self._frame_size_max
+        size = len(chunk)
+        last = size - 9
         while position <= last:
-            session, descriptor, length = unpack(window, position)
+            session, descriptor, length = unpack(chunk, position)
             kind = kinds[descriptor]
             if kind == 2:  # _PLAIN
                 body = position + 9
                 end = body + length
-                if end > size or session == LINK_SESSION:
+                if end > size or length > body_max or session == LINK_SESSION:
                     break
-                append((session, descriptor, length, window[body:end]))
+                append((session, descriptor, length, bytes(chunk[body:end])))
             elif kind == 1:  # _FIXED
                 body = position + 5
                 length = _FIXED_SIZE_OF[descriptor]
                 end = body + length
                 if end > size or session == LINK_SESSION:
                     break
-                append((session, descriptor, length, window[body:end]))
+                append((session, descriptor, length, bytes(chunk[body:end])))
             elif kind == 3:  # _WRITABLE
                 body = position + 9
                 end = body + length
                 if (
                     end > size
+                    or length > body_max
                     or session == LINK_SESSION
                     or length % _DIVISOR_OF[descriptor]
                     or length < _MINIMUM_OF[descriptor]
                 ):
                     break
-                append((session, descriptor, length, bytearray(window[body:end])))
+                append((session, descriptor, length, bytearray(chunk[body:end])))
             else:
                 break
             position = end

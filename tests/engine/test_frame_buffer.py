@@ -1,7 +1,4 @@
-"""Splitting a stream into frames: independent of the cuts, bounded, and the same by both paths.
-
-The loop behind the figure of the hot path is perf/frame_split.py.
-"""
+"""Splitting a stream into frames: independent of the cuts, bounded, and the same by both paths."""
 
 from __future__ import annotations
 
@@ -247,13 +244,14 @@ def test_an_unknown_descriptor_is_seen_after_five_bytes() -> None:
         FrameBuffer().split(memoryview(b"\x01\x00\x00\x00\x7f"))
 
 
-def test_a_frame_size_that_cannot_hold_a_fragment_header_is_a_mistake() -> None:
-    with pytest.raises(ValueError, match="fragment"):
-        FrameBuffer(8)
+@pytest.mark.parametrize("frame_size_max", [15, limits.FRAME_SIZE_MAX + 1])
+def test_a_frame_size_below_a_fragment_header_or_above_the_tables_limit_is_a_mistake(frame_size_max: int) -> None:
+    with pytest.raises(ValueError, match="frame_size_max"):
+        FrameBuffer(frame_size_max)
 
 
-def test_a_stream_of_large_and_small_frames_survives_windows_of_every_alignment() -> None:
-    """Bodies around the size of the window, in slices that cut them everywhere."""
+def test_a_stream_of_large_and_small_frames_survives_slices_of_every_alignment() -> None:
+    """Bodies around the size of a slice, in slices that cut them everywhere."""
     sizes = [0, 1, 16_370, 16_375, 16_376, 16_384, 3, 40_000, 5, 5, 5, 16_380]
     wire = b"".join(encode_frame(i, D.BYTES, bytes((i,)) * size) for i, size in enumerate(sizes)) * 2
     expected = plain(read_naively(wire))
