@@ -22,6 +22,7 @@ WITHOUT_IO = (
     "frame_buffer",
     "frames",
     "handshake",
+    "handshake_messages",
     "limits",
     "link",
     "preamble",
