@@ -1,0 +1,336 @@
+"""The contract of `engine.transport`, run on every implementation."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+import uvloop
+
+from partywire.engine.memory import MemoryTransport
+from partywire.engine.tcp import TcpTransport
+from partywire.engine.transport import BindError, Buffer, Stream, Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+DEADLINE_S = 20.0
+HOST = "127.0.0.1"
+
+
+class Runner:
+    """Runs one scenario on one transport, and closes the streams that it leaves open."""
+
+    def __init__(self, make: Callable[[asyncio.AbstractEventLoop], Transport], loop: asyncio.AbstractEventLoop) -> None:
+        self.transport = make(loop)
+        self._loop = loop
+        self._streams: list[Stream] = []
+
+    def run(self, scenario: Coroutine[object, object, None]) -> None:
+        self._loop.run_until_complete(asyncio.wait_for(scenario, DEADLINE_S))
+
+    async def pair(self) -> tuple[Stream, Stream]:
+        accepted: asyncio.Future[Stream] = self._loop.create_future()
+        listener = self.transport.listen(HOST, 0, accepted.set_result)
+        try:
+            dialled = await self.transport.connect(listener.address, None, DEADLINE_S)
+            self._streams.append(dialled)
+            other = await accepted
+            self._streams.append(other)
+        finally:
+            listener.close()
+        return dialled, other
+
+    async def readable(self, stream: Stream) -> None:
+        await self._wait(stream.on_readable)
+
+    async def writable(self, stream: Stream) -> None:
+        await self._wait(stream.on_writable)
+
+    async def _wait(self, register: Callable[[Callable[[], object] | None], None]) -> None:
+        event = asyncio.Event()
+        register(event.set)
+        await event.wait()
+        register(None)
+
+    async def receive(self, stream: Stream, size: int) -> bytes:
+        received = bytearray()
+        while len(received) < size:
+            part = memoryview(bytearray(size - len(received)))
+            if (count := stream.try_recv_into(part)) is None:
+                await self.readable(stream)
+            elif count == 0:
+                break
+            else:
+                received += part[:count]
+        return bytes(received)
+
+    async def send(self, stream: Stream, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            if (count := stream.try_send([view])) is None:
+                await self.writable(stream)
+            else:
+                view = view[count:]
+
+    def close(self) -> None:
+        for stream in self._streams:
+            stream.close()
+
+
+MAKERS: dict[str, Callable[[asyncio.AbstractEventLoop], Transport]] = {
+    "memory": MemoryTransport,
+    "tiny memory": lambda loop: MemoryTransport(loop, capacity=7),
+    "tcp": TcpTransport,
+}
+
+
+@pytest.fixture(params=MAKERS)
+def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
+    loop = uvloop.new_event_loop()
+    runner = Runner(MAKERS[request.param], loop)
+    try:
+        yield runner
+    finally:
+        runner.close()
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+def test_bytes_arrive_in_order_in_both_directions(runner: Runner) -> None:
+    async def scenario() -> None:
+        left, right = await runner.pair()
+        there, back = bytes(range(256)) * 40, bytes(range(255, -1, -1)) * 40
+        results = await asyncio.gather(
+            runner.send(left, there),
+            runner.send(right, back),
+            runner.receive(right, len(there)),
+            runner.receive(left, len(back)),
+        )
+        assert list(results[2:]) == [there, back]
+
+    runner.run(scenario())
+
+
+def test_views_of_one_send_are_joined(runner: Runner) -> None:
+    async def scenario() -> None:
+        left, right = await runner.pair()
+        views: list[Buffer] = [b"ab", memoryview(b"cd"), bytearray(b"e"), b"fg"]
+        assert left.try_send(views) == 7
+        assert await runner.receive(right, 7) == b"abcdefg"
+
+    runner.run(scenario())
+
+
+def test_more_views_than_the_kernel_takes_are_taken_in_part(runner: Runner) -> None:
+    async def scenario() -> None:
+        left, right = await runner.pair()
+        sent = left.try_send([b"x"] * 5000)
+        assert sent is not None
+        assert 1 <= sent < 5000
+        assert await runner.receive(right, sent) == b"x" * sent
+
+    runner.run(scenario())
+
+
+def test_a_full_stream_takes_a_part_then_none_and_is_writable_once_read(runner: Runner) -> None:
+    async def scenario() -> None:
+        left, right = await runner.pair()
+        block, sent = bytes(1 << 20), 0
+        while (count := left.try_send([block])) is not None:
+            assert count > 0
+            sent += count
+        drained = asyncio.ensure_future(runner.receive(right, sent))
+        await runner.writable(left)
+        assert len(await drained) == sent
+        assert left.try_send([b"x"]) == 1
+
+    runner.run(scenario())
+
+
+def test_nothing_there_is_none_and_not_the_end(runner: Runner) -> None:
+    async def scenario() -> None:
+        left, _ = await runner.pair()
+        assert left.try_recv_into(memoryview(bytearray(1))) is None
+
+    runner.run(scenario())
+
+
+def test_a_shut_down_half_ends_behind_its_bytes_and_the_other_goes_on(runner: Runner) -> None:
+    async def scenario() -> None:
+        left, right = await runner.pair()
+        await runner.send(left, b"last")
+        left.shutdown_write()
+        left.shutdown_write()
+        assert await runner.receive(right, 10) == b"last"
+        for _ in range(2):
+            assert right.try_recv_into(memoryview(bytearray(1))) == 0
+        await runner.send(right, b"answer")
+        assert await runner.receive(left, 6) == b"answer"
+        with pytest.raises(OSError):
+            left.try_send([b"x"])
+
+    runner.run(scenario())
+
+
+def test_close_delivers_what_was_sent(runner: Runner) -> None:
+    async def scenario() -> None:
+        left, right = await runner.pair()
+        assert left.try_send([b"bye"]) == 3
+        left.close()
+        left.close()
+        assert await runner.receive(right, 10) == b"bye"
+
+    runner.run(scenario())
+
+
+def test_a_closed_stream_refuses_everything(runner: Runner) -> None:
+    async def scenario() -> None:
+        left, _ = await runner.pair()
+        left.close()
+        with pytest.raises(OSError):
+            left.try_send([b"x"])
+        with pytest.raises(OSError):
+            left.try_recv_into(memoryview(bytearray(1)))
+        with pytest.raises(OSError):
+            left.on_readable(print)
+        left.on_readable(None)
+        left.on_writable(None)
+
+    runner.run(scenario())
+
+
+def test_an_abort_breaks_the_other_end(runner: Runner) -> None:
+    async def scenario() -> None:
+        left, right = await runner.pair()
+        left.abort()
+        await runner.readable(right)
+        with pytest.raises(OSError):
+            right.try_recv_into(memoryview(bytearray(1)))
+
+    runner.run(scenario())
+
+
+def test_closing_with_unread_bytes_breaks_the_other_end(runner: Runner) -> None:
+    async def scenario() -> None:
+        left, right = await runner.pair()
+        await runner.send(right, b"x")
+        await runner.readable(left)
+        left.close()
+        await runner.readable(right)
+        with pytest.raises(OSError):
+            right.try_recv_into(memoryview(bytearray(1)))
+
+    runner.run(scenario())
+
+
+def test_sending_to_a_closed_end_fails_in_the_end(runner: Runner) -> None:
+    async def scenario() -> None:
+        left, right = await runner.pair()
+        right.close()
+        with pytest.raises(OSError):  # noqa: PT012 - the first send may still be taken
+            while True:
+                if left.try_send([bytes(1000)]) is None:
+                    await runner.writable(left)
+                await asyncio.sleep(0)
+
+    runner.run(scenario())
+
+
+def test_readiness_is_level_triggered_and_ends_when_told(runner: Runner) -> None:
+    async def scenario() -> None:
+        left, right = await runner.pair()
+        calls = 0
+        enough = asyncio.Event()
+
+        def count() -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 3:
+                right.on_readable(None)
+                enough.set()
+
+        right.on_readable(count)
+        await runner.send(left, b"x")
+        await enough.wait()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert calls == 3
+
+    runner.run(scenario())
+
+
+def test_a_callback_may_close_its_stream(runner: Runner) -> None:
+    async def scenario() -> None:
+        left, right = await runner.pair()
+        closed = asyncio.Event()
+
+        def close() -> None:
+            right.close()
+            closed.set()
+
+        right.on_writable(close)
+        right.on_readable(close)
+        await runner.send(left, b"x")
+        await closed.wait()
+
+    runner.run(scenario())
+
+
+def test_nobody_listening_refuses(runner: Runner) -> None:
+    async def scenario() -> None:
+        listener = runner.transport.listen(HOST, 0, lambda stream: None)
+        address = listener.address
+        listener.close()
+        listener.close()
+        with pytest.raises(ConnectionRefusedError):
+            await runner.transport.connect(address, None, DEADLINE_S)
+
+    runner.run(scenario())
+
+
+def test_an_address_is_listened_on_once(runner: Runner) -> None:
+    async def scenario() -> None:
+        listener = runner.transport.listen(HOST, 0, lambda stream: None)
+        with pytest.raises(OSError, match="in use"):
+            runner.transport.listen(*listener.address, lambda stream: None)
+        listener.close()
+
+    runner.run(scenario())
+
+
+def test_a_local_address_that_is_not_ours_cannot_be_dialled_from(runner: Runner) -> None:
+    async def scenario() -> None:
+        with pytest.raises(BindError, match=r"192\.0\.2\.1"):
+            await runner.transport.connect((HOST, 1), "192.0.2.1", DEADLINE_S)
+
+    runner.run(scenario())
+
+
+def test_a_literal_resolves_to_itself_and_an_invalid_name_does_not(runner: Runner) -> None:
+    async def scenario() -> None:
+        assert await runner.transport.resolve(HOST, 5) == [(HOST, 5)]
+        with pytest.raises(OSError):
+            await runner.transport.resolve("no-such-party.invalid", 5)
+
+    runner.run(scenario())
+
+
+def test_every_tcp_stream_has_no_delay_and_keepalive() -> None:
+    loop = uvloop.new_event_loop()
+    runner = Runner(TcpTransport, loop)
+
+    async def scenario() -> None:
+        for stream in await runner.pair():
+            sock = stream._sock  # type: ignore[attr-defined]
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
+
+    try:
+        runner.run(scenario())
+    finally:
+        runner.close()
+        loop.close()
