@@ -1,0 +1,120 @@
+"""Drives the handshake cores over streams: the bytes between a preamble and the first frame.
+
+Between the I/O processes of two parties. The one invariant: when this raises, the peer has been told why if there was
+something to tell, and the stream is closed; when it returns, nothing behind the handshake was consumed unseen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from . import limits
+from .errors import HandshakeRejected, LinkProtocolError, PartyWireError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .handshake import Attach, Handshake
+    from .transport import Stream
+
+FAREWELL_TIMEOUT_S: Final = 1.0
+"""How long a refused peer may take to read why. Closing at once could destroy the sentence: received bytes that are
+left unread turn a close into a reset."""
+
+_RECEIVE_SIZE: Final = 4096
+
+
+class GreetingFailed(PartyWireError):
+    """Raised when a handshake came to nothing without either side refusing; another attempt may succeed."""
+
+    def __init__(self, peer: str, address: str, cause: str) -> None:
+        super().__init__(peer, address, cause)
+        self.peer = peer
+        self.address = address
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"no handshake with {self.peer} at {self.address}: {self.cause}"
+
+
+async def greet(stream: Stream, core: Handshake | Attach, peer: str, preamble: bytes = b"") -> bytes:
+    """Exchange handshake messages until `core` is done; the initiator passes the preamble that goes out first.
+
+    Returns:
+        Bytes behind the handshake, the start of the frame stream.
+
+    Raises:
+        HandshakeRejected: one side refused; the peer knows why.
+        GreetingFailed: time, end of file, a broken stream, or bytes that are no handshake.
+    """
+    is_end_of_file = False
+    try:
+        async with asyncio.timeout(limits.HANDSHAKE_TIMEOUT_S):
+            await _send(stream, preamble + core.data_to_send())
+            while core.result is None:
+                if data := await _receive(stream):
+                    core.receive_data(data)
+                else:
+                    is_end_of_file = True
+                    core.receive_eof()
+                await _send(stream, core.data_to_send())
+        return core.trailing_data
+    except HandshakeRejected:
+        await dismiss(stream, core.data_to_send())
+        raise
+    except LinkProtocolError as error:
+        await dismiss(stream, core.data_to_send())
+        cause = f"{error.what} {error.seen}"
+        if is_end_of_file:
+            cause = "it closed the connection without a word; does another party listen at this address?"
+        raise GreetingFailed(peer, stream.peer_address, cause) from error
+    except TimeoutError:
+        stream.close()
+        cause = f"not done within {limits.HANDSHAKE_TIMEOUT_S:g} s"
+        raise GreetingFailed(peer, stream.peer_address, cause) from None
+    except OSError as error:
+        stream.close()
+        raise GreetingFailed(peer, stream.peer_address, (error.strerror or str(error)).lower()) from error
+    except BaseException:
+        stream.close()
+        raise
+
+
+async def dismiss(stream: Stream, last_words: bytes) -> None:
+    """Send the last words, wait a moment until the peer has read them, and close."""
+    try:
+        async with asyncio.timeout(FAREWELL_TIMEOUT_S):
+            await _send(stream, last_words)
+            stream.shutdown_write()
+            while await _receive(stream):
+                pass
+    except (OSError, TimeoutError):
+        pass  # the peer is gone, or does not listen
+    finally:
+        stream.close()
+
+
+async def _send(stream: Stream, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        if (count := stream.try_send([left])) is None:
+            await _ready(stream.on_writable)
+        else:
+            left = left[count:]
+
+
+async def _receive(stream: Stream) -> bytes:
+    buffer = memoryview(bytearray(_RECEIVE_SIZE))
+    while (count := stream.try_recv_into(buffer)) is None:
+        await _ready(stream.on_readable)
+    return bytes(buffer[:count])
+
+
+async def _ready(register: Callable[[Callable[[], object] | None], None]) -> None:
+    ready = asyncio.Event()
+    register(ready.set)
+    try:
+        await ready.wait()
+    finally:
+        register(None)
