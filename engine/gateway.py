@@ -1,0 +1,222 @@
+"""The gateway: accepts every connection of a party, reads 32 bytes, and hands the descriptor to the right I/O process.
+
+Between strangers and the I/O processes. The one invariant: a stranger costs at most one descriptor for at most
+PREAMBLE_TIMEOUT_S, learns nothing, and delays nobody: the gateway never waits for a single socket.
+
+It runs on `selectors`, without asyncio, because it must listen as early as possible and does very little. Early dials
+need no care: the link socket to an I/O process that is still starting holds them (they are parked in the kernel). The
+listening socket belongs to the supervisor, so a new gateway goes on where a dead one stopped.
+"""
+
+from __future__ import annotations
+
+import errno
+import selectors
+import socket
+import time
+from collections import OrderedDict
+from typing import Final
+
+from partywire.shm import fence
+
+from .child_process import begin_child
+from .commands import Accepted, CommandError, Refused, Serve
+from .control_socket import ControlClosed, ControlSocket, ControlTimeout
+from .errors import LinkProtocolError
+from .preamble import PREAMBLE_SIZE, Preamble
+from .topology import PartySpec, routing_tag
+
+PREAMBLE_TIMEOUT_S: Final = 5.0
+"""For 32 bytes that a dialler sends together with its first packet: two lost packets are forgiven."""
+
+WAITING_MAX: Final = 256
+"""Connections whose preamble is incomplete. Four times the largest party set, so that honest diallers fit beside a
+crowd of silent ones; beyond it the oldest is closed, which is never one that just came."""
+
+ACCEPT_BATCH: Final = 64
+"""Connections accepted before others are served."""
+
+REPORT_INTERVAL_S: Final = 0.5
+"""Least time between two reports of refused connections, so that a port scan does not flood the supervisor."""
+
+
+class Waiting:
+    """One accepted connection that has not shown its whole preamble."""
+
+    __slots__ = ("address", "deadline", "received", "sock")
+
+    def __init__(self, sock: socket.socket, address: str, deadline: float) -> None:
+        self.sock = sock
+        self.address = address
+        self.deadline = deadline
+        self.received = b""
+
+
+class Gateway:
+    """One listening socket and its routes. Driven by `do_work`; time comes from the caller."""
+
+    def __init__(self, listener: socket.socket, routes: dict[bytes, ControlSocket]) -> None:
+        """`routes`: routing tag -> link socket of an I/O process. Takes ownership of all."""
+        self._listener = listener
+        self._routes = routes
+        self._selector = selectors.DefaultSelector()
+        self._waiting: OrderedDict[int, Waiting] = OrderedDict()  # oldest first, as deadlines are
+        self._unknown = self._garbage = self._silent = 0
+        listener.setblocking(False)
+        self._selector.register(listener, selectors.EVENT_READ)
+
+    def fileno(self) -> int:
+        """For an outer selector."""
+        return self._selector.fileno()
+
+    @property
+    def refused(self) -> Refused:
+        """How many connections were closed for what they sent or did not send."""
+        return Refused(self._unknown, self._garbage, self._silent)
+
+    @property
+    def waiting_count(self) -> int:
+        """Connections whose preamble is incomplete."""
+        return len(self._waiting)
+
+    def next_deadline(self) -> float | None:
+        """When `do_work` must be called again at the latest."""
+        return next(iter(self._waiting.values())).deadline if self._waiting else None
+
+    def do_work(self, now: float) -> int:
+        """Accept, read and hand over whatever is ready; returns how many sockets moved on. Never waits."""
+        work = 0
+        for key, _ in self._selector.select(0):
+            if key.data is None:
+                work += self._accept(now)
+            elif key.fd in self._waiting:  # not closed meanwhile to make room
+                self._read(key.data)
+                work += 1
+        while self._waiting:
+            oldest = next(iter(self._waiting.values()))
+            if oldest.deadline > now:
+                break
+            self._silent += 1
+            self._drop(oldest)
+            work += 1
+        return work
+
+    def close(self) -> None:
+        """Close every socket."""
+        while self._waiting:
+            self._drop(next(iter(self._waiting.values())))
+        self._selector.close()
+        self._listener.close()
+        for route in self._routes.values():
+            route.close()
+
+    def _accept(self, now: float) -> int:
+        for count in range(ACCEPT_BATCH):
+            try:
+                sock, address = self._listener.accept()
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE) and self._waiting:
+                    self._silent += 1
+                    self._drop(next(iter(self._waiting.values())))  # or the listener would be readable for ever
+                return count  # no more, or the one that came went away again
+            sock.setblocking(False)
+            host, port = address[:2]
+            waiting = Waiting(sock, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", now + PREAMBLE_TIMEOUT_S)
+            if len(self._waiting) >= WAITING_MAX:
+                self._silent += 1
+                self._drop(next(iter(self._waiting.values())))
+            self._waiting[sock.fileno()] = waiting
+            self._selector.register(sock, selectors.EVENT_READ, waiting)
+            self._read(waiting)  # the preamble usually came with the connection
+        return ACCEPT_BATCH
+
+    def _read(self, waiting: Waiting) -> None:
+        try:
+            # Exactly the preamble: what follows it belongs to the I/O process.
+            data = waiting.sock.recv(PREAMBLE_SIZE - len(waiting.received))
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._silent += 1
+            self._drop(waiting)
+            return
+        waiting.received += data
+        try:
+            preamble = Preamble.decode_untrusted(waiting.received)
+        except LinkProtocolError:
+            self._garbage += 1
+            self._drop(waiting)
+            return
+        if preamble is not None:
+            self._hand_over(waiting, preamble)
+
+    def _hand_over(self, waiting: Waiting, preamble: Preamble) -> None:
+        route = self._routes.get(preamble.routing_tag)
+        if route is None:
+            self._unknown += 1
+        else:
+            try:
+                # No waiting: what the kernel does not park at once is dialled again.
+                route.send(Accepted(waiting.received, waiting.address), [waiting.sock.fileno()], timeout_s=0)
+            except (ControlClosed, ControlTimeout):
+                pass  # its I/O process is gone, or hundreds of dials wait for it: this dialler comes again
+        self._drop(waiting)
+
+    def _drop(self, waiting: Waiting) -> None:
+        del self._waiting[waiting.sock.fileno()]
+        self._selector.unregister(waiting.sock)
+        waiting.sock.close()
+
+
+def serve(control: ControlSocket, gateway: Gateway) -> None:
+    """Run until the supervisor ends its control socket."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(control, selectors.EVENT_READ)
+        selector.register(gateway, selectors.EVENT_READ)
+        reported = Refused(0, 0, 0)
+        report_at = 0.0
+        while True:
+            now = time.monotonic()
+            if gateway.refused != reported and now >= report_at:
+                reported, report_at = gateway.refused, now + REPORT_INTERVAL_S
+                control.post(reported)
+            deadlines = [gateway.next_deadline(), report_at if gateway.refused != reported else None]
+            due = min((at for at in deadlines if at is not None), default=None)
+            for key, _ in selector.select(None if due is None else max(0.0, due - now)):
+                if key.fileobj is control:
+                    control.try_receive()  # the supervisor says nothing more; this raises at its end
+            gateway.do_work(time.monotonic())
+
+
+def make_routes(party: PartySpec, peers: list[int], sockets: list[ControlSocket]) -> dict[bytes, ControlSocket]:
+    """Routing tags of the peers that dial us."""
+    return {
+        routing_tag(party.name, party.parties[peer].name): sock for peer, sock in zip(peers, sockets, strict=True)
+    }
+
+
+def main() -> None:
+    """The program of the gateway process."""
+    fence.register()
+    with ControlSocket.from_fd(begin_child(), "the supervisor") as control:
+        try:
+            command, fds = control.receive(60.0)
+            if not isinstance(command, Serve) or len(fds) != 1 + len(command.peers):
+                raise CommandError(f"{type(command).__name__} instead of Serve with its descriptors")
+            sockets = [
+                ControlSocket.from_fd(fd, f"the I/O process of {command.party.parties[peer].name}")
+                for peer, fd in zip(command.peers, fds[1:], strict=True)
+            ]
+            gateway = Gateway(socket.socket(fileno=fds[0]), make_routes(command.party, command.peers, sockets))
+            try:
+                serve(control, gateway)
+            finally:
+                gateway.close()
+        except ControlClosed:
+            pass  # the supervisor ends, or has died
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,503 @@
+"""The supervisor: starts, watches and ends every process of a party, and carries their messages between them.
+
+Between the opener (its parent) and everybody else (its children). The one invariant: when the supervisor is gone,
+whatever the reason, every process of the party but the opener is gone too, nothing of it is left in /dev/shm, and
+nobody is a zombie.
+
+    opener ── control socket ── supervisor ─┬─ gateway
+      (worker 0)                            ├─ I/O process of each link
+                                            └─ worker 1, 2 ...
+
+- It makes everything that two processes share before either exists (doorbells, channels, link sockets), so the order
+  in which they come up does not matter.
+- A message for a process that does not read is held, never waited for: the supervisor serves everybody always.
+- A gateway that dies is started again: the listening socket and the ends of the link sockets are kept here. The death
+  of an I/O process is the loss of its link, the death of a worker the loss of its connections; nothing else is touched.
+- It runs on `selectors`, without asyncio, numpy or threads, and in a session of its own, so that Ctrl-C reaches the
+  opener alone.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import time
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from partywire.shm import fence
+from partywire.shm.doorbell import create_doorbell
+from partywire.shm.segment import sweep
+
+from .child_process import ChildProcess, begin_child
+from .commands import (
+    Close,
+    CommandError,
+    DropWorker,
+    Lanes,
+    LinkEnded,
+    LinkFailed,
+    LinkLost,
+    LinkProgress,
+    ListenFailed,
+    OpenLink,
+    Refused,
+    Serve,
+    Start,
+    Started,
+    Stopped,
+    Welcome,
+    WorkerLost,
+    WorkerStarted,
+)
+from .control_socket import ControlClosed, ControlSocket, ControlTimeout, close_all
+from .tcp import open_listener
+from .topology import dials
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .commands import Message
+
+GATEWAY_MODULE: Final = "partywire.engine.gateway"
+IO_PROCESS_MODULE: Final = "partywire.engine.io_process"
+SUPERVISOR_MODULE: Final = "partywire.engine.supervisor"
+
+START_TIMEOUT_S: Final = 60.0
+"""For the opener's Start. The opener sends it at once; a machine that swaps may take long to run either of us."""
+
+GATEWAY_RESTARTS_MAX: Final = 10
+"""A gateway that dies more often than this dies of something that a restart does not cure."""
+
+
+# The opener's side.
+
+
+@dataclass(slots=True)
+class SupervisorHandle:
+    """What the opener holds of its supervisor. Ends it, and with it the whole family, by `end`."""
+
+    process: ChildProcess
+    control: ControlSocket
+
+    @property
+    def pidfd(self) -> int:
+        """Readable once the supervisor has ended."""
+        return self.process.fileno()
+
+    def end(self, timeout_s: float = 5.0) -> str:
+        """Close the control socket, wait for the supervisor to end its family, reap it; says how it ended ("": well).
+
+        Never raises and never leaves the supervisor behind; may be called again.
+        """
+        self.control.close()
+        if self.process.fileno() >= 0 and self.process.wait(timeout_s) is None:
+            self.process.kill()  # its children have asked the kernel to die with it
+        return self.process.end()
+
+
+def spawn_supervisor() -> SupervisorHandle:
+    """Start a supervisor as a child of this process. Send it a Start next.
+
+    Raises:
+        OSError: no process or socket can be made.
+    """
+    ours, theirs = ControlSocket.pair()
+    with theirs:
+        control = ControlSocket(ours, "the supervisor")
+        try:
+            process = ChildProcess.start("supervisor", SUPERVISOR_MODULE, theirs.fileno(), new_session=True)
+        except BaseException:
+            control.close()
+            raise
+    return SupervisorHandle(process, control)
+
+
+# The supervisor's side.
+
+
+class Kind(Enum):
+    """What a child does."""
+
+    GATEWAY = "gateway"
+    LINK = "link"  # an I/O process
+    WORKER = "worker"
+
+
+@dataclass(slots=True)
+class Child:
+    """One process under supervision. `index` is the peer of an I/O process, the index of a worker."""
+
+    kind: Kind
+    index: int
+    process: ChildProcess
+    control: ControlSocket
+    is_over: bool = False  # an I/O process has said LinkEnded or LinkFailed, so its end is no news
+    watched_events: int = selectors.EVENT_READ
+
+
+@dataclass(slots=True)
+class _Parts:
+    """Descriptors made before the processes that share them; closed once everybody has theirs."""
+
+    doorbells: list[int] = field(default_factory=list)  # (eventfd, page) of each worker
+    link_ends: dict[int, socket.socket] = field(default_factory=dict)  # peer -> the I/O process's end
+
+
+class Supervisor:
+    """Driven by its control sockets, by the ends of its children, and by time while it closes."""
+
+    def __init__(self, opener: ControlSocket) -> None:
+        self._opener = opener
+        self._selector = selectors.DefaultSelector()
+        self._children: list[Child] = []
+        self._start: Start | None = None  # set by the first message
+        self._listener: socket.socket | None = None
+        self._gateway_ends: dict[int, socket.socket] = {}  # peer -> the gateway's end of its link socket
+        self._gateway_restarts = 0
+        self._progress: dict[int, str] = {}  # peers whose link is not up -> why, as last said
+        self._refused = ""  # what strangers did at our address, in words
+        self._closing = False
+        self._workers_deadline: float | None = None  # while closing
+        self._complaints: list[str] = []
+        self._on_message: Final = {
+            Kind.GATEWAY: self._on_gateway_message,
+            Kind.LINK: self._on_link_message,
+            Kind.WORKER: self._on_worker_message,
+        }
+        self._on_end: Final = {
+            Kind.GATEWAY: self._on_gateway_end,
+            Kind.LINK: self._on_io_process_end,
+            Kind.WORKER: self._on_worker_end,
+        }
+
+    # The party comes up.
+
+    def run(self) -> None:
+        """Serve one party from its Start until everything has ended."""
+        try:
+            command, fds = self._opener.receive(START_TIMEOUT_S)
+            if not isinstance(command, Start) or len(fds) > 1:
+                close_all(fds)
+                raise CommandError(f"{type(command).__name__} instead of Start")
+            self._start = command
+            if not self._listen(command, fds):
+                return
+            self._start_family(command)
+            self._serve()
+        except ControlClosed:
+            pass  # the opener ended or died: so do we
+        finally:
+            self._end_everything()
+
+    def _listen(self, start: Start, fds: list[int]) -> bool:
+        if fds:
+            self._listener = socket.socket(fileno=fds[0])
+            return True
+        try:
+            self._listener = open_listener(start.listen_host, start.listen_port)
+        except OSError as error:
+            host = f"[{start.listen_host}]" if ":" in start.listen_host else start.listen_host
+            reason = (error.strerror or str(error)).lower()
+            self._opener.send(
+                ListenFailed(
+                    f"{start.party.name} cannot listen on {host}:{start.listen_port} ({reason}); "
+                    "stop the program that uses the address, or choose another one in the configuration"
+                )
+            )
+            return False
+        return True
+
+    def _start_family(self, start: Start) -> None:
+        self._selector.register(self._opener, selectors.EVENT_READ)
+        parts = _Parts()
+        try:
+            for _ in range(start.workers):
+                parts.doorbells += create_doorbell()
+            for peer in start.party.peers:
+                if dials(peer.name, start.party.name):
+                    self._gateway_ends[peer.index], parts.link_ends[peer.index] = ControlSocket.pair()
+            # I/O processes first: they take longest to come up, and everything else waits for them.
+            for peer in start.party.peers:
+                self._start_io_process(start, peer.index, parts)
+            self._start_gateway(start)
+            welcome = Welcome(0, start.workers, start.party, start.options, start.main_path)
+            self._send(self._opener, welcome, parts.doorbells[:2])
+            for index in range(1, start.workers):
+                self._start_worker(start, index, parts)
+        except OSError as error:
+            self._complaints.append(f"a process of {start.party.name} cannot be started: {error.strerror or error}")
+            self._close()
+            return
+        finally:
+            close_all(parts.doorbells)
+            for end in parts.link_ends.values():
+                end.close()
+        self._send(self._opener, Started({child.process.role: child.process.pid for child in self._children}))
+
+    def _start_io_process(self, start: Start, peer: int, parts: _Parts) -> None:
+        child = self._start_child(Kind.LINK, peer, IO_PROCESS_MODULE)
+        ends = [parts.link_ends[peer].fileno()] if peer in parts.link_ends else []
+        self._send(
+            child.control, OpenLink(start.party, peer, start.workers, start.options), [*parts.doorbells, *ends]
+        )
+
+    def _start_gateway(self, start: Start) -> None:
+        assert self._listener is not None
+        child = self._start_child(Kind.GATEWAY, 0, GATEWAY_MODULE)
+        peers = sorted(self._gateway_ends)
+        fds = [self._listener.fileno(), *(self._gateway_ends[peer].fileno() for peer in peers)]
+        self._send(child.control, Serve(start.party, peers), fds)
+
+    def _start_worker(self, start: Start, index: int, parts: _Parts) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            child = self._start_child(Kind.WORKER, index, start.worker_module)
+            welcome = Welcome(index, start.workers, start.party, start.options, start.main_path)
+            self._send(child.control, welcome, [*parts.doorbells[2 * index : 2 * index + 2], theirs.fileno()])
+            self._send(self._opener, WorkerStarted(index, child.process.pid), [ours.fileno()])
+
+    def _start_child(self, kind: Kind, index: int, module: str) -> Child:
+        role = kind.value if kind is Kind.GATEWAY else f"{kind.value} {index}"
+        ours, theirs = ControlSocket.pair()
+        with theirs:
+            control = ControlSocket(ours, role)
+            try:
+                process = ChildProcess.start(role, module, theirs.fileno())
+            except BaseException:
+                control.close()
+                raise
+        child = Child(kind, index, process, control)
+        self._children.append(child)
+        self._selector.register(control, selectors.EVENT_READ, child)
+        self._selector.register(process, selectors.EVENT_READ, child)
+        return child
+
+    # The party runs.
+
+    def _serve(self) -> None:
+        while self._children:
+            timeout_s = None
+            if self._workers_deadline is not None:
+                timeout_s = max(0.0, self._workers_deadline - time.monotonic())
+            self._watch_held_messages()
+            for key, events in self._selector.select(timeout_s):
+                child: Child | None = key.data
+                if child is None:
+                    self._serve_opener(events)
+                elif key.fileobj is child.process:
+                    self._reap(child)
+                elif child in self._children:
+                    self._serve_child(child, events)
+            if self._workers_deadline is not None and time.monotonic() >= self._workers_deadline:
+                self._kill_late_workers()
+        self._opener.send(Stopped(self._complaints))
+
+    def _watch_held_messages(self) -> None:
+        """Wait for room on exactly those sockets that we hold messages for."""
+        for child in self._children:
+            if child.control.fileno() < 0:
+                continue
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if child.control.has_pending else 0)
+            if events != child.watched_events:
+                child.watched_events = events
+                self._selector.modify(child.control, events, child)
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._opener.has_pending else 0)
+        self._selector.modify(self._opener, events)
+
+    def _serve_opener(self, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            self._opener.flush()
+        if events & selectors.EVENT_READ and (received := self._opener.try_receive()) is not None:
+            close_all(received[1])
+            if isinstance(received[0], Close):
+                self._close()
+
+    def _serve_child(self, child: Child, events: int) -> None:
+        if child.control.fileno() < 0:
+            return
+        try:
+            if events & selectors.EVENT_WRITE:
+                child.control.flush()
+            while (received := child.control.try_receive()) is not None:
+                message, fds = received
+                try:
+                    self._on_message[child.kind](child, message, fds)
+                finally:
+                    close_all(fds)
+        except ControlClosed:
+            self._hang_up(child)  # its end follows
+        except CommandError as error:
+            self._complaints.append(str(error))
+            child.process.kill()
+            self._hang_up(child)
+
+    def _send(self, sock: ControlSocket, message: Message, fds: Sequence[int] = ()) -> None:
+        """Send now or hold it. A process that is gone, or that has not read hundreds of messages, gets nothing."""
+        try:
+            sock.post(message, fds)
+        except ControlClosed:
+            if sock is self._opener:
+                raise
+        except ControlTimeout:
+            if sock is self._opener:
+                raise ControlClosed("the opener") from None  # it has stopped serving its party for good
+
+    def _tell_workers(self, message: Message, but: int = -1) -> None:
+        self._send(self._opener, message)
+        for child in self._children:
+            if child.kind is Kind.WORKER and child.index != but:
+                self._send(child.control, message)
+
+    # What children say.
+
+    def _on_link_message(self, child: Child, message: Message, fds: list[int]) -> None:
+        match message:
+            case Lanes(worker=worker):
+                self._progress.pop(child.index, None)
+                target = self._opener if worker == 0 else self._worker_socket(worker)
+                if target is not None:
+                    self._send(target, message, fds)
+            case LinkProgress(peer, cause):
+                self._progress[peer] = cause
+                self._tell_progress(peer)
+            case LinkFailed():
+                child.is_over = True
+                self._progress.pop(child.index, None)
+                self._send(self._opener, message)
+            case LinkEnded(clean=clean, cause=cause):
+                child.is_over = True
+                if self._closing and not clean:
+                    self._complaints.append(cause)
+            case _:
+                raise CommandError(f"{type(message).__name__} from an I/O process")
+
+    def _on_gateway_message(self, child: Child, message: Message, fds: list[int]) -> None:
+        if not isinstance(message, Refused):
+            raise CommandError(f"{type(message).__name__} from a gateway")
+        kinds = (
+            (message.unknown, "of parties that are not in our configuration, or not for us"),
+            (message.garbage, "that do not speak PartyWire"),
+            (message.silent, "that sent nothing"),
+        )
+        self._refused = ", ".join(f"{count} {what}" for count, what in kinds if count)
+        for peer in self._gateway_ends:
+            if peer in self._progress:
+                self._tell_progress(peer)
+
+    def _tell_progress(self, peer: int) -> None:
+        cause = self._progress[peer]
+        if self._refused and peer in self._gateway_ends:
+            cause = f"{cause}; refused connections at our address: {self._refused}"
+        self._send(self._opener, LinkProgress(peer, cause))
+
+    def _on_worker_message(self, child: Child, message: Message, fds: list[int]) -> None:
+        raise CommandError(f"{type(message).__name__} from a worker")
+
+    def _worker_socket(self, index: int) -> ControlSocket | None:
+        for child in self._children:
+            if child.kind is Kind.WORKER and child.index == index:
+                return child.control
+        return None
+
+    # Children end.
+
+    def _reap(self, child: Child) -> None:
+        cause = child.process.try_reap()
+        if cause is None:
+            return
+        self._serve_child(child, selectors.EVENT_READ)  # its last words stand before its end
+        self._forget(child)
+        sweep(child.process.pid)
+        self._on_end[child.kind](child, cause)
+
+    def _forget(self, child: Child) -> None:
+        self._children.remove(child)
+        self._selector.unregister(child.process)
+        child.process.close()
+        self._hang_up(child)
+
+    def _hang_up(self, child: Child) -> None:
+        if child.control.fileno() >= 0:
+            self._selector.unregister(child.control)
+            child.control.close()
+
+    def _on_io_process_end(self, child: Child, cause: str) -> None:
+        if not child.is_over and not (self._closing and not cause):
+            assert self._start is not None
+            name = self._start.party.parties[child.index].name
+            reason = f"our I/O process of the link to {name} {cause or 'ended unexpectedly'}"
+            self._progress.pop(child.index, None)
+            if self._closing:
+                self._complaints.append(reason)
+            self._tell_workers(LinkLost(child.index, reason))
+
+    def _on_gateway_end(self, child: Child, cause: str) -> None:
+        if self._closing or self._start is None:
+            return
+        self._gateway_restarts += 1
+        if self._gateway_restarts <= GATEWAY_RESTARTS_MAX:
+            try:
+                self._start_gateway(self._start)
+            except OSError as error:
+                self._complaints.append(f"the gateway {cause} and cannot be restarted: {error.strerror or error}")
+        else:
+            self._complaints.append(f"the gateway {cause}, for the {self._gateway_restarts}th time; it stays away")
+
+    def _on_worker_end(self, child: Child, cause: str) -> None:
+        if not (self._closing and not cause):
+            reason = f"worker {child.index} {cause or 'ended unexpectedly'}"
+            if self._closing:
+                self._complaints.append(reason)
+            self._tell_workers(WorkerLost(child.index, reason), but=child.index)
+        for other in self._children:
+            if other.kind is Kind.LINK:
+                self._send(other.control, DropWorker(child.index, cause or "ended"))
+
+    # The party ends.
+
+    def _close(self) -> None:
+        """Ask everybody to end in an orderly way. I/O processes bound their own closing; workers are bounded here."""
+        if self._closing:
+            return
+        self._closing = True
+        assert self._start is not None
+        self._workers_deadline = time.monotonic() + self._start.options.close_timeout_s
+        for child in list(self._children):
+            if child.kind is Kind.GATEWAY:
+                self._hang_up(child)
+            else:
+                self._send(child.control, Close())
+
+    def _kill_late_workers(self) -> None:
+        self._workers_deadline = None
+        for child in self._children:
+            if child.kind is Kind.WORKER:
+                child.process.kill()
+
+    def _end_everything(self) -> None:
+        """Kill and reap whoever is left; close and unlink everything."""
+        for child in self._children:
+            child.process.kill()
+        for child in list(self._children):
+            child.process.end()
+            child.control.close()
+            sweep(child.process.pid)
+        self._children.clear()
+        for end in self._gateway_ends.values():
+            end.close()
+        if self._listener is not None:
+            self._listener.close()
+        self._selector.close()
+        self._opener.close()
+
+
+def main() -> None:
+    """The program of the supervisor process."""
+    fence.register()
+    Supervisor(ControlSocket.from_fd(begin_child(die_with_parent=False), "the opener")).run()
+
+
+if __name__ == "__main__":
+    main()
