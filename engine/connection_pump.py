@@ -1,0 +1,350 @@
+"""One normal connection of a link: moves bytes between its socket and its ring pair, never looking at a frame.
+
+Between the worker that owns the lane and the peer's pump. Driven by socket readiness and by the multiplexer, which
+answers the doorbell. The one invariant: the peer's worker gets exactly the bytes of our worker's DATA records, in
+order, or is told that the connection broke; what a full ring cannot take stays in the socket, so TCP is the flow
+control.
+
+Copies: incoming bytes none in user space (`recv_into` writes into claimed ring space), outgoing none (`sendmsg` reads
+from ring memory, whose records are released as the kernel takes them).
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Final, Protocol
+
+from . import records
+from .records import StreamEnd
+
+if TYPE_CHECKING:
+    from partywire.shm.ring import RingReader, RingWriter
+
+    from .transport import Stream
+
+RECEIVE_SIZE: Final = 256 * 1024
+"""Largest record that one receive fills: one fragment. Larger slices gain nothing, smaller ones cost system calls."""
+
+RECEIVE_SIZE_MIN: Final = 4 * 1024
+"""Least room worth a system call; with less the pump waits until the worker has made room."""
+
+RECEIVE_BATCH: Final = 4
+"""Receives per readiness, so that one fast connection delays the others of its link by 1 MiB at most."""
+
+RECORDS_MAX: Final = 256
+SEND_SIZE: Final = 1024 * 1024
+"""What one pass takes from a ring before other connections have their turn."""
+
+
+class Owner(Protocol):
+    """What a pump tells its multiplexer."""
+
+    def pump_ended(self, pump: ConnectionPump) -> None:
+        """The peer's stream ended; everything before is in the ring."""
+
+    def pump_failed(self, pump: ConnectionPump, cause: str) -> None:
+        """The socket broke in either direction."""
+
+    def pump_finished(self, pump: ConnectionPump) -> None:
+        """The worker's FINISH was reached and everything before it is in the socket."""
+
+    def pump_told(self, pump: ConnectionPump) -> None:
+        """STREAM_END is in the ring (or nobody is left to read it): the pump has nothing more to receive."""
+
+
+class Incoming(Enum):
+    """Where the socket -> ring half stands."""
+
+    OPEN = "open"
+    ENDED = "ended"  # end of file; whether that is clean is not known yet
+    TELLING = "telling"  # STREAM_END waits for room in the ring
+    TOLD = "told"  # STREAM_END is written, or nobody reads
+
+
+class Outgoing(Enum):
+    """Where the ring -> socket half stands."""
+
+    OPEN = "open"
+    FINISHED = "finished"  # FINISH came and everything before it was sent
+    BROKEN = "broken"  # the socket takes nothing any more; records are thrown away until FINISH
+
+
+class ConnectionPump:
+    """Both halves of one connection. `serve_ring` and `fill_ring` are called by the multiplexer when the bell rang."""
+
+    def __init__(
+        self, owner: Owner, stream: Stream, tx: RingReader, rx: RingWriter, connection: int, epoch: int
+    ) -> None:
+        """`tx`: what the worker sends, read here; `rx`: what it receives, written here. Owns the stream and both."""
+        self.connection: Final = connection
+        self.incoming = Incoming.OPEN
+        self.outgoing = Outgoing.OPEN
+        self.bytes_moved = 0  # both ways; shows progress while the link closes
+        self._owner = owner
+        self._stream = stream
+        self._tx = tx
+        self._rx = rx
+        self._epoch = epoch
+        self._end: StreamEnd | None = None  # what STREAM_END will say
+        self._wants_space = False  # whether rx was full and a bell is due
+        self._discards = False  # whether a full ring means that incoming bytes are thrown away
+        self._has_discarded = False  # then nothing may follow in the ring: there would be a gap
+        self._orphaned = False  # whether the worker is dead
+        # Records that were polled and not sent whole: their payloads, oldest first.
+        self._unsent: list[memoryview] = []
+        self._is_blocked = False  # whether the socket's buffer is full
+        self._finish_seen = False
+
+    def start(self, received: bytes = b"") -> None:
+        """Begin to receive. `received` came behind the handshake and is the start of the stream."""
+        if received:
+            written = self._rx.try_write([received], len(received), records.DATA, self.connection, self._epoch)
+            assert written  # the ring is new and far larger than one read of a handshake
+            self._rx.publish()
+        self._stream.on_readable(self.receive)
+
+    # Socket -> ring.
+
+    def receive(self) -> None:
+        """Take what the socket has, straight into the ring; one publication and at most one bell for all of it.
+
+        System calls: one per RECEIVE_SIZE bytes, one at end of file, and one for the bell if the worker sleeps. A
+        receive that does not fill its claim emptied the socket, so none is spent to hear that there is nothing more.
+        """
+        rx = self._rx
+        stream = self._stream
+        if self._has_discarded:
+            self._discard()
+            return
+        for _ in range(RECEIVE_BATCH):
+            claim = rx.try_claim(RECEIVE_SIZE, min(RECEIVE_SIZE_MIN, rx.record_size_max))
+            if claim is None:
+                if self._discards:
+                    self._discard()
+                elif not self._wants_space:
+                    self._wait_for_space()
+                break
+            try:
+                count = stream.try_recv_into(claim)
+            except OSError as error:
+                rx.abort()
+                rx.publish()
+                self._owner.pump_failed(self, (error.strerror or str(error)).lower())
+                return
+            if not count:
+                rx.abort()
+                if count == 0:
+                    rx.publish()
+                    self._reach_end()
+                    return
+                break
+            rx.commit(count, records.DATA, self.connection, self._epoch)
+            self.bytes_moved += count
+            if count < len(claim):
+                break
+        rx.publish()
+
+    def _wait_for_space(self) -> None:
+        """Stop reading until the worker has made room; the sender's window closes meanwhile."""
+        if not self._rx.request_space():
+            self._wants_space = True
+            self._stream.on_readable(None)
+        # else: room appeared meanwhile; the socket is still watched, so this is called again at once.
+
+    def _discard(self) -> None:
+        self._has_discarded = True
+        scratch = memoryview(bytearray(RECEIVE_SIZE))
+        try:
+            count = self._stream.try_recv_into(scratch)
+        except OSError as error:
+            self._owner.pump_failed(self, (error.strerror or str(error)).lower())
+            return
+        if count == 0:
+            self._reach_end()
+        elif count:
+            self.bytes_moved += count
+
+    def _reach_end(self) -> None:
+        self._stream.on_readable(None)
+        self.incoming = Incoming.ENDED
+        self._owner.pump_ended(self)
+
+    def fill_ring(self) -> None:
+        """The bell rang: if the ring was full and has room now, go on where we stopped."""
+        if not self._wants_space:
+            return
+        if self.incoming is Incoming.TELLING:
+            self._wants_space = False
+            self._tell()
+        elif self.incoming is Incoming.OPEN and (self._discards or self._rx.request_space()):
+            self._wants_space = False
+            self._stream.on_readable(self.receive)
+            self.receive()
+
+    def tell(self, end: StreamEnd) -> None:
+        """Put STREAM_END behind everything that was received. Only the first call counts."""
+        if self.incoming in (Incoming.TELLING, Incoming.TOLD):
+            return
+        self._stream.on_readable(None)
+        self.incoming = Incoming.TELLING
+        self._end = StreamEnd(False, "the party is closing") if self._has_discarded else end
+        self._tell()
+
+    def _tell(self) -> None:
+        assert self._end is not None
+        payload = records.encode_stream_end(self._end)
+        while not self._orphaned:
+            if self._rx.try_write([payload], len(payload), records.STREAM_END, self.connection, self._epoch):
+                self._rx.publish()
+                break
+            if not self._rx.request_space():
+                if self._discards:
+                    break  # nobody reads any more
+                self._wants_space = True
+                return
+        self.incoming = Incoming.TOLD
+        self._owner.pump_told(self)
+
+    def receive_rest(self) -> None:
+        """Take what the socket still holds, as far as the ring has room: it was sent before the link broke."""
+        while self.incoming is Incoming.OPEN and not self._wants_space:
+            before = self.bytes_moved
+            self.receive()
+            if self.bytes_moved == before:
+                return
+
+    def discard_when_full(self) -> None:
+        """The party closes: a worker that reads no more must not hold up the conversation of goodbyes."""
+        self._discards = True
+        self.fill_ring()
+
+    # Ring -> socket.
+
+    @property
+    def has_work(self) -> bool:
+        """Whether the ring has records that could go out now: the look after the doorbell was armed."""
+        return not self._is_blocked and not self._finish_seen and not self._tx.is_empty()
+
+    def serve_ring(self) -> bool:
+        """Send what the worker published, straight from ring memory. True if there may be more than one pass takes.
+
+        System calls: one `sendmsg` per pass for all records that are there, of which one more if the kernel took a
+        part; nothing is looked at while the socket's buffer is full.
+        """
+        if self._is_blocked or self._finish_seen:
+            return False
+        polled = self._tx.poll(RECORDS_MAX, SEND_SIZE)
+        if not polled:
+            if self._orphaned:
+                self._end_orphan()
+            return False
+        for record in polled:
+            if record.kind != records.DATA:
+                self._finish_seen = True  # FINISH: the worker writes nothing behind it
+                break
+            self._unsent.append(record.payload)
+        self._send()
+        return not self._is_blocked and not self._finish_seen
+
+    def _send(self) -> None:
+        """Send from the front of what is unsent, releasing records as the kernel has taken them."""
+        unsent = self._unsent
+        tx = self._tx
+        while unsent and self.outgoing is Outgoing.OPEN:
+            try:
+                count = self._stream.try_send(unsent)
+            except OSError as error:
+                self.break_outgoing()
+                self._owner.pump_failed(self, (error.strerror or str(error)).lower())
+                return
+            if count is None:
+                self._block()
+                return
+            self.bytes_moved += count
+            whole = 0
+            while whole < len(unsent) and count >= len(unsent[whole]):
+                count -= len(unsent[whole])
+                whole += 1
+            tx.release(whole)
+            del unsent[:whole]
+            if count:
+                unsent[0] = unsent[0][count:]
+                tx.release_part(len(unsent[0]))
+        if unsent:  # the socket is broken: nobody will get these
+            tx.release(len(unsent))
+            unsent.clear()
+        self._unblock()
+        if self._finish_seen:
+            self._finish()
+
+    def _block(self) -> None:
+        if not self._is_blocked:
+            self._is_blocked = True
+            self._stream.on_writable(self._send_more)
+
+    def _unblock(self) -> None:
+        if self._is_blocked:
+            self._is_blocked = False
+            self._stream.on_writable(None)
+
+    def _send_more(self) -> None:
+        """The socket has room again."""
+        self._send()
+        # What the worker published while this ring was not looked at may have rung a bell that was answered already.
+        while self.serve_ring():
+            pass
+
+    def _finish(self) -> None:
+        if self.outgoing is Outgoing.OPEN:
+            self.outgoing = Outgoing.FINISHED
+        self._tx.release_all()
+        self._owner.pump_finished(self)
+
+    def break_outgoing(self) -> None:
+        """Send nothing more; throw away what the worker still writes, so that it never waits for room."""
+        if self.outgoing is Outgoing.OPEN:
+            self.outgoing = Outgoing.BROKEN
+            self._unblock()
+            self._send()
+
+    # Ending.
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the worker will send nothing more, or has nowhere to send it."""
+        return self.outgoing is not Outgoing.OPEN
+
+    def orphan(self) -> None:
+        """The worker died: send what it had published, then break the stream, unless it had finished it."""
+        self._orphaned = True
+        while self.serve_ring():
+            pass
+        if self._wants_space:
+            self._discards = True
+            self.fill_ring()
+
+    def _end_orphan(self) -> None:
+        if self.outgoing is Outgoing.OPEN:
+            self.outgoing = Outgoing.BROKEN
+            self._owner.pump_failed(self, "the worker of this connection died")
+
+    def shutdown_write(self) -> None:
+        """Our goodbye is on its way: the peer reads end of file behind everything we sent."""
+        self._stream.shutdown_write()
+
+    def abort(self) -> None:
+        """Break the stream: the peer must not take this for an orderly end."""
+        self.break_outgoing()
+        self._stream.abort()
+
+    def close_stream(self) -> None:
+        """Close the socket; both directions ended in an orderly way."""
+        self._unblock()
+        self._stream.close()
+
+    def close(self) -> None:
+        """Give everything back. What is in the rings stays readable for the worker."""
+        self._unsent.clear()
+        self._stream.close()
+        self._tx.close()
+        self._rx.close()

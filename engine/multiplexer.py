@@ -1,0 +1,512 @@
+"""The multiplexer: everything an I/O process does while its link stands.
+
+Between the workers' rings and the sockets of one link, and between the opener's control lane and the control
+connection. The one invariant: whatever happens, every lane gets everything that arrived before the end and then exactly
+one STREAM_END, and the link machine (`link.Link`) alone decides what kind of end it was.
+
+What one batch costs, in system calls of this process (k frames, published by a worker in one pass):
+
+    outgoing   1 epoll return (the bell), 1 eventfd read, 1 sendmsg for all k, 1 membarrier before it sleeps again
+    incoming   1 epoll return, 1 recv_into for all k, 1 eventfd write if the worker sleeps
+
+so 7 system calls and one wake-up at each end for k frames, whatever k is, and less while both sides are busy: an
+awake worker is not rung, and this process is rung once per sleep of its own. It never spins.
+
+The doorbell protocol: the bell of this process stands in its event loop. When it rings, all rings are served until
+they are empty; then the ticket is armed, every source is looked at once more, and only if all are empty does the
+process go back to its event loop. Sockets have no such race: the kernel remembers them.
+
+Closing (docs/wire.md, Goodbye): when every lane is finished and written, GOODBYE goes out on the control connection and
+every stream is shut down; the peer delivers everything, says goodbye itself, and shuts down in turn. End of file on all
+streams then means that both sides have everything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from partywire.shm.errors import ShmError
+
+from . import limits, records
+from .connection_pump import ConnectionPump, Incoming
+from .errors import LinkProtocolError
+from .frame_buffer import FrameBuffer
+from .frames import (
+    LINK_SESSION,
+    Descriptor,
+    decode_goodbye_untrusted,
+    decode_token_untrusted,
+    encode_frame,
+    encode_goodbye,
+    encode_ping,
+    encode_pong,
+)
+from .link import CONTROL, Link, LinkClosed, LinkLost, LinkState, LinkUp, PeerSaidGoodbye, PingDue
+from .records import StreamEnd
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from partywire.shm.doorbell import Doorbell
+    from partywire.shm.ring import RingReader, RingWriter
+
+    from .frames import Frame
+    from .transport import Stream
+
+CONTROL_RECEIVE_SIZE: Final = 64 * 1024
+"""One read of the control connection; control traffic is a few hundred bytes a second."""
+
+CONTROL_PENDING_MAX: Final = 1024 * 1024
+"""Control messages held for an opener that does not read its control lane, beyond that lane's ring. An opener deep in a
+computation is behind by the few rounds that its peers can be ahead."""
+
+CONTROL_UNSENT_MAX: Final = 256 * 1024
+"""Bytes of the control connection that the kernel has not taken; beyond it the control lane is not read."""
+
+PASSES_MAX: Final = 8
+"""Passes over all rings in one callback, so that sockets have their turn while workers send without a pause."""
+
+
+class ControlLane:
+    """The ring pair between the opener and this link's I/O process, and what does not fit it yet."""
+
+    def __init__(self, tx: RingReader, rx: RingWriter, epoch: int) -> None:
+        self.tx = tx
+        self.rx = rx
+        self.is_finished = False  # the opener's FINISH came: this party closes
+        self._epoch = epoch
+        self._pending: list[tuple[int, bytes]] = []  # (kind, payload) that the ring had no room for
+        self._pending_size = 0
+
+    def put(self, kind: int, payload: bytes) -> None:
+        """Hand one message to the opener, now or when it has made room.
+
+        Raises:
+            LinkProtocolError: the opener is more than CONTROL_PENDING_MAX behind.
+        """
+        self._pending.append((kind, payload))
+        self._pending_size += len(payload)
+        self.flush()
+        if self._pending_size > CONTROL_PENDING_MAX:
+            raise LinkProtocolError("", "control messages that nobody took, bytes", self._pending_size)
+
+    def flush(self) -> bool:
+        """Write what is held; True if nothing is left. Else a bell comes when there is room."""
+        written = 0
+        for kind, payload in self._pending:
+            while not (done := self.rx.try_write([payload], len(payload), kind, 0, self._epoch)):
+                if not self.rx.request_space():
+                    break
+            if not done:
+                break
+            written += 1
+            self._pending_size -= len(payload)
+        del self._pending[:written]
+        self.rx.publish()
+        return not self._pending
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether nothing is held."""
+        return not self._pending
+
+    def close(self) -> None:
+        """Give both rings back."""
+        self.tx.close()
+        self.rx.close()
+
+
+class Multiplexer:
+    """Serves one link from its greeting to its end. Driven by sockets, the doorbell, and `link`'s deadlines.
+
+    After the end (`on_end` was called) nothing of it is registered anywhere; then `close` gives everything back.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        link: Link,
+        peer: str,
+        control_stream: Stream,
+        control_lane: ControlLane,
+        doorbell: Doorbell,
+        *,
+        on_up: Callable[[], object],
+        on_end: Callable[[bool, str], object],
+        close_timeout_s: float = limits.CLOSE_TIMEOUT_S,
+    ) -> None:
+        """`link` is in ATTACHING. Owns the stream and the lane, not the doorbell. `on_end` gets (clean, cause)."""
+        self._loop = loop
+        self._link = link
+        self._peer = peer
+        self._control = control_stream
+        self._lane = control_lane
+        self._doorbell = doorbell
+        self._on_up = on_up
+        self._on_end = on_end
+        self._close_timeout_s = close_timeout_s
+        self._frames = FrameBuffer(peer=peer)
+        self._received = memoryview(bytearray(CONTROL_RECEIVE_SIZE))
+        self._unsent = bytearray()  # control frames that the kernel has not taken
+        self._control_blocked = False
+        self._control_shut = False
+        self._control_open = True  # whether end of file was not reached
+        self._pumps: dict[int, ConnectionPump] = {}
+        self._served: list[ConnectionPump] = []  # the same, for the hot path
+        self._broken: set[int] = set()  # connections that failed while the link stands; the link hears it at its end
+        self._timer: asyncio.TimerHandle | None = None
+        self._outcome: StreamEnd | None = None  # set when the link is over and lanes are being told
+        self._is_over = False
+        # While closing: bytes moved when the progress was looked at last, and when that is looked at again.
+        self._closing_mark = -1
+        self._closing_timer: asyncio.TimerHandle | None = None
+
+    # Coming up.
+
+    def start(self, received: bytes = b"") -> None:
+        """Serve the control connection; `received` came behind its handshake. Streams are added as they attach."""
+        self._loop.add_reader(self._doorbell.fileno(), self._on_doorbell)
+        self._control.on_readable(self._on_control_readable)
+        if received:
+            self._take_control(memoryview(received))
+        self._after_facts()
+
+    def add(self, pump: ConnectionPump, received: bytes = b"") -> None:
+        """A normal connection is attached. Its bytes flow from now on."""
+        self._pumps[pump.connection] = pump
+        self._served = list(self._pumps.values())
+        self._link.attached(self._loop.time(), pump.connection)
+        pump.start(received)
+        self._after_facts()
+
+    # The doorbell.
+
+    def _on_doorbell(self) -> None:
+        """Serve all rings, then sleep with the ticket armed, or come back at once if there is more than one turn's."""
+        doorbell = self._doorbell
+        doorbell.disarm()
+        doorbell.drain()
+        try:
+            for _ in range(PASSES_MAX):
+                self._serve_rings()
+                if self._is_over:
+                    return
+                doorbell.arm()
+                if not self._has_ring_work():
+                    return
+                doorbell.disarm()
+        except ShmError as error:
+            # A worker wrote nonsense into a ring: its process is broken, and so is the party.
+            self._lose(f"a ring of our own workers is broken: {error}")
+            return
+        self._loop.call_soon(self._serve_again)
+
+    def _serve_again(self) -> None:
+        if not self._is_over:
+            self._on_doorbell()
+
+    def _serve_rings(self) -> None:
+        for pump in self._served:
+            pump.serve_ring()
+            pump.fill_ring()
+        self._serve_control_lane()
+
+    def _has_ring_work(self) -> bool:
+        return any(pump.has_work for pump in self._served) or self._control_lane_has_work()
+
+    # The control lane.
+
+    def _control_lane_has_work(self) -> bool:
+        lane = self._lane
+        return not lane.is_finished and len(self._unsent) <= CONTROL_UNSENT_MAX and not lane.tx.is_empty()
+
+    def _serve_control_lane(self) -> None:
+        lane = self._lane
+        if not lane.is_flushed:
+            lane.flush()
+            if self._outcome is not None:
+                self._end_when_told()
+        while self._control_lane_has_work() and (polled := lane.tx.poll(16)):
+            for record in polled:
+                if record.kind == records.FINISH:
+                    lane.is_finished = True
+                    break
+                if self._outcome is None and not self._link.goodbye_sent:
+                    self._unsent += encode_frame(LINK_SESSION, Descriptor.CONTROL, record.payload)
+            lane.tx.release_all()
+            self._send_control()
+            if lane.is_finished:
+                self._say_goodbye_when_due()
+
+    def _send_control(self) -> None:
+        """Send control frames as far as the kernel takes them."""
+        while self._unsent and self._outcome is None:
+            try:
+                count = self._control.try_send([self._unsent])
+            except OSError as error:
+                self._control_failed(error)
+                return
+            if count is None:
+                if not self._control_blocked:
+                    self._control_blocked = True
+                    self._control.on_writable(self._on_control_writable)
+                return
+            del self._unsent[:count]
+        if self._control_blocked:
+            self._control_blocked = False
+            self._control.on_writable(None)
+        if self._link.goodbye_sent and not self._control_shut and self._outcome is None:
+            self._control_shut = True
+            self._control.shutdown_write()
+
+    def _on_control_writable(self) -> None:
+        self._send_control()
+        if not self._is_over:
+            self._serve_control_lane()  # it was not looked at while too much was unsent
+
+    # The control connection.
+
+    def _on_control_readable(self) -> None:
+        try:
+            count = self._control.try_recv_into(self._received)
+        except OSError as error:
+            self._control_failed(error)
+            return
+        if count is None:
+            return
+        if count == 0:
+            self._control_open = False
+            self._control.on_readable(None)
+            self._link.stream_ended(self._loop.time(), CONTROL)
+        else:
+            self._take_control(self._received[:count])
+        self._after_facts()
+
+    def _control_failed(self, error: OSError) -> None:
+        self._control.on_readable(None)
+        self._control_open = False
+        self._link.stream_failed(CONTROL, (error.strerror or str(error)).lower())
+        self._after_facts()
+
+    def _take_control(self, data: memoryview) -> None:
+        """Frames of the control connection. The only bytes of a peer that this process looks at."""
+        self._link.heard(self._loop.time())
+        try:
+            for frame in self._frames.split(data):
+                self._take_control_frame_untrusted(frame)
+        except LinkProtocolError as error:
+            self._link.lost(str(error))
+        self._send_control()
+
+    def _take_control_frame_untrusted(self, frame: Frame) -> None:
+        session, descriptor, _, body = frame
+        now = self._loop.time()
+        if session != LINK_SESSION:
+            raise LinkProtocolError(self._peer, "frame of a session on the control connection, session", session)
+        if descriptor == Descriptor.CONTROL:
+            self._lane.put(records.CONTROL, bytes(body))
+        elif descriptor == Descriptor.PING:
+            if not self._link.goodbye_sent:
+                self._unsent += encode_pong(decode_token_untrusted(body, self._peer))
+        elif descriptor == Descriptor.PONG:
+            self._link.pong_received_untrusted(now, decode_token_untrusted(body, self._peer))
+        elif descriptor == Descriptor.GOODBYE:
+            decode_goodbye_untrusted(body)
+            self._link.goodbye_received_untrusted(now)
+        else:
+            raise LinkProtocolError(self._peer, "frame that a control connection does not carry", hex(descriptor))
+
+    # What pumps say.
+
+    def pump_ended(self, pump: ConnectionPump) -> None:
+        """End of file: clean if the goodbye came already, else the link decides within its grace time."""
+        if self._link.is_dead:
+            return
+        if self._link.goodbye_received:
+            pump.tell(StreamEnd(True, self._farewell))
+        self._link.stream_ended(self._loop.time(), pump.connection)
+        self._after_facts()
+
+    def pump_failed(self, pump: ConnectionPump, cause: str) -> None:
+        """One connection broke (the peer's worker died, say): its lane ends, the others go on."""
+        if self._link.is_dead or pump.connection in self._broken:
+            return
+        self._broken.add(pump.connection)
+        pump.abort()
+        pump.tell(StreamEnd(False, f"connection {pump.connection} to {self._peer} broke: {cause}"))
+        if self._link.goodbye_received or self._link.goodbye_sent:
+            self._link.stream_ended(self._loop.time(), pump.connection)
+        self._after_facts()
+
+    def pump_finished(self, pump: ConnectionPump) -> None:
+        """A worker has finished its lane."""
+        self._say_goodbye_when_due()
+
+    def pump_told(self, pump: ConnectionPump) -> None:
+        """A lane has its STREAM_END."""
+        if self._outcome is not None:
+            self._end_when_told()
+
+    # Closing.
+
+    def begin_close(self) -> None:
+        """The party closes: give up once nothing moved for the close timeout. Their owners finish the lanes."""
+        if self._outcome is not None:
+            self._finish()  # nobody waits for what the lanes would be told
+        elif self._closing_timer is None:
+            self._watch_progress()
+
+    def _watch_progress(self) -> None:
+        moved = sum(pump.bytes_moved for pump in self._served)
+        if moved == self._closing_mark and not self._link.goodbye_sent:
+            self._lose(f"the link to {self._peer} could not be closed: nothing moved for {self._close_timeout_s:g} s")
+            self._finish()
+            return
+        self._closing_mark = moved
+        self._closing_timer = self._loop.call_later(self._close_timeout_s, self._watch_progress)
+
+    def drop_worker(self, index: int, workers: int) -> None:
+        """A worker died: its connections break at the peer, its lanes count as finished."""
+        for pump in list(self._served):
+            if pump.connection % workers == index:
+                pump.orphan()
+        if not self._is_over:
+            self._say_goodbye_when_due()
+
+    def _say_goodbye_when_due(self) -> None:
+        """Say goodbye once every lane is finished, or once everything of a peer that said goodbye was delivered."""
+        link = self._link
+        if link.state not in (LinkState.UP, LinkState.PEER_CLOSING) or self._outcome is not None:
+            return
+        finished = self._lane.is_finished and all(pump.is_finished for pump in self._served)
+        delivered = link.goodbye_received and all(pump.incoming is not Incoming.OPEN for pump in self._served)
+        if not finished and not delivered:
+            return
+        if self._lane.is_finished:
+            for pump in self._served:
+                pump.discard_when_full()
+        self._unsent += encode_goodbye()
+        link.goodbye_said(self._loop.time())
+        for pump in self._served:
+            if pump.connection not in self._broken:
+                pump.break_outgoing()  # the peer reads nothing more, if we only answer its goodbye
+                pump.shutdown_write()
+        self._tell_link_of_broken()
+        self._send_control()
+        self._after_facts()
+
+    def _tell_link_of_broken(self) -> None:
+        """Once goodbyes are said, a connection that broke earlier counts as ended."""
+        for connection in self._broken:
+            self._link.stream_ended(self._loop.time(), connection)
+
+    @property
+    def _farewell(self) -> str:
+        return f"{self._peer} said goodbye"
+
+    # What the link decides.
+
+    def _after_facts(self) -> None:
+        """Act on what the link makes of the facts, then set the timer to its next deadline."""
+        while not self._is_over and (event := self._link.next_event()) is not None:
+            if isinstance(event, LinkUp):
+                self._on_up()
+            elif isinstance(event, PingDue):
+                self._unsent += encode_ping(event.token)
+                self._send_control()
+            elif isinstance(event, PeerSaidGoodbye):
+                self._tell_link_of_broken()
+                for pump in self._served:
+                    if pump.incoming is Incoming.ENDED:
+                        pump.tell(StreamEnd(True, self._farewell))
+            elif isinstance(event, LinkLost):
+                self._end(StreamEnd(False, event.cause), abort=True)
+            elif isinstance(event, LinkClosed):
+                # Not aborted even when the peer was too slow: the kernel goes on delivering what was sent.
+                self._end(StreamEnd(event.clean, event.cause or self._farewell), abort=False)
+        if self._is_over or self._outcome is not None:
+            return
+        self._say_goodbye_when_due()
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        deadline = self._link.next_deadline()
+        if self._timer is not None:
+            if deadline is not None and self._timer.when() <= deadline:
+                return  # it fires early and looks again; heartbeats move the deadline with every byte
+            self._timer.cancel()
+            self._timer = None
+        if deadline is not None:
+            self._timer = self._loop.call_at(deadline, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._link.tick(self._loop.time())
+        self._after_facts()
+
+    def lose(self, cause: str) -> None:
+        """Give the link up for a reason of our own."""
+        self._lose(cause)
+
+    def _lose(self, cause: str) -> None:
+        self._link.lost(cause)
+        self._after_facts()
+
+    def _end(self, outcome: StreamEnd, *, abort: bool) -> None:
+        """The link is over: deliver what came, tell every lane, and end when all know."""
+        if self._outcome is not None:
+            return
+        self._outcome = outcome
+        for pump in self._served:
+            if abort:
+                pump.receive_rest()
+            pump.tell(outcome)
+            if pump.connection in self._broken:
+                continue
+            if abort:
+                pump.abort()
+            else:
+                pump.break_outgoing()  # what workers of this party still write has no reader
+                pump.close_stream()
+        if abort:
+            self._control.abort()
+        else:
+            self._control.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        try:
+            self._lane.put(records.STREAM_END, records.encode_stream_end(outcome))
+        except LinkProtocolError:
+            pass  # the opener is far behind, and learns of the end from the data lanes
+        self._end_when_told()
+
+    def _end_when_told(self) -> None:
+        if self._outcome is None or self._is_over:
+            return
+        if self._lane.is_flushed and all(pump.incoming is Incoming.TOLD for pump in self._served):
+            self._finish()
+        elif self._lane.is_finished and all(pump.is_finished for pump in self._served):
+            self._finish()  # every worker has closed its lanes; nobody will read what is left to tell
+
+    def _finish(self) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self._loop.remove_reader(self._doorbell.fileno())
+        if self._closing_timer is not None:
+            self._closing_timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        outcome = self._outcome or StreamEnd(False, "ended before its time")
+        self._loop.call_soon(self._on_end, outcome.clean, outcome.cause)
+
+    def close(self) -> None:
+        """Close every socket and ring. What is in the rings stays readable for the workers."""
+        self._finish()
+        self._control.close()
+        for pump in self._served:
+            pump.close()
+        self._lane.close()
+        self._received.release()
