@@ -1,0 +1,129 @@
+"""The opener's small ring pair with one I/O process, for what the openers of two parties tell each other.
+
+Between `Party` and the control connection of a link. A record is the body of one CONTROL frame. The one invariant:
+messages go out in order, and what does not fit the ring now waits here, at most PENDING_MAX messages.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from partywire.engine.records import CONTROL, FINISH, STREAM_END, decode_stream_end
+from partywire.shm.errors import ShmError
+
+if TYPE_CHECKING:
+    from partywire.shm.ring import RingReader, RingWriter
+
+    from .peer_link import PeerLink
+    from .worker import Worker
+
+PENDING_MAX: Final = 1024
+"""Each round of a rendezvous is one message, and no peer may be more than 64 rounds behind."""
+
+
+class ControlLane:
+    """Driven by the Party (send, try_finish) and by its worker (the rest). Finished by STREAM_END or `close`."""
+
+    def __init__(self, worker: Worker, link: PeerLink, writer: RingWriter, reader: RingReader) -> None:
+        self._worker = worker
+        self._link = link
+        self._writer = writer
+        self._reader = reader
+        self._pending: deque[tuple[int, bytes]] = deque()
+        self._is_finished = False
+        self.is_over = False
+
+    def send(self, body: bytes) -> None:
+        """Send the body of one CONTROL frame. Never waits. Nothing happens when the link is gone.
+
+        Raises:
+            RuntimeError: the peer takes nothing and PENDING_MAX messages wait; the caller's protocol is broken.
+        """
+        if self.is_over or self._is_finished:
+            return
+        if len(self._pending) >= PENDING_MAX:
+            raise RuntimeError(f"{PENDING_MAX} control messages to {self._link.name} wait already")
+        self._pending.append((CONTROL, body))
+        self._write()
+
+    def finish(self) -> None:
+        """Tell the I/O process that this party closes."""
+        if not self._is_finished and not self.is_over:
+            self._is_finished = True
+            self._pending.append((FINISH, b""))
+            self._write()
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the I/O process has been told everything."""
+        return self.is_over or not self._pending
+
+    def _write(self) -> int:
+        written = 0
+        try:
+            while self._pending:
+                kind, body = self._pending[0]
+                if not self._writer.try_write((body,), len(body), kind, 0, self._link.epoch):
+                    break
+                self._pending.popleft()
+                written += 1
+            self._writer.publish()
+        except ShmError as error:
+            self._lose(f"the control ring failed: {error}")
+        return written
+
+    def receive(self) -> int:
+        """Hand on what the peer's opener wrote. Returns the count of records."""
+        work = self._write() if self._pending else 0
+        try:
+            records = self._reader.poll()
+        except ShmError as error:
+            if not self.is_over:
+                self._lose(f"the control ring failed: {error}")
+            return work
+        if not records:
+            return work
+        for kind, _, _, _, payload in records:
+            if self.is_over:
+                break
+            if kind == CONTROL and self._worker.on_control is not None:
+                self._worker.on_control(self._link, bytes(payload))
+            elif kind == STREAM_END:
+                end = decode_stream_end(payload)
+                self.is_over = True
+                self._worker.end_control(self._link, end)
+        work += len(records)
+        del records, payload
+        self._reader.release_all()
+        self._worker.notify()
+        return work
+
+    def _lose(self, cause: str) -> None:
+        self.is_over = True
+        self._pending.clear()
+        self._worker.lose_link(self._link, cause)
+
+    def is_idle(self) -> bool:
+        """The look after the doorbell was armed: nothing to receive, and no room for what waits."""
+        try:
+            if self._pending and not self.is_over and self._writer.request_space():
+                return False
+            return self._reader.is_empty()
+        except ShmError:
+            return self.is_over
+
+    def note_sleep(self, timed_out: bool) -> None:
+        """Count a sleep on this ring, and whether the net had to catch a lost wake-up."""
+        try:
+            self._reader.count_sleep()
+            if timed_out and not self._reader.is_empty():
+                self._reader.count_timeout_with_data()
+        except ShmError:
+            pass  # the next receive deals with it
+
+    def close(self) -> None:
+        """Give the rings back."""
+        self.is_over = True
+        self._writer.close()
+        self._reader.close()

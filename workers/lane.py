@@ -1,0 +1,452 @@
+"""A worker's end of one connection: a ring each way, and the frames in them.
+
+Between the sessions of a worker and the I/O process of a link. Sending: small frames gather in `parts` and become one
+record of whole frames at `flush`; a large body is copied once, straight into claimed ring space. Receiving: records are
+slices of the connection's byte stream, which a FrameBuffer splits and `receive` hands to the mailboxes.
+
+The one invariant: the peer's frame buffer sees the frames of each session in the order of its sends; so `parts` is
+always written before anything larger, and a session whose large message has begun sends nothing else.
+
+Copies: sending a small frame two (joined, written), a large one one; receiving, what FrameBuffer and Mailbox say.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from partywire.engine import limits
+from partywire.engine.errors import FrameTooLarge, LinkProtocolError
+from partywire.engine.frame_buffer import FrameBuffer
+from partywire.engine.frames import (
+    FRAGMENT_BEGIN_HEADER,
+    HEADER,
+    Descriptor,
+    decode_job_end_untrusted,
+    decode_reset_untrusted,
+    encode_goodbye,
+    fragment_begin_header,
+    frame_header,
+)
+from partywire.engine.records import DATA, FINISH, STREAM_END, decode_stream_end
+from partywire.engine.topology import connection_of_session
+from partywire.shm.errors import ShmError
+
+from .mailbox import MESSAGE_OVERHEAD
+from .values import SMALL_SIZE_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from partywire.engine.frames import Buffer, Frame
+    from partywire.shm.ring import RingReader, RingWriter
+
+    from .mailbox import Mailbox
+    from .peer_link import PeerLink
+    from .waiting import Wait
+    from .worker import Worker
+
+PARTS_SIZE_MAX: Final = 256 * 1024
+"""Bytes of small frames that gather before they are written without waiting for the end of the pass: enough for a
+thousand sessions with 64-byte messages, and what one send call of the I/O process takes well."""
+
+FRAGMENT_SIZE_MIN: Final = 16 * 1024
+"""A fragment is cut to the room that the ring has, but not below this: smaller ones cost more than waiting."""
+
+_ARRAY: Final = Descriptor.ARRAY.value
+
+
+class Lane:
+    """Driven by the sessions (append, chunks), by its worker (receive, flush, is_idle) and by the peer (what arrives).
+
+    Finished by `finish` (we said goodbye), by the STREAM_END of the I/O process, or by `close`.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        link: PeerLink,
+        connection: int,
+        writer: RingWriter,
+        reader: RingReader,
+        message_size_max: int = limits.MESSAGE_SIZE_MAX,
+    ) -> None:
+        self._worker = worker
+        self.link = link
+        self.connection = connection
+        self.epoch = link.epoch
+        self.writer = writer
+        self._reader = reader
+        self._frames = FrameBuffer(peer=link.name)
+        # session id -> mailbox, for the sessions of this connection that are alive here.
+        self.mailboxes: dict[int, Mailbox] = {}
+        self.message_size_max = message_size_max
+        # Limits that follow from the ring; only rings below 1 MiB make them smaller.
+        self.small_size_max = min(SMALL_SIZE_MAX, writer.record_size_max // 4)
+        self.fragment_size = min(limits.FRAGMENT_SIZE, writer.record_size_max - FRAGMENT_BEGIN_HEADER.size)
+        # Small frames that are not in the ring yet. Session.send appends here itself, as long as parts_size is below
+        # parts_size_max, which is 0 while senders wait for room so that nobody overtakes them.
+        self.parts: list[Buffer] = []
+        self.parts_size = 0
+        self._parts_limit = min(PARTS_SIZE_MAX, writer.record_size_max // 2)
+        self.parts_size_max = self._parts_limit
+        # Whether the worker knows that there is something to write or publish.
+        self.is_dirty = False
+        # Senders that found the ring full, first come first served.
+        self.waiters: deque[Wait] = deque()
+        self.is_stalled = False
+        self._has_said_goodbye = False
+        self.is_finished = False
+        # Set when the stream is over or unusable; what still comes is thrown away.
+        self.is_over = False
+        # Why it is over; empty after a goodbye.
+        self.cause = ""
+        self.messages_received = 0
+        self.bytes_received = 0
+        self.bytes_sent = 0
+
+    # Sending.
+
+    def mark_dirty(self) -> None:
+        """Tell the worker that this lane has something to publish at the end of the pass."""
+        self.is_dirty = True
+        self._worker.add_dirty(self)
+
+    def post(self, frame: bytes) -> None:
+        """Append a small frame of our own (a reset, a job's end) without waiting. Lost when the lane is over."""
+        if self.is_finished or self.is_over:
+            return
+        self.parts.append(frame)
+        self.parts_size += len(frame)
+        if not self.is_dirty:
+            self.mark_dirty()
+
+    def try_append(self, header: bytes, head: bytes, body: Buffer, in_turn: bool) -> bool:
+        """Append a small frame of a session if there is room; the body must not change afterwards.
+
+        `in_turn`: the sender has stood in line, so others who still do are behind it.
+        """
+        if in_turn:
+            if self.parts_size >= self._parts_limit and not self.flush():
+                return False
+        elif self.parts_size >= self.parts_size_max and (self.waiters or not self.flush()):
+            return False
+        self.parts += (header, head, body)
+        self.parts_size += len(header) + len(head) + len(body)
+        if not self.is_dirty:
+            self.mark_dirty()
+        return True
+
+    def chunks(self, session: int, descriptor: int, length: int, head: bytes, body: Buffer) -> Iterator[bool]:
+        """Write a large message frame by frame. Yields True after each frame, False when there is no room now.
+
+        Each frame is published at once, so that the I/O process sends one while the next is copied.
+        """
+        size = len(head) + len(body)
+        view = memoryview(body)
+        whole = size <= self.fragment_size
+        position = 0
+        while position < size:
+            left = size - position
+            if whole:
+                header = frame_header(session, descriptor, length)
+            elif position == 0:
+                header = fragment_begin_header(session, descriptor, length)
+            else:
+                header = HEADER.pack(session, Descriptor.FRAGMENT, 0)
+            room = min(left, self.fragment_size)
+            least = left if whole else max(min(left, FRAGMENT_SIZE_MIN, self.fragment_size), len(head) - position, 1)
+            claim = None
+            if self._write_parts():
+                claim = self.writer.try_claim(len(header) + room, len(header) + least)
+            if claim is None:
+                yield False
+                continue
+            room = len(claim) - len(header)
+            if not whole:
+                header = (
+                    fragment_begin_header(session, descriptor, length, room)
+                    if position == 0
+                    else HEADER.pack(session, Descriptor.FRAGMENT, room)
+                )
+            start = len(header)
+            claim[:start] = header
+            if position < len(head):  # only in the first frame, which has room for it
+                claim[start : start + len(head)] = head
+                start += len(head)
+            begin = position + (start - len(header)) - len(head)
+            claim[start:] = view[begin : begin + len(claim) - start]
+            self._commit(claim)
+            position += room
+            yield True
+
+    def _commit(self, claim: memoryview) -> None:
+        size = len(claim)
+        claim.release()
+        self.writer.commit(size, DATA, self.connection, self.epoch)
+        self.writer.publish()
+        self.bytes_sent += size
+
+    def _write_parts(self) -> bool:
+        """Commit what has gathered, as one record of whole frames; False when there is no room now."""
+        parts = self.parts
+        if not parts:
+            return True
+        size = self.parts_size
+        if size > self.writer.record_size_max:
+            return self._write_oversized_parts()
+        if not self.writer.try_write(parts, size, DATA, self.connection, self.epoch):
+            return False
+        self.bytes_sent += size
+        parts.clear()
+        self.parts_size = 0
+        return True
+
+    def _write_oversized_parts(self) -> bool:
+        """Thousands of resets at once: cut them at any byte, which a byte stream does not mind."""
+        joined = b"".join(self.parts)
+        size = min(len(joined), self.writer.record_size_max)
+        if not self.writer.try_write((joined[:size],), size, DATA, self.connection, self.epoch):
+            return False
+        self.bytes_sent += size
+        self.parts[:] = [joined[size:]]
+        self.parts_size = len(joined) - size
+        return self._write_parts()
+
+    def flush(self) -> bool:
+        """Write what has gathered and publish everything, with one store and at most one bell. False: the ring is full,
+        and the worker tries again when there is room.
+        """
+        self.is_dirty = False
+        if self.is_over or self.is_finished:
+            return True
+        try:
+            if self._write_parts():
+                self.writer.publish()
+                return True
+            self.writer.publish()
+        except ShmError as error:
+            self._worker.lose_lane(self, f"the ring to the I/O process failed: {error}")
+            return True
+        self.stall()
+        return False
+
+    # A full ring.
+
+    def stall(self) -> None:
+        """The ring is full: the worker tries again until it is not."""
+        if not self.is_stalled:
+            self.is_stalled = True
+            self._worker.stalled.append(self)
+
+    def retry(self) -> int:
+        """Write what is still here, and let the first in line try if what was refused last would fit now.
+
+        Returns the count of things that went on; 0 asks for patience, not for another call at once.
+        """
+        try:
+            if not self._write_parts():
+                return 0
+            self.writer.publish()
+            if self.waiters and not self.writer.request_space():
+                return 0
+        except ShmError as error:
+            self._worker.lose_lane(self, f"the ring to the I/O process failed: {error}")
+        self.unstall()
+        self.wake_next()
+        return 1
+
+    def unstall(self) -> None:
+        """Nothing is refused at the moment."""
+        if self.is_stalled:
+            self.is_stalled = False
+            self._worker.stalled.remove(self)
+
+    def request_space(self) -> bool:
+        """Ask for a bell when there is room again. True: there already is, do not sleep."""
+        try:
+            return self.writer.request_space()
+        except ShmError:
+            return True  # retry finds the same error and deals with it
+
+    def add_waiter(self, wait: Wait) -> None:
+        """Stand in line for room; nobody who comes later gets any first."""
+        self.waiters.append(wait)
+        self.parts_size_max = 0
+        if not self.is_over:
+            self.stall()
+        else:
+            wait.wake()
+
+    def remove_waiter(self, wait: Wait) -> None:
+        """Leave the line, whether woken or not."""
+        try:
+            self.waiters.remove(wait)
+        except ValueError:
+            pass  # it was woken
+        if not self.waiters:
+            self.parts_size_max = self._parts_limit
+
+    def wake_next(self) -> None:
+        """Let the first in line try."""
+        if self.waiters:
+            wait = self.waiters.popleft()
+            if not self.waiters:
+                self.parts_size_max = self._parts_limit
+            wait.wake()
+
+    # Receiving.
+
+    def receive(self) -> int:
+        """Deliver everything that the I/O process has published. Returns the count of records."""
+        try:
+            records = self._reader.poll()
+        except ShmError as error:
+            self._worker.lose_lane(self, f"the ring from the I/O process failed: {error}")
+            return 1
+        if not records:
+            return 0
+        for kind, connection, epoch, _, payload in records:
+            if self.is_over:
+                break
+            if kind == DATA and connection == self.connection and epoch == self.epoch:
+                try:
+                    self._deliver_untrusted(self._frames.split(payload))
+                    self.bytes_received += len(payload)
+                except LinkProtocolError as error:
+                    self._worker.lose_lane(self, str(error), error)
+            elif kind == STREAM_END:
+                end = decode_stream_end(payload)
+                if end.clean:
+                    self._worker.end_lane(self)
+                else:
+                    self._worker.lose_lane(self, end.cause)
+        count = len(records)
+        del records, payload
+        self._reader.release_all()
+        return count
+
+    def _deliver_untrusted(self, frames: list[Frame]) -> None:
+        # Hot: one dictionary look-up and one append per message; the inbox is counted once per slice.
+        mailboxes = self.mailboxes
+        size = 0
+        special = 0
+        mailbox: Mailbox | None = None
+        for frame in frames:
+            session, descriptor, _, body = frame
+            mailbox = mailboxes.get(session)
+            if mailbox is None or descriptor > _ARRAY:
+                special += 1
+                self._deliver_special_untrusted(frame, mailbox)
+                continue
+            mailbox.queue.append(frame)
+            size += len(body)
+            waker = mailbox.waker
+            if waker is not None:
+                mailbox.waker = None
+                waker()
+        count = len(frames) - special
+        self.messages_received += count
+        worker = self._worker
+        worker.inbox_size += size + count * MESSAGE_OVERHEAD
+        if worker.inbox_size > worker.inbox_size_max and mailbox is not None:
+            worker.overflow(mailbox)
+
+    def _deliver_special_untrusted(self, frame: Frame, mailbox: Mailbox | None) -> None:
+        """Whatever is not a whole message for a session that we have."""
+        _, descriptor, length, body = frame
+        if descriptor == Descriptor.GOODBYE:
+            return  # the STREAM_END behind it says the same to us
+        if mailbox is None:
+            self._deliver_unknown_untrusted(frame)
+        elif descriptor == Descriptor.FRAGMENT:
+            before = mailbox.assembly
+            mailbox.take_fragment_untrusted(body)
+            if before is not None and mailbox.assembly is None:
+                self.messages_received += 1
+        elif descriptor == Descriptor.FRAGMENT_BEGIN:
+            if not mailbox.begin_untrusted(body[0], length):
+                self._worker.overflow(mailbox)
+        elif descriptor == Descriptor.RESET:
+            code, reason = decode_reset_untrusted(body, self.link.name)
+            mailbox.session.reset_by_peer(mailbox, code, reason)
+        elif descriptor == Descriptor.JOB_END:
+            mailbox.session.job_ended_by_peer_untrusted(mailbox, *decode_job_end_untrusted(body, self.link.name))
+        else:
+            raise LinkProtocolError(self.link.name, "frame outside the control connection", f"{descriptor:#04x}")
+
+    def _deliver_unknown_untrusted(self, frame: Frame) -> None:
+        session = frame[0]
+        if connection_of_session(session, self.link.connection_count) != self.connection:
+            raise LinkProtocolError(
+                self.link.name, f"session {session} on a connection that is not its own", self.connection
+            )
+        self._worker.table.take_unknown(self, frame)
+
+    def check_message_size_untrusted(self, size: int) -> None:
+        """Refuse a message above the limit of the link before anything is allocated for it."""
+        if size > self.message_size_max:
+            raise FrameTooLarge(self.link.name, "a message", size, self.message_size_max)
+
+    def is_idle(self) -> bool:
+        """The look after the doorbell was armed: nothing to receive. A corrupt ring is something to receive."""
+        try:
+            return self._reader.is_empty()
+        except ShmError:
+            return self.is_over
+
+    def note_sleep(self, timed_out: bool) -> None:
+        """Count a sleep on this ring, and whether the net had to catch a lost wake-up."""
+        try:
+            self._reader.count_sleep()
+            if timed_out and not self._reader.is_empty():
+                self._reader.count_timeout_with_data()
+        except ShmError:
+            pass  # the next receive deals with it
+
+    def deliver_parked(self, frames: list[Frame]) -> None:
+        """Frames of this connection that came before their session was made."""
+        try:
+            self._deliver_untrusted(frames)
+        except LinkProtocolError as error:
+            self._worker.lose_lane(self, str(error), error)
+
+    # Ending.
+
+    def abandon(self, cause: str) -> None:
+        """Nothing more comes or goes; who waits for room looks and finds its session failed."""
+        if not self.is_over and not self.is_finished:
+            self.flush()  # our RESETs to a peer that broke the protocol
+        self.is_over = True
+        self.cause = cause
+        self.parts.clear()
+        self.parts_size = 0
+        self.unstall()
+        while self.waiters:
+            self.wake_next()
+
+    def try_finish(self, reason: str = "") -> bool:
+        """Say goodbye as the last frame and FINISH as the last record. False: no room now, try again."""
+        if self.is_finished or self.is_over:
+            self.is_finished = True
+            return True
+        if not self._write_parts():
+            return False
+        goodbye = encode_goodbye(reason)
+        if not self._has_said_goodbye:
+            if not self.writer.try_write((goodbye,), len(goodbye), DATA, self.connection, self.epoch):
+                return False
+            self._has_said_goodbye = True
+        if not self.writer.try_write((b"",), 0, FINISH, self.connection, self.epoch):
+            return False
+        self.writer.publish()
+        self.is_finished = True
+        return True
+
+    def close(self) -> None:
+        """Give the rings back. Waiting senders find the lane over."""
+        self.is_over = True
+        self.is_finished = True
+        self.unstall()
+        self.writer.close()
+        self._reader.close()

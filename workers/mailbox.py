@@ -1,0 +1,272 @@
+"""One session's end towards one peer: the messages that wait to be received, and where both ends stand in their jobs.
+
+Between the lane, which delivers frames, and the session, which receives messages. The one invariant: the queue holds
+whole messages and JOB_END markers in the order in which the peer sent them; what is counted for them in the worker's
+inbox is what `Mailbox.discard` gives back.
+
+A message in fragments is put together here: in a buffer of its announced size, or, when a `recv(out=...)` is already
+waiting for exactly that array, in the caller's own memory. Copies: one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from partywire.engine.errors import LinkProtocolError
+from partywire.engine.frames import Descriptor, JobStatus, body_size
+
+from .errors import SessionDesync, SessionError
+from .waiting import Wait
+
+if TYPE_CHECKING:
+    from partywire.engine.frames import Buffer, Frame
+
+    from .lane import Lane
+    from .session import Session
+
+MESSAGE_OVERHEAD: Final = 128
+"""What one waiting message costs beside its bytes: a tuple, a bytes header and a place in the queue."""
+
+IN_PLACE: Final = -1
+"""Stands for the descriptor of a message that already lies in the memory given to `recv(out=...)`."""
+
+_ARRAY: Final = Descriptor.ARRAY.value
+_JOB_END: Final = Descriptor.JOB_END.value
+
+
+class Target:
+    """The memory that a waiting `recv(out=...)` wants an array in, and the description that the array must have."""
+
+    __slots__ = ("meta", "view")
+
+    def __init__(self, meta: bytes, view: memoryview) -> None:
+        self.meta = meta
+        self.view = view
+
+
+class Assembly:
+    """A message of which fragments are still missing."""
+
+    __slots__ = ("body", "descriptor", "filled", "head", "length", "size", "target")
+
+    def __init__(self, descriptor: int, length: int, size: int, target: Target | None) -> None:
+        self.descriptor = descriptor
+        self.length = length
+        self.size = size
+        self.filled = 0
+        # The caller's memory, as long as the message may still turn out to be what it is meant for.
+        self.target = target
+        # The description of the array while it is compared with the target's.
+        self.head = bytearray()
+        # calloc'ed: memory is only touched when data arrives.
+        self.body = bytearray(0 if target is not None else size)
+
+    def take(self, piece: Buffer) -> None:
+        """Append the next data; the caller has checked that it fits."""
+        if self.target is not None:
+            piece = self._take_in_place(self.target, piece)
+            if not len(piece):
+                return
+        end = self.filled + len(piece)
+        self.body[self.filled : end] = piece
+        self.filled = end
+
+    def _take_in_place(self, target: Target, piece: Buffer) -> Buffer:
+        """What is left of the piece when it does not belong into the target."""
+        missing = len(target.meta) - len(self.head)
+        if missing:
+            self.head += piece[:missing]
+            piece = piece[missing:]
+            self.filled = len(self.head)
+            if not target.meta.startswith(self.head):
+                self.leave_target()
+                return piece
+        if len(piece):
+            start = self.filled - len(target.meta)
+            target.view[start : start + len(piece)] = piece
+            self.filled += len(piece)
+        return b""
+
+    def leave_target(self) -> None:
+        """Go on in a buffer of our own: nobody waits at the target any more, or it is not meant."""
+        target = self.target
+        assert target is not None
+        self.target = None
+        body = bytearray(self.size)
+        body[: len(self.head)] = self.head
+        done = self.filled - len(self.head)
+        body[len(self.head) : self.filled] = target.view[:done]
+        self.body = body
+
+
+class Mailbox(Wait):
+    """What a session has received from one peer. Driven by the lane (deliver...) and the session (the rest).
+
+    Waiting on the mailbox itself is waiting for its next message.
+    """
+
+    __slots__ = (
+        "assembly",
+        "behind",
+        "failure",
+        "is_sending",
+        "lane",
+        "markers_seen",
+        "peer",
+        "queue",
+        "room_waits",
+        "session",
+        "target",
+    )
+
+    def __init__(self, session: Session, lane: Lane, peer: str) -> None:
+        super().__init__(session.worker)
+        self.session = session
+        self.lane = lane
+        self.peer = peer
+        self.queue: deque[Frame] = deque()
+        # Why nothing more comes or goes; the queue may still hold messages when it is PeerClosed.
+        self.failure: SessionError | None = None
+        self.assembly: Assembly | None = None
+        # Set while a recv(out=...) of an array waits at an empty queue.
+        self.target: Target | None = None
+        # Whether a send has begun that is not finished; a second one has to wait for it.
+        self.is_sending = False
+        # Senders of this session that wait for room in the lane.
+        self.room_waits: list[Wait] = []
+        # Jobs that ended here and whose marker the peer has not sent; anything but a marker is then out of step.
+        self.behind = 0
+        # The number of the next marker that the peer may send.
+        self.markers_seen = 0
+
+    # What arrives.
+
+    def deliver(self, frame: Frame) -> None:
+        """Put a whole message in line and wake whoever waits. (Lane has its own copy of this for plain messages.)"""
+        self.queue.append(frame)
+        self.worker.inbox_size += len(frame[3]) + MESSAGE_OVERHEAD
+        self.wake()
+
+    def begin_untrusted(self, descriptor: int, length: int) -> bool:
+        """A message in fragments begins. False: the inbox cannot take it, and nothing was allocated.
+
+        Raises:
+            LinkProtocolError: another one is not finished, or it is above the limit of the link.
+        """
+        if self.assembly is not None:
+            raise LinkProtocolError(self.peer, "a fragmented message inside another one, session", self.session.id)
+        size = body_size(descriptor, length)
+        self.lane.check_message_size_untrusted(size)
+        target = self.target
+        if self.queue or descriptor != _ARRAY:
+            target = None
+        if target is not None and size != len(target.meta) + len(target.view):
+            target = None
+        if target is None:
+            if self.worker.inbox_size + size > self.worker.inbox_size_max:
+                return False
+            self.worker.inbox_size += size + MESSAGE_OVERHEAD
+        self.assembly = Assembly(descriptor, length, size, target)
+        if not size:
+            self._complete(self.assembly)
+        return True
+
+    def take_fragment_untrusted(self, piece: Buffer) -> None:
+        """Data of the open message.
+
+        Raises:
+            LinkProtocolError: no message is open, or the data is more than was announced.
+        """
+        assembly = self.assembly
+        if assembly is None:
+            raise LinkProtocolError(self.peer, "a fragment without a beginning, session", self.session.id)
+        if len(piece) > assembly.size - assembly.filled:
+            raise LinkProtocolError(self.peer, "fragments are longer than announced", len(piece), assembly.size)
+        was_in_place = assembly.target is not None
+        assembly.take(piece)
+        if was_in_place and assembly.target is None:
+            self.worker.inbox_size += assembly.size + MESSAGE_OVERHEAD
+        if assembly.filled == assembly.size:
+            self._complete(assembly)
+
+    def _complete(self, assembly: Assembly) -> None:
+        self.assembly = None
+        descriptor = assembly.descriptor if assembly.target is None else IN_PLACE
+        self.queue.append((self.session.id, descriptor, assembly.length, assembly.body))
+        self.wake()
+
+    # What the session does.
+
+    def clear_target(self) -> None:
+        """The waiting `recv(out=...)` is over. A message that is half in its memory goes on in a buffer of our own."""
+        target, self.target = self.target, None
+        assembly = self.assembly
+        if assembly is not None and assembly.target is not None:
+            assembly.leave_target()
+            self.worker.inbox_size += assembly.size + MESSAGE_OVERHEAD
+        elif target is not None and self.queue and self.queue[0][1] == IN_PLACE:
+            session, _, length, _ = self.queue[0]
+            body = bytearray(target.meta)
+            body += target.view
+            self.queue[0] = (session, _ARRAY, length, body)
+            self.worker.inbox_size += length + MESSAGE_OVERHEAD
+
+    def discard(self) -> None:
+        """Forget everything that was received."""
+        worker = self.worker
+        for _, descriptor, _, body in self.queue:
+            if descriptor not in (IN_PLACE, _JOB_END):
+                worker.inbox_size -= len(body) + MESSAGE_OVERHEAD
+        self.queue.clear()
+        assembly, self.assembly = self.assembly, None
+        if assembly is not None and assembly.target is None:
+            worker.inbox_size -= assembly.size + MESSAGE_OVERHEAD
+        self.target = None
+
+    def fail(self, error: SessionError) -> None:
+        """Nothing more comes or goes; wakes everybody who waits here."""
+        if self.failure is None:
+            self.failure = error
+        self.wake()
+        for wait in self.room_waits:
+            wait.wake()
+
+    # Jobs in lockstep.
+
+    def take_marker_untrusted(self, job: int, status: JobStatus) -> bool:
+        """The peer ended a job. True: we ended that job too, so it is settled between the two of us.
+
+        Raises:
+            LinkProtocolError: markers are numbered 0, 1, 2 ...
+            SessionDesync: a message of that job was never received here.
+        """
+        if job != self.markers_seen:
+            raise LinkProtocolError(self.peer, "number of a job's end", job, self.markers_seen)
+        self.markers_seen += 1
+        if not self.behind:
+            self.queue.append((self.session.id, _JOB_END, job, bytes((status,))))
+            self.wake()
+            return False
+        if self.queue or self.assembly is not None:
+            raise self._leftover(job)
+        self.behind -= 1
+        return True
+
+    def end_job(self, job: int) -> bool:
+        """We ended a job. True: the peer ended it before.
+
+        Raises:
+            SessionDesync: a message of the peer was not received by that job.
+        """
+        if not self.behind and self.queue:
+            if self.queue[0][1] == _JOB_END:
+                self.queue.popleft()
+                return True
+            raise self._leftover(job)
+        self.behind += 1
+        return False
+
+    def _leftover(self, job: int) -> SessionDesync:
+        what = f"{self.peer} sent a message that the job did not receive here"
+        return SessionDesync(self.session.id, self.peer, job, what)

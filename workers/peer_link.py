@@ -1,0 +1,70 @@
+"""What a worker knows about the link to one peer, and what it counts.
+
+Between the worker, which keeps it true, and the party and sessions, which look at it. The one invariant: `cause` is
+empty and `is_closed` false exactly as long as new sessions with this peer may work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from partywire.engine.frames import Frame
+    from partywire.shm.doorbell import Bell
+
+    from .control_lane import ControlLane
+    from .lane import Lane
+
+
+@dataclass(slots=True)
+class WorkerCounters:
+    """What happened that is no error but should not be frequent."""
+
+    parked: int = 0
+    dropped_stale: int = 0
+    dropped_unknown: int = 0
+    sleeps: int = 0
+    bells_missed: int = 0
+
+
+class PeerLink:
+    """The link to one peer, over all its epochs. Passive; the worker drives it."""
+
+    __slots__ = (
+        "bell",
+        "cause",
+        "connection_count",
+        "control",
+        "epoch",
+        "index",
+        "is_closed",
+        "lanes",
+        "name",
+        "parked",
+        "peer_workers",
+    )
+
+    def __init__(self, index: int, name: str) -> None:
+        self.index = index
+        self.name = name
+        self.epoch = 0
+        # 0 until the link came up for the first time.
+        self.connection_count = 0
+        self.peer_workers = 0
+        # Our connections of the present epoch.
+        self.lanes: dict[int, Lane] = {}
+        self.control: ControlLane | None = None
+        # Wakes the I/O process of the link; shared by all its rings.
+        self.bell: Bell | None = None
+        # Why there is no link any more; empty while it is up or has not come up.
+        self.cause = ""
+        # Whether the peer said goodbye.
+        self.is_closed = False
+        # session id -> frames that came before the session was made here.
+        self.parked: dict[int, list[Frame]] = {}
+
+    @property
+    def is_up(self) -> bool:
+        """Whether new sessions with this peer may work."""
+        return bool(self.connection_count) and not self.cause and not self.is_closed

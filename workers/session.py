@@ -1,0 +1,535 @@
+"""A session: a numbered, ordered message channel that spans all parties, as the user of PartyWire sees it.
+
+Between the user's protocol code and the lanes to each peer. Per peer and direction messages arrive in order, exactly
+once, or the call raises. The one invariant: after a SessionError the session is dead at this party, every later call
+raises, and the other parties have been told, so that none of them waits for ever.
+
+Both classes have the same methods. `Session` is for coroutines, under asyncio or under PartyWire's own scheduler;
+`BlockingSession` is for plain code. When `send` returns, the caller may change the buffer it gave.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from partywire.engine.errors import LinkProtocolError
+from partywire.engine.frames import HEADER, Descriptor, JobStatus, ResetCode, encode_job_end, encode_reset, frame_header
+from partywire.shm.errors import ShmError
+
+from .errors import (
+    MessageTooLarge,
+    PeerAborted,
+    SessionClosed,
+    SessionDesync,
+    SessionError,
+    SessionTimeout,
+    UnexpectedMessage,
+    UnknownPeer,
+)
+from .mailbox import IN_PLACE, MESSAGE_OVERHEAD, Mailbox, Target
+from .values import SMALL_SIZE_MAX, array_meta, byte_view, decode, encode, split_array_untrusted
+from .waiting import NEVER, Wait, run_blocking
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from partywire.engine.frames import Frame
+
+    from .lane import Lane
+    from .values import Encoded
+    from .worker import Worker
+
+_BYTES: Final = Descriptor.BYTES.value
+_ARRAY: Final = Descriptor.ARRAY.value
+_JOB_END: Final = Descriptor.JOB_END.value
+_pack_header = HEADER.pack
+
+
+class Session:
+    """The asynchronous form. Made by `Party.make_sessions`; one call per peer and direction at a time.
+
+    Finished by `close`, `abort`, or the first SessionError of any call.
+    """
+
+    def __init__(self, worker: Worker, session_id: int) -> None:
+        self.worker = worker
+        self.id: Final = session_id
+        party = worker.party
+        self.party_index: Final = party.index
+        self.parties: Final = party.names
+        # By name and by index, so that either is one look-up.
+        self._mailboxes: dict[str | int, Mailbox] = {}
+        # In index order.
+        self._peers: list[Mailbox] = []
+        count = len(party.parties)
+        self._next: Final = (party.index + 1) % count
+        self._previous: Final = (party.index - 1) % count
+        # Why the session is over.
+        self.failure: SessionError | None = None
+        # The job that runs now; jobs of a session are counted from 0.
+        self.job = 0
+        # Jobs that every party has reported to have ended well.
+        self.jobs_final = 0
+        self._settled: dict[Mailbox, int] = {}
+        # Called with the number of each job that becomes final, and once when the session fails.
+        self.on_final: Callable[[int], None] | None = None
+        self.on_failure: Callable[[SessionError], None] | None = None
+        self._blocking: BlockingSession | None = None
+
+    @property
+    def blocking(self) -> BlockingSession:
+        """The same session for plain code."""
+        if self._blocking is None:
+            self._blocking = BlockingSession(self)
+        return self._blocking
+
+    def __repr__(self) -> str:
+        state = "" if self.failure is None else ", over"
+        return f"Session({self.id}, party {self.parties[self.party_index]}{state})"
+
+    # Sending.
+
+    async def send(self, peer: str | int, value: object, *, timeout: float | None = None) -> None:
+        """Send one message to a peer, named or by index.
+
+        Returns when the value has been copied: at once as long as there is room, otherwise as the peer takes what was
+        sent before. Meanwhile this worker goes on receiving. Published at the end of the worker's pass.
+
+        Raises:
+            SessionTimeout: no room within `timeout` seconds; the session is over.
+            PeerLost, PeerClosed, PeerAborted: the peer, or the session, is gone.
+            MessageTooLarge, TypeError: nothing was sent; the session goes on.
+        """
+        mailbox = self._mailboxes.get(peer)
+        if mailbox is None:
+            raise self._unknown(peer)
+        if mailbox.failure is not None:
+            raise mailbox.failure.again()
+        lane = mailbox.lane
+        if type(value) is bytes and len(value) <= lane.small_size_max:
+            # Hot: the common message costs one header, one list and two sums here; see tests/workers/bench_rounds.py.
+            if lane.parts_size < lane.parts_size_max and not mailbox.is_sending:
+                size = len(value)
+                lane.parts += (_pack_header(self.id, _BYTES, size), value)
+                lane.parts_size += size + 9
+                if not lane.is_dirty:
+                    lane.mark_dirty()
+                return
+            await self._send_encoded(mailbox, (_BYTES, len(value), b"", value), timeout)
+            return
+        encoded = encode(value)
+        descriptor, length, head, body = encoded
+        size = len(head) + len(body)
+        if size <= lane.small_size_max and lane.parts_size < lane.parts_size_max and not mailbox.is_sending:
+            header = frame_header(self.id, descriptor, length)
+            lane.parts += (header, head, body)
+            lane.parts_size += len(header) + size
+            if not lane.is_dirty:
+                lane.mark_dirty()
+            return
+        await self._send_encoded(mailbox, encoded, timeout)
+
+    async def _send_encoded(self, mailbox: Mailbox, encoded: Encoded, timeout: float | None) -> None:
+        """Send what is large, or what has to wait for room."""
+        descriptor, length, head, body = encoded
+        size = len(head) + len(body)
+        lane = mailbox.lane
+        limit = min(self.worker.message_size_max, lane.message_size_max)
+        if size > limit:
+            raise MessageTooLarge(size, limit, "limits.message_mib")
+        deadline = NEVER if timeout is None else self.worker.clock() + timeout
+        while mailbox.is_sending:
+            await self._wait_for_room(mailbox, deadline, timeout)
+        mailbox.is_sending = True
+        try:
+            in_turn = False
+            if size <= lane.small_size_max:
+                if len(body) <= SMALL_SIZE_MAX and not isinstance(body, bytes):
+                    body = bytes(body)
+                header = frame_header(self.id, descriptor, length)
+                while not lane.try_append(header, head, body, in_turn):
+                    await self._wait_for_room(mailbox, deadline, timeout)
+                    in_turn = True
+                return
+            while lane.waiters and not in_turn:
+                await self._wait_for_room(mailbox, deadline, timeout)
+                in_turn = True
+            for written in lane.chunks(self.id, descriptor, length, head, body):
+                if not written:
+                    await self._wait_for_room(mailbox, deadline, timeout)
+        except ShmError as error:
+            self.worker.lose_lane(lane, f"the ring to the I/O process failed: {error}")
+            self._raise_failure(mailbox)
+            raise
+        finally:
+            mailbox.is_sending = False
+            lane.wake_next()
+
+    async def _wait_for_room(self, mailbox: Mailbox, deadline: float, timeout: float | None) -> None:
+        """Stand in line for the lane. Raises when the session has failed or the deadline has passed meanwhile."""
+        lane = mailbox.lane
+        wait = Wait(self.worker)
+        mailbox.room_waits.append(wait)
+        lane.add_waiter(wait)
+        if deadline < NEVER:
+            self.worker.set_timer(wait, deadline)
+        try:
+            await wait
+        finally:
+            wait.deadline = NEVER
+            mailbox.room_waits.remove(wait)
+            lane.remove_waiter(wait)
+        self._raise_failure(mailbox)
+        if self.worker.clock() >= deadline and timeout is not None:
+            raise self._time_out(mailbox, timeout, "trying to send to")
+
+    async def broadcast(self, value: object, *, timeout: float | None = None) -> None:
+        """Send the same message to every peer. Raises like `send`."""
+        for mailbox in self._peers:
+            await self.send(mailbox.peer, value, timeout=timeout)
+
+    async def send_next(self, value: object, *, timeout: float | None = None) -> None:
+        """Send to the party with the next index, the first after the last. Raises like `send`."""
+        await self.send(self._next, value, timeout=timeout)
+
+    async def send_prev(self, value: object, *, timeout: float | None = None) -> None:
+        """Send to the party with the index before ours. Raises like `send`."""
+        await self.send(self._previous, value, timeout=timeout)
+
+    # Receiving.
+
+    async def recv(self, peer: str | int, *, out: Any = None, timeout: float | None = None) -> Any:
+        """Receive the next message of a peer, named or by index.
+
+        With `out` (a numpy array, or a bytearray for bytes) the message must have exactly its dtype and shape, and is
+        put into its memory; a large array is written there as it arrives. `out` is returned. After an error its
+        contents are undefined.
+
+        A message that is there already is returned without yielding. Cancelling the call loses no message.
+
+        Raises:
+            SessionTimeout: nothing came within `timeout` seconds; the session is over.
+            UnexpectedMessage: the message does not fit `out`; it stays first in line and the session goes on.
+            SessionDesync: the peer has ended the job in which we still expect a message; the session is over.
+            PeerLost, PeerClosed, PeerAborted, InboxOverflow: as their names say; the session is over.
+        """
+        mailbox = self._mailboxes.get(peer)
+        if mailbox is None:
+            raise self._unknown(peer)
+        queue = mailbox.queue
+        if not queue:
+            if timeout is None and out is None:
+                while not queue:
+                    if mailbox.failure is not None or mailbox.waker is not None:
+                        self._refuse_to_wait(mailbox)
+                    await mailbox
+            else:
+                await self._wait_for_message(mailbox, out, timeout)
+        if mailbox.behind:
+            raise self._leftover(mailbox)
+        frame = queue[0]
+        if frame[1] == _BYTES and out is None:
+            queue.popleft()
+            body = frame[3]
+            self.worker.inbox_size -= len(body) + MESSAGE_OVERHEAD
+            return body if type(body) is bytes else bytes(body)
+        return self._take(mailbox, frame, out)
+
+    async def _wait_for_message(self, mailbox: Mailbox, out: Any, timeout: float | None) -> None:
+        deadline = NEVER
+        if timeout is not None:
+            deadline = self.worker.clock() + timeout
+            self.worker.set_timer(mailbox, deadline)
+        if isinstance(out, np.ndarray) and mailbox.assembly is None and out.flags.c_contiguous and out.flags.writeable:
+            mailbox.target = Target(array_meta(out), byte_view(out))
+        try:
+            while not mailbox.queue:
+                if mailbox.failure is not None or mailbox.waker is not None:
+                    self._refuse_to_wait(mailbox)
+                if timeout is not None and self.worker.clock() >= deadline:
+                    raise self._time_out(mailbox, timeout, "waiting for a message of")
+                await mailbox
+        except BaseException:
+            mailbox.clear_target()
+            raise
+        finally:
+            mailbox.deadline = NEVER
+            mailbox.target = None
+
+    def _take(self, mailbox: Mailbox, frame: Frame, out: Any) -> Any:
+        """Remove the first in line and return its value; it stays there when it does not fit."""
+        _, descriptor, length, body = frame
+        if descriptor == _JOB_END:
+            raise self._job_over(mailbox)
+        if descriptor == IN_PLACE:
+            mailbox.queue.popleft()
+            return out
+        try:
+            if out is None:
+                value = decode(descriptor, length, body, mailbox.peer)
+            else:
+                value = self._take_into(mailbox, descriptor, body, out)
+        except LinkProtocolError as error:
+            self.fail(SessionClosed(self.id, str(error)), ResetCode.PROTOCOL, str(error))
+            raise
+        mailbox.queue.popleft()
+        self.worker.inbox_size -= len(body) + MESSAGE_OVERHEAD
+        return value
+
+    def _take_into(self, mailbox: Mailbox, descriptor: int, body: Any, out: Any) -> Any:
+        if isinstance(out, np.ndarray):
+            if descriptor != _ARRAY:
+                raise UnexpectedMessage(self.id, mailbox.peer, "is not an array")
+            dtype, shape, offset = split_array_untrusted(body, mailbox.peer)
+            if dtype != out.dtype or shape != out.shape:
+                what = f"is an array {dtype}{list(shape)}, not {out.dtype}{list(out.shape)}"
+                raise UnexpectedMessage(self.id, mailbox.peer, what)
+            source: NDArray[Any] = np.ndarray(shape, dtype, body, offset)
+            out[...] = source
+        elif isinstance(out, (bytearray, memoryview)):
+            if descriptor != _BYTES or len(body) != memoryview(out).nbytes:
+                what = f"is not {memoryview(out).nbytes} bytes"
+                raise UnexpectedMessage(self.id, mailbox.peer, what)
+            memoryview(out).cast("B")[:] = body
+        else:
+            raise TypeError(f"out must be a numpy array, a bytearray or a memoryview, not {type(out).__name__}")
+        return out
+
+    async def recv_all(self, *, timeout: float | None = None) -> list[Any]:
+        """Receive one message of every peer: a list by party index, with None at our own place. Raises like `recv`."""
+        values: list[Any] = [None] * len(self.parties)
+        for mailbox in self._peers:
+            values[mailbox.lane.link.index] = await self.recv(mailbox.peer, timeout=timeout)
+        return values
+
+    async def gather(self, value: object, *, timeout: float | None = None) -> list[Any]:
+        """Broadcast a value and receive everybody's: a list by party index, ours included."""
+        await self.broadcast(value, timeout=timeout)
+        values = await self.recv_all(timeout=timeout)
+        values[self.party_index] = value
+        return values
+
+    async def exchange(self, peer: str | int, value: object, *, out: Any = None, timeout: float | None = None) -> Any:
+        """Send a value to a peer and receive its own. Both may do it at once with any size."""
+        await self.send(peer, value, timeout=timeout)
+        return await self.recv(peer, out=out, timeout=timeout)
+
+    async def recv_next(self, *, out: Any = None, timeout: float | None = None) -> Any:
+        """Receive from the party with the next index. Raises like `recv`."""
+        return await self.recv(self._next, out=out, timeout=timeout)
+
+    async def recv_prev(self, *, out: Any = None, timeout: float | None = None) -> Any:
+        """Receive from the party with the index before ours. Raises like `recv`."""
+        return await self.recv(self._previous, out=out, timeout=timeout)
+
+    # Jobs in lockstep.
+
+    async def end_job(self, status: JobStatus = JobStatus.DONE, reason: str = "") -> int:
+        """Tell every peer that the present job ended here, and begin the next one. Returns the number of the job.
+
+        Raises:
+            SessionDesync: a peer sent a message that the job did not receive; the session is over.
+        """
+        job = self.job
+        frame = encode_job_end(self.id, job, status, reason)
+        for mailbox in self._peers:
+            self._raise_failure(mailbox)
+            while mailbox.lane.parts_size > mailbox.lane.parts_size_max and not mailbox.lane.flush():
+                await self._wait_for_room(mailbox, NEVER, None)
+            mailbox.lane.post(frame)
+        self.job += 1
+        try:
+            settled = [mailbox for mailbox in self._peers if mailbox.end_job(job)]
+        except SessionDesync as error:
+            self.fail(error, ResetCode.ABORTED, str(error))
+            raise
+        for mailbox in settled:
+            self._settle(mailbox)
+        return job
+
+    def job_ended_by_peer_untrusted(self, mailbox: Mailbox, job: int, status: JobStatus, reason: str) -> None:
+        """A JOB_END arrived. A failed job fails the session at once, wherever we are."""
+        try:
+            if mailbox.take_marker_untrusted(job, status):
+                self._settle(mailbox)
+        except SessionDesync as error:
+            self.fail(error, ResetCode.ABORTED, str(error))
+            return
+        if status is not JobStatus.DONE:
+            self.fail(PeerAborted(mailbox.peer, self.id, reason))
+
+    def _settle(self, mailbox: Mailbox) -> None:
+        self._settled[mailbox] += 1
+        final = min(self._settled.values())
+        while self.jobs_final < final:
+            self.jobs_final += 1
+            if self.on_final is not None:
+                self.on_final(self.jobs_final - 1)
+
+    def _job_over(self, mailbox: Mailbox) -> SessionDesync:
+        what = f"{mailbox.peer} ended the job while we still expect a message of it"
+        error = SessionDesync(self.id, mailbox.peer, self.job, what)
+        self.fail(error, ResetCode.ABORTED, str(error))
+        return error
+
+    def _leftover(self, mailbox: Mailbox) -> SessionDesync:
+        what = f"{mailbox.peer} sent a message that the job did not receive here"
+        error = SessionDesync(self.id, mailbox.peer, self.job - mailbox.behind, what)
+        self.fail(error, ResetCode.ABORTED, str(error))
+        return error
+
+    # Ending.
+
+    def abort(self, reason: str = "") -> None:
+        """Give the session up, here and at every peer; there PeerAborted names us and the reason. Never waits."""
+        self.fail(SessionClosed(self.id, reason or "given up here"), ResetCode.ABORTED, reason)
+
+    def close(self) -> None:
+        """Forget the session here. Peers are not told; what was sent is delivered, late frames are dropped."""
+        self.fail(SessionClosed(self.id, "closed here"))
+
+    def fail(self, error: SessionError, code: ResetCode | None = None, reason: str = "") -> None:
+        """End the session with an error; with a code the peers are told."""
+        if self.failure is not None:
+            return
+        self.failure = error
+        self.worker.table.live.pop(self.id, None)
+        for mailbox in self._peers:
+            lane = mailbox.lane
+            lane.mailboxes.pop(self.id, None)
+            if code is not None and not lane.is_over:
+                lane.post(encode_reset(self.id, code, reason))
+            mailbox.discard()
+            mailbox.fail(error)
+        if self.on_failure is not None:
+            self.on_failure(error)
+
+    def reset_by_peer(self, mailbox: Mailbox, code: ResetCode, reason: str) -> None:
+        """A RESET arrived: the peer has told everybody else itself."""
+        self.fail(PeerAborted(mailbox.peer, self.id, reason or code.name))
+
+    # Made by the worker.
+
+    def add_peer(self, lane: Lane) -> None:
+        """Set-up: the lane that carries this session to one peer."""
+        mailbox = Mailbox(self, lane, lane.link.name)
+        self._mailboxes[lane.link.name] = mailbox
+        self._mailboxes[lane.link.index] = mailbox
+        self._peers.append(mailbox)
+        self._settled[mailbox] = 0
+
+    def register(self) -> None:
+        """Set-up: from now on frames are delivered."""
+        for mailbox in self._peers:
+            mailbox.lane.mailboxes[self.id] = mailbox
+
+    # Refusing.
+
+    def _unknown(self, peer: object) -> UnknownPeer:
+        return UnknownPeer(peer, tuple(mailbox.peer for mailbox in self._peers))
+
+    def _raise_failure(self, mailbox: Mailbox) -> None:
+        if mailbox.failure is not None:
+            raise mailbox.failure.again()
+
+    def _refuse_to_wait(self, mailbox: Mailbox) -> None:
+        self._raise_failure(mailbox)
+        raise RuntimeError(f"two calls wait for a message of {mailbox.peer} on session {self.id} at once")
+
+    def _time_out(self, mailbox: Mailbox, seconds: float, what: str) -> SessionTimeout:
+        error = SessionTimeout(self.id, mailbox.peer, seconds, what)
+        self.fail(error, ResetCode.ABORTED, str(error))
+        return error
+
+
+class BlockingSession:
+    """The form for plain code: each call returns when it is done, and what it sent is published then.
+
+    While a call waits, the whole worker is served: other sessions receive, full rings drain.
+    """
+
+    __slots__ = ("_session", "_worker")
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._worker = session.worker
+
+    @property
+    def asynchronous(self) -> Session:
+        """The same session for coroutines."""
+        return self._session
+
+    @property
+    def id(self) -> int:
+        """The number that all parties know the session by."""
+        return self._session.id
+
+    @property
+    def party_index(self) -> int:
+        """Our own index among the parties."""
+        return self._session.party_index
+
+    @property
+    def parties(self) -> tuple[str, ...]:
+        """The names of all parties in index order."""
+        return self._session.parties
+
+    def __repr__(self) -> str:
+        return f"Blocking{self._session!r}"
+
+    def send(self, peer: str | int, value: object, *, timeout: float | None = None) -> None:
+        """Like Session.send, and published when it returns."""
+        run_blocking(self._worker, self._session.send(peer, value, timeout=timeout))
+
+    def broadcast(self, value: object, *, timeout: float | None = None) -> None:
+        """Like Session.broadcast."""
+        run_blocking(self._worker, self._session.broadcast(value, timeout=timeout))
+
+    def send_next(self, value: object, *, timeout: float | None = None) -> None:
+        """Like Session.send_next."""
+        run_blocking(self._worker, self._session.send_next(value, timeout=timeout))
+
+    def send_prev(self, value: object, *, timeout: float | None = None) -> None:
+        """Like Session.send_prev."""
+        run_blocking(self._worker, self._session.send_prev(value, timeout=timeout))
+
+    def recv(self, peer: str | int, *, out: Any = None, timeout: float | None = None) -> Any:
+        """Like Session.recv."""
+        return run_blocking(self._worker, self._session.recv(peer, out=out, timeout=timeout))
+
+    def recv_all(self, *, timeout: float | None = None) -> list[Any]:
+        """Like Session.recv_all."""
+        return run_blocking(self._worker, self._session.recv_all(timeout=timeout))
+
+    def gather(self, value: object, *, timeout: float | None = None) -> list[Any]:
+        """Like Session.gather."""
+        return run_blocking(self._worker, self._session.gather(value, timeout=timeout))
+
+    def exchange(self, peer: str | int, value: object, *, out: Any = None, timeout: float | None = None) -> Any:
+        """Like Session.exchange."""
+        return run_blocking(self._worker, self._session.exchange(peer, value, out=out, timeout=timeout))
+
+    def recv_next(self, *, out: Any = None, timeout: float | None = None) -> Any:
+        """Like Session.recv_next."""
+        return run_blocking(self._worker, self._session.recv_next(out=out, timeout=timeout))
+
+    def recv_prev(self, *, out: Any = None, timeout: float | None = None) -> Any:
+        """Like Session.recv_prev."""
+        return run_blocking(self._worker, self._session.recv_prev(out=out, timeout=timeout))
+
+    def end_job(self, status: JobStatus = JobStatus.DONE, reason: str = "") -> int:
+        """Like Session.end_job."""
+        return run_blocking(self._worker, self._session.end_job(status, reason))
+
+    def abort(self, reason: str = "") -> None:
+        """Like Session.abort, and published when it returns."""
+        self._session.abort(reason)
+        self._worker.flush()
+
+    def close(self) -> None:
+        """Like Session.close."""
+        self._session.close()

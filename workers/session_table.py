@@ -1,0 +1,128 @@
+"""Which sessions are live in a worker, and what happens to frames of those that are not.
+
+Between the party, which makes sessions from agreed ids, and the lanes, which meet ids they do not know. The one
+invariant: a frame is delivered to the session that its id was agreed for, parked for a session that is being agreed
+upon, or dropped and counted; it is never delivered to another session.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from partywire.engine.frames import LINK_SESSION, Descriptor, ResetCode, encode_reset
+from partywire.engine.topology import connection_of_session
+
+from .errors import PeerClosed, PeerLost
+from .mailbox import MESSAGE_OVERHEAD
+from .session import Session
+
+if TYPE_CHECKING:
+    from partywire.engine.frames import Frame
+
+    from .lane import Lane
+    from .peer_link import PeerLink
+    from .worker import Worker
+
+UNKNOWN_IDS_MAX: Final = 1024
+"""Unknown session ids that are remembered to have been answered, so that a flood gets one RESET per id."""
+
+
+class SessionTable:
+    """Driven by the party (make, expect) and by the peers (take_unknown)."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self.live: dict[int, Session] = {}
+        # Every id below it was made here or skipped; frames for those that are not live are late.
+        self._ceiling = 0
+        self._expectations = 0
+        self._answered: set[int] = set()
+
+    def make(self, session_id: int) -> Session:
+        """A session with an id on which all parties agreed. Takes what was parked for it.
+
+        Raises:
+            PeerLost, PeerClosed: a peer is not there any more.
+            ValueError: the id is in use, or belongs to another worker.
+        """
+        if session_id in self.live or not 0 <= session_id < LINK_SESSION:
+            raise ValueError(f"session id {session_id} is in use or not a session id")
+        worker = self._worker
+        session = Session(worker, session_id)
+        for link in worker.links.values():
+            if link.cause:
+                raise PeerLost(link.name, session_id, link.epoch, link.cause)
+            if link.is_closed:
+                raise PeerClosed(link.name, session_id, link.epoch)
+            if not link.connection_count:
+                raise PeerLost(link.name, session_id, link.epoch, "the link is not up yet")
+            lane = link.lanes.get(connection_of_session(session_id, link.connection_count))
+            if lane is None:
+                raise ValueError(f"session {session_id} belongs to another worker than {worker.index}")
+            if lane.is_over:
+                raise PeerLost(link.name, session_id, link.epoch, lane.cause or "the connection is closed")
+            session.add_peer(lane)
+        self.live[session_id] = session
+        self._ceiling = max(self._ceiling, session_id + 1)
+        session.register()
+        for link in worker.links.values():
+            frames = link.parked.pop(session_id, None)
+            if frames:
+                self._release(frames)
+                link.lanes[connection_of_session(session_id, link.connection_count)].deliver_parked(frames)
+        return session
+
+    def skip_below(self, session_id: int) -> None:
+        """Frames for ids below this one, if they are not live, are late and no sign of a fault.
+
+        A lower id than before means that ids began again at 0.
+        """
+        self._ceiling = session_id
+
+    def expect(self) -> None:
+        """From now on frames of sessions that are not made yet are kept."""
+        self._expectations += 1
+
+    def expect_end(self) -> None:
+        """The sessions of one proposal are made, or never will be. With the last one, what is parked is refused."""
+        self._expectations -= 1
+        if self._expectations:
+            return
+        for link in self._worker.links.values():
+            parked, link.parked = link.parked, {}
+            for session_id, frames in parked.items():
+                self._release(frames)
+                self._refuse(link, session_id)
+
+    def take_unknown(self, lane: Lane, frame: Frame) -> None:
+        """A frame for a session that is not live here."""
+        session_id, descriptor, length, body = frame
+        worker = self._worker
+        if session_id < self._ceiling:
+            worker.counters.dropped_stale += 1
+            return
+        if self._expectations:
+            kept: Frame = (session_id, descriptor, length, bytes(body) if isinstance(body, memoryview) else body)
+            cost = len(kept[3]) + MESSAGE_OVERHEAD
+            if worker.inbox_size + cost <= worker.inbox_size_max:
+                worker.counters.parked += 1
+                worker.inbox_size += cost
+                lane.link.parked.setdefault(session_id, []).append(kept)
+                return
+        worker.counters.dropped_unknown += 1
+        if descriptor != Descriptor.RESET:
+            self._refuse(lane.link, session_id)
+
+    def _release(self, frames: list[Frame]) -> None:
+        for frame in frames:
+            self._worker.inbox_size -= len(frame[3]) + MESSAGE_OVERHEAD
+
+    def _refuse(self, link: PeerLink, session_id: int) -> None:
+        lane = link.lanes.get(connection_of_session(session_id, max(link.connection_count, 1)))
+        if lane is None or lane.is_over or session_id in self._answered:
+            return
+        if len(self._answered) >= UNKNOWN_IDS_MAX:
+            self._answered.clear()
+        self._answered.add(session_id)
+        reason = f"{self._worker.party.name} has no session {session_id}"
+        lane.post(encode_reset(session_id, ResetCode.UNKNOWN_SESSION, reason))

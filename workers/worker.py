@@ -1,0 +1,562 @@
+"""The worker: one compute process's share of its party. It moves arrivals into mailboxes and what is sent into rings.
+
+Between the I/O processes (one link each), the sessions, the supervisor (control socket), and whoever drives it all
+(waiting.py, scheduler.py). The one invariant: before the process sleeps it has published everything that was sent,
+armed its doorbell, and looked once more at every source.
+
+Guarantees: nothing is started, awaited or allocated per message; all messages that nobody has received yet, parked
+frames among them, together stay within `inbox_size_max` (plus one record of a ring); an unknown session is answered
+with a RESET, and late frames of a closed one are dropped and counted.
+Assumptions: one thread.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import select
+import time
+from typing import TYPE_CHECKING, Final
+
+from partywire.engine import limits
+from partywire.engine.commands import (
+    Close,
+    CommandError,
+    Lanes,
+    LinkLost,
+    Message,
+    Welcome,
+    WorkerLost,
+)
+from partywire.engine.control_socket import ControlClosed, ControlSocket, close_all
+from partywire.engine.frames import ResetCode
+from partywire.shm.doorbell import Bell, Doorbell
+from partywire.shm.fence import Fence, probe
+from partywire.shm.ring import RingReader, RingWriter
+from partywire.shm.segment import Segment
+
+from .control_lane import ControlLane
+from .errors import InboxOverflow, PartyFailed, PeerClosed, PeerLost, UnknownPeer, WorkerDied
+from .lane import Lane
+from .peer_link import PeerLink, WorkerCounters
+from .session_table import SessionTable
+from .waiting import NEVER, Wait
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from partywire.engine.records import StreamEnd
+    from partywire.engine.topology import PartySpec
+
+    from .mailbox import Mailbox
+    from .session import Session
+    from .waiting import LoopDriver
+
+INBOX_SIZE_MAX: Final = 256 * 1024 * 1024
+"""Default of limits.inbox_mib."""
+
+SLEEP_MAX_S: Final = 1.0
+"""A net under the doorbell: no sleep is longer. The rings count each time it catches something."""
+
+CONTROL_INTERVAL: Final = 64
+"""Passes between two looks at the control socket while there is work; a look costs a system call."""
+
+
+class Worker:
+    """One per process and party. Driven by exactly one driver at a time; not safe for several threads."""
+
+    def __init__(
+        self,
+        party: PartySpec,
+        doorbell: Doorbell,
+        fence: Fence,
+        control: ControlSocket | None = None,
+        *,
+        index: int = 0,
+        workers: int = 1,
+        inbox_size_max: int = INBOX_SIZE_MAX,
+        message_size_max: int = limits.MESSAGE_SIZE_MAX,
+    ) -> None:
+        """Owns the doorbell and the control socket."""
+        self.party = party
+        self.index = index
+        self.workers = workers
+        self.clock = time.monotonic
+        self.message_size_max = message_size_max
+        self._doorbell = doorbell
+        self._fence = fence
+        self._control = control
+        self.links = {peer.index: PeerLink(peer.index, peer.name) for peer in party.peers}
+        self.counters = WorkerCounters()
+        self.table = SessionTable(self)
+        # Counted by the mailboxes and the parked frames, in bytes with an overhead for each message.
+        self.inbox_size = 0
+        self.inbox_size_max = inbox_size_max
+        # True while a native driver resumes coroutines: a Wait then yields itself instead of a future.
+        self.driving = False
+        self.loop_driver: LoopDriver | None = None
+        # What else a pass of the driver runs (a Scheduler's do_work).
+        self.agents: list[Callable[[], int]] = []
+        # Lanes whose ring was full.
+        self.stalled: list[Lane] = []
+        # Why nothing works any more; raised by everything that waits.
+        self.failure: PartyFailed | None = None
+        self.lost_workers: dict[int, WorkerDied] = {}
+        # Whether the supervisor asked this process to end.
+        self.is_closing = False
+        # Who wants to know of commands that do not concern lanes, and of what peers write on the control lanes.
+        self.on_command: Callable[[Message, list[int]], None] | None = None
+        self.on_control: Callable[[PeerLink, bytes], None] | None = None
+        self._receivers: list[Lane | ControlLane] = []
+        self._dirty: list[Lane] = []
+        self._timers: list[tuple[float, int, Wait]] = []
+        self._timer_numbers = itertools.count()
+        self._event_waits: list[Wait] = []
+        self._passes = 0
+        self._watched: dict[int, Callable[[], None]] = {}
+        self._is_fully_closed = False
+        self._poller = select.poll()
+        for fd in self.descriptors():
+            self._poller.register(fd, select.POLLIN)
+
+    @classmethod
+    def from_control_socket(
+        cls, control: ControlSocket, timeout_s: float, *, inbox_size_max: int = INBOX_SIZE_MAX
+    ) -> tuple[Worker, Welcome, list[int]]:
+        """Wait for the supervisor's Welcome and become the worker that it describes.
+
+        Returns the worker, the Welcome, and the descriptors behind the doorbell's (a child's channel); they belong to
+        the caller. On an error the control socket is the caller's to close.
+        """
+        welcome, fds = control.receive(timeout_s)
+        if not isinstance(welcome, Welcome) or len(fds) < 2:
+            close_all(fds)
+            raise CommandError(f"{type(welcome).__name__} instead of a Welcome")
+        try:
+            fence = probe()
+            doorbell = Doorbell.from_fds(fds[0], fds[1], fence)
+        except BaseException:
+            close_all(fds[2:])
+            raise
+        worker = cls(
+            welcome.party,
+            doorbell,
+            fence,
+            control,
+            index=welcome.worker,
+            workers=welcome.workers,
+            inbox_size_max=inbox_size_max,
+            message_size_max=welcome.options.message_size_max,
+        )
+        return worker, welcome, fds[2:]
+
+    # Parties.
+
+    def link_of(self, peer: str | int) -> PeerLink:
+        """The link to a peer, by name or index.
+
+        Raises:
+            UnknownPeer: nobody, or ourselves.
+        """
+        for link in self.links.values():
+            if peer == link.name or (peer == link.index and not isinstance(peer, bool)):
+                return link
+        raise UnknownPeer(peer, tuple(link.name for link in self.links.values()))
+
+    # Sessions.
+
+    def make_session(self, session_id: int) -> Session:
+        """A session with an id on which all parties agreed. Raises like SessionTable.make."""
+        if self.failure is not None:
+            raise PartyFailed(*self.failure.args)
+        return self.table.make(session_id)
+
+    def expect_sessions(self) -> None:
+        """From now on frames of sessions that are not made yet are kept. Call before a proposal goes out."""
+        self.table.expect()
+
+    def expect_sessions_end(self) -> None:
+        """The sessions of one proposal are made, or never will be."""
+        self.table.expect_end()
+
+    def overflow(self, mailbox: Mailbox) -> None:
+        """The budget is spent: the session whose message came last gives everything back and fails everywhere."""
+        error = InboxOverflow(mailbox.session.id, mailbox.peer, self.inbox_size_max, "limits.inbox_mib")
+        mailbox.session.fail(error, ResetCode.OVERFLOW, str(error))
+
+    # Sending and receiving.
+
+    def add_dirty(self, lane: Lane) -> None:
+        """A lane has something to publish at the end of the pass."""
+        self._dirty.append(lane)
+        if self.loop_driver is not None:
+            self.loop_driver.schedule_flush()
+
+    def flush(self) -> bool:
+        """Publish everything that was sent. False: some ring is full."""
+        dirty = self._dirty
+        if dirty:
+            self._dirty = []
+            for lane in dirty:
+                lane.flush()
+        return not self.stalled
+
+    def service(self) -> int:
+        """Take in everything that has arrived, let blocked senders go on, fire timers. Never waits.
+
+        Returns the count of things that happened; 0 means that it is time to sleep.
+        """
+        work = 0
+        for receiver in self._receivers:
+            work += receiver.receive()
+        if self.stalled:
+            for lane in tuple(self.stalled):
+                work += lane.retry()
+        timers = self._timers
+        if timers and timers[0][0] <= self.clock():
+            work += self._expire()
+        self._passes += 1
+        if self._passes >= CONTROL_INTERVAL:
+            self._passes = 0
+            work += self._take_events(0)
+        return work
+
+    def step(self) -> int:
+        """One pass: service, everybody's turn, publication."""
+        work = self.service()
+        for agent in tuple(self.agents):
+            work += agent()
+        self.flush()
+        return work
+
+    # Sleeping.
+
+    def sleep(self, deadline: float = NEVER) -> None:
+        """Publish everything, then wait until something may have happened, at the latest at the deadline."""
+        self.flush()
+        if not self.arm():
+            self.disarm()
+            return
+        self.counters.sleeps += 1
+        left = min(deadline, self.next_deadline()) - self.clock()
+        capped = left > SLEEP_MAX_S
+        timeout_s = SLEEP_MAX_S if capped else max(0.0, left)
+        try:
+            woken = self._take_events(timeout_s)
+        finally:
+            self.disarm()
+        self._passes = 0
+        timed_out = capped and not woken
+        for receiver in self._receivers:
+            if timed_out and not receiver.is_idle():
+                self.counters.bells_missed += 1
+            receiver.note_sleep(timed_out)
+
+    def arm(self) -> bool:
+        """Announce a sleep and look once more at every ring. False: do not sleep."""
+        self._doorbell.arm()
+        for receiver in self._receivers:
+            if not receiver.is_idle():
+                return False
+        for lane in self.stalled:
+            if lane.request_space():
+                return False
+        return not self._dirty
+
+    def disarm(self) -> None:
+        """Nobody needs to ring."""
+        self._doorbell.disarm()
+
+    def _take_events(self, timeout_s: float) -> int:
+        """Poll the descriptors and deal with those that are ready."""
+        # Rounded up: a poll that ends a fraction too early would come back to sleep for 0 ms until the deadline.
+        events = self._poller.poll(math.ceil(timeout_s * 1000))
+        for fd, _ in events:
+            self.take_event(fd)
+        return len(events)
+
+    def take_event(self, fd: int) -> None:
+        """A descriptor is readable."""
+        if fd == self._doorbell.fileno():
+            self._doorbell.drain()
+        elif self._control is not None and fd == self._control.fileno():
+            self._take_commands()
+        elif (callback := self._watched.get(fd)) is not None:
+            callback()
+
+    def descriptors(self) -> list[int]:
+        """What a loop has to watch for reading while the doorbell is armed."""
+        fds = [self._doorbell.fileno()]
+        if self._control is not None:
+            fds.append(self._control.fileno())
+        return fds + list(self._watched)
+
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call back whenever a descriptor is readable."""
+        self._watched[fd] = callback
+        self._poller.register(fd, select.POLLIN)
+        if self.loop_driver is not None:
+            self.loop_driver.add_descriptor(fd)
+
+    def unwatch(self, fd: int) -> None:
+        """No longer call back. Must come before the descriptor is closed."""
+        if self._watched.pop(fd, None) is not None:
+            self._poller.unregister(fd)
+            if self.loop_driver is not None:
+                self.loop_driver.remove_descriptor(fd)
+
+    def create_future(self) -> asyncio.Future[None]:
+        """A future of the loop that drives this worker.
+
+        Raises:
+            RuntimeError: no loop does.
+        """
+        if self.loop_driver is None:
+            raise RuntimeError(
+                "no asyncio loop drives this party: open it with `async with Party(...)`, "
+                "or use BlockingParty and its sessions in plain code"
+            )
+        return self.loop_driver.loop.create_future()
+
+    # Timers and events.
+
+    def set_timer(self, wait: Wait, deadline: float) -> None:
+        """Wake `wait` at `deadline`; `wait.deadline = NEVER` cancels."""
+        wait.deadline = deadline
+        if deadline < wait.timer_at:
+            wait.timer_at = deadline
+            heapq.heappush(self._timers, (deadline, next(self._timer_numbers), wait))
+            if self.loop_driver is not None:
+                self.loop_driver.schedule()
+
+    def next_deadline(self) -> float:
+        """When `service` next has a timer to fire; it may turn out to be a cancelled one."""
+        return self._timers[0][0] if self._timers else NEVER
+
+    def _expire(self) -> int:
+        now = self.clock()
+        timers = self._timers
+        work = 0
+        while timers and timers[0][0] <= now:
+            at, _, wait = heapq.heappop(timers)
+            if at != wait.timer_at:
+                continue  # an earlier entry of the same wait stands for it
+            wait.timer_at = NEVER
+            if wait.deadline <= now:
+                wait.wake()
+                work += 1
+            elif wait.deadline < NEVER:
+                self.set_timer(wait, wait.deadline)
+        return work
+
+    async def until(self, condition: Callable[[], bool], deadline: float = NEVER) -> bool:
+        """Wait until a condition holds that commands, control messages or the end of streams may change.
+
+        False: the deadline passed. Raises PartyFailed when nothing will change any more.
+        """
+        while not condition():
+            if self.failure is not None:
+                raise PartyFailed(*self.failure.args)
+            if self.clock() >= deadline:
+                return False
+            wait = Wait(self)
+            self._event_waits.append(wait)
+            if deadline < NEVER:
+                self.set_timer(wait, deadline)
+            try:
+                await wait
+            finally:
+                wait.deadline = NEVER
+                if wait in self._event_waits:
+                    self._event_waits.remove(wait)
+        return True
+
+    def notify(self) -> None:
+        """Let everybody look at their conditions again."""
+        waits, self._event_waits = self._event_waits, []
+        for wait in waits:
+            wait.wake()
+
+    # Links.
+
+    def _take_commands(self) -> None:
+        assert self._control is not None
+        while True:
+            try:
+                received = self._control.try_receive()
+            except (ControlClosed, CommandError) as error:
+                self._poller.unregister(self._control.fileno())
+                if self.loop_driver is not None:
+                    self.loop_driver.remove_descriptor(self._control.fileno())
+                self.fail(f"its supervisor is gone: {error}")
+                return
+            if received is None:
+                return
+            self._take_command(*received)
+
+    def _take_command(self, message: Message, fds: list[int]) -> None:
+        match message:
+            case Lanes():
+                self.add_lanes(message, fds)
+            case LinkLost():
+                self.lose_link(self.links[message.peer], message.cause)
+            case WorkerLost():
+                self._lose_worker(message)
+            case Close():
+                self.is_closing = True
+                if self.on_command is not None:
+                    self.on_command(message, fds)
+            case _ if self.on_command is not None:
+                self.on_command(message, fds)
+            case _:
+                close_all(fds)
+        self.notify()
+
+    def add_lanes(self, message: Lanes, fds: list[int]) -> None:
+        """A link is up (again): take its rings. Owns the descriptors."""
+        link = self.links[message.peer]
+        self._drop_lanes(link, "the link was made anew")
+        link.epoch = message.epoch
+        link.peer_workers = message.peer_workers
+        link.connection_count = message.connection_count
+        link.cause = ""
+        link.is_closed = False
+        link.bell = bell = Bell.from_fds(fds[0], fds[1])
+        pairs = [(fds[at], fds[at + 1]) for at in range(2, len(fds) - 1, 2)]
+        for connection, pair in zip(message.connections, pairs, strict=False):
+            writer, reader = self._open_rings(pair, bell)
+            self.add_lane(Lane(self, link, connection, writer, reader, message.message_size_max))
+        if message.control:
+            writer, reader = self._open_rings(pairs[-1], bell)
+            link.control = ControlLane(self, link, writer, reader)
+            self._receivers.append(link.control)
+
+    def add_lane(self, lane: Lane) -> None:
+        """Serve one more connection."""
+        lane.link.lanes[lane.connection] = lane
+        self._receivers.append(lane)
+
+    def _open_rings(self, pair: tuple[int, int], bell: Bell) -> tuple[RingWriter, RingReader]:
+        tx, rx = pair
+        return (
+            RingWriter(Segment.attach(tx), self._fence, bell),
+            RingReader(Segment.attach(rx), self._fence, bell),
+        )
+
+    def _drop_lanes(self, link: PeerLink, cause: str) -> None:
+        """Give the rings of a link back; the sessions on them fail."""
+        for lane in link.lanes.values():
+            self.lose_lane(lane, cause)
+            self._receivers.remove(lane)
+            lane.close()
+        link.lanes.clear()
+        control, link.control = link.control, None
+        if control is not None:
+            self._receivers.remove(control)
+            control.close()
+        bell, link.bell = link.bell, None
+        if bell is not None:
+            bell.close()
+
+    def lose_lane(self, lane: Lane, cause: str, error: Exception | None = None) -> None:
+        """A connection broke: every session on it fails here and, by our RESETs, at the other parties.
+
+        `error` is what the peer did wrong; then the connection still works in our direction, and the peer is told too.
+        """
+        if lane.is_over:
+            return
+        link = lane.link
+        lane.is_over = error is None
+        for session_id, mailbox in tuple(lane.mailboxes.items()):
+            lost = PeerLost(link.name, session_id, lane.epoch, cause)
+            lost.__cause__ = error
+            code = ResetCode.ABORTED if error is None else ResetCode.PROTOCOL
+            mailbox.session.fail(lost, code, str(lost))
+        lane.abandon(cause)
+        if all(other.is_over for other in link.lanes.values()):
+            link.cause = link.cause or cause
+        self.notify()
+
+    def end_lane(self, lane: Lane) -> None:
+        """The peer said goodbye on a connection: what it sent can still be received."""
+        lane.abandon("")
+        for session_id, mailbox in tuple(lane.mailboxes.items()):
+            mailbox.fail(PeerClosed(lane.link.name, session_id, lane.epoch))
+        if all(other.is_over for other in lane.link.lanes.values()):
+            lane.link.is_closed = True
+        self.notify()
+
+    def end_control(self, link: PeerLink, end: StreamEnd) -> None:
+        """The control connection is over; the data lanes have their own ends."""
+        if end.clean:
+            link.is_closed = True
+        else:
+            link.cause = link.cause or end.cause
+        self.notify()
+
+    def lose_link(self, link: PeerLink, cause: str) -> None:
+        """Nothing will come from a peer any more."""
+        link.cause = link.cause or cause
+        for lane in tuple(link.lanes.values()):
+            self.lose_lane(lane, cause)
+        if link.control is not None:
+            link.control.is_over = True
+        self.notify()
+
+    def _lose_worker(self, message: WorkerLost) -> None:
+        self.lost_workers[message.index] = WorkerDied(self.party.name, message.index, message.cause)
+
+    def fail(self, cause: str) -> None:
+        """Our own party stopped working: everything that waits is told."""
+        if self.failure is None:
+            self.failure = PartyFailed(self.party.name, cause)
+        for link in self.links.values():
+            self.lose_link(link, str(self.failure))
+        self.notify()
+
+    # Ending.
+
+    async def finish(self, deadline: float) -> bool:
+        """Say goodbye on every lane, after everything that was sent. False: a ring stayed full until the deadline."""
+        for session in tuple(self.table.live.values()):
+            session.close()
+        finished = True
+        for link in self.links.values():
+            for lane in link.lanes.values():
+                finished &= await self._finish_lane(lane, deadline)
+            if link.control is not None:
+                link.control.finish()
+        return finished
+
+    async def _finish_lane(self, lane: Lane, deadline: float) -> bool:
+        while not lane.try_finish():
+            if self.clock() >= deadline:
+                return False
+            wait = Wait(self)
+            self.set_timer(wait, deadline)
+            lane.add_waiter(wait)
+            try:
+                await wait
+            finally:
+                wait.deadline = NEVER
+                lane.remove_waiter(wait)
+        return True
+
+    def close(self) -> None:
+        """Give back every ring, the doorbell and the control socket. May be called again."""
+        if self._is_fully_closed:
+            return
+        self._is_fully_closed = True
+        if self.loop_driver is not None:
+            self.loop_driver.detach()
+        if self.failure is None:
+            self.failure = PartyFailed(self.party.name, "it is closed")
+        for session in tuple(self.table.live.values()):
+            session.close()
+        for link in self.links.values():
+            self._drop_lanes(link, "the party is closed")
+        if self._control is not None:
+            self._control.close()
+        self._doorbell.close()
