@@ -167,6 +167,7 @@ class Multiplexer:
     def start(self, received: bytes = b"") -> None:
         """Serve the control connection; `received` came behind its handshake. Streams are added as they attach."""
         self._loop.add_reader(self._doorbell.fileno(), self._on_doorbell)
+        self._loop.call_soon(self._serve_again)  # arms the doorbell for the first time
         self._control.on_readable(self._on_control_readable)
         if received:
             self._take_control(memoryview(received))
