@@ -1,0 +1,87 @@
+"""Three sessions in one process, joined by asyncio queues: a fake of workers.session.Session for protocol tests.
+
+It keeps the promises that protocols rest on: what is sent is a snapshot, messages of a direction arrive in order, a
+message that does not fit `recv_prev(out=...)` raises and stays. Every payload is recorded, so that tests can count
+bytes and look at what a curious party saw.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections import deque
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from partywire.workers.errors import UnexpectedMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+
+DEADLINE_S = 60.0
+
+
+class LocalSession:
+    """One party's end. `sent` has a copy of each message to the next party, in order."""
+
+    def __init__(self, party_index: int, parties: int = 3) -> None:
+        self.party_index = party_index
+        self.parties = parties
+        self.sent: list[Any] = []
+        self.next: LocalSession = self
+        self._inbox: deque[Any] = deque()
+        self._arrived = asyncio.Event()
+
+    async def send_next(self, value: Any, /) -> None:
+        snapshot = copy.deepcopy(value)
+        self.sent.append(snapshot)
+        self.next.deliver(snapshot)
+
+    def deliver(self, value: Any) -> None:
+        self._inbox.append(value)
+        self._arrived.set()
+
+    async def recv_prev(self, *, out: np.ndarray[Any, Any] | None = None) -> Any:
+        while not self._inbox:
+            self._arrived.clear()
+            await self._arrived.wait()
+        first = self._inbox[0]
+        if out is None:
+            return self._inbox.popleft()
+        if not isinstance(first, np.ndarray) or first.dtype != out.dtype or first.shape != out.shape:
+            raise UnexpectedMessage(0, str((self.party_index - 1) % 3), "is not of the shape and dtype of out")
+        out[...] = self._inbox.popleft()
+        return out
+
+    @property
+    def array_bytes_sent(self) -> int:
+        return sum(message.nbytes for message in self.sent if isinstance(message, np.ndarray))
+
+    @property
+    def has_unread(self) -> bool:
+        return bool(self._inbox)
+
+
+def local_sessions(parties: int = 3) -> list[LocalSession]:
+    """Sessions of parties 0, 1, ..., joined in a ring."""
+    sessions = [LocalSession(index, parties) for index in range(parties)]
+    for session in sessions:
+        session.next = sessions[(session.party_index + 1) % parties]
+    return sessions
+
+
+async def join_parties(program: Callable[[LocalSession], Awaitable[T]], sessions: list[LocalSession]) -> list[T]:
+    """Run the program at all parties at once; every message must have been received when it ends."""
+    async with asyncio.timeout(DEADLINE_S):
+        results = await asyncio.gather(*(program(session) for session in sessions))
+    assert not [session.party_index for session in sessions if session.has_unread]
+    return results
+
+
+def run_parties(program: Callable[[LocalSession], Awaitable[T]]) -> tuple[list[T], list[LocalSession]]:
+    """What the program returned at parties 0, 1 and 2, and their sessions with what they sent."""
+    sessions = local_sessions()
+    return asyncio.run(join_parties(program, sessions)), sessions
