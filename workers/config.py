@@ -7,6 +7,7 @@ order gives each party its index.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import json
 import tomllib
@@ -34,7 +35,7 @@ _TABLES = {
     "timeouts": ("connect_s", "close_s", "heartbeat_s"),
     "listen": ("address",),
 }
-_TOP = ("name", "insecure", "workers", "parties", *_TABLES)
+_TOP = ("name", "insecure", "workers", "parties", "parameters", *_TABLES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,8 @@ class PartyConfig:
     connect_s: float = limits.CONNECT_TIMEOUT_S
     close_s: float = limits.CLOSE_TIMEOUT_S
     heartbeat_s: float = limits.HEARTBEAT_TIMEOUT_S
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    """Whatever else must be equal at all parties (text, numbers, true or false); compared when they connect."""
     path: str = field(default="", compare=False)
     """The file that it was read from, for messages."""
 
@@ -78,6 +81,13 @@ class PartyConfig:
     def listen_address(self) -> tuple[str, int]:
         """The address that our own listening socket binds."""
         return self.listen if self.listen is not None else self.parties[self.name]
+
+    @property
+    def parameter_digest(self) -> bytes:
+        """What the handshake compares of `parameters`."""
+        if not self.parameters:
+            return bytes(32)
+        return hashlib.sha256(json.dumps(dict(self.parameters), sort_keys=True).encode("utf-8")).digest()
 
     @property
     def is_loopback(self) -> bool:
@@ -135,6 +145,9 @@ def _problems_of(config: PartyConfig) -> Iterable[tuple[str, str]]:
         yield "insecure", "must be true: encrypted links are not available in this version"
     elif config.insecure is None and not config.is_loopback:
         yield "insecure", "must be set to true, because an address is not on this host and links are plaintext"
+    for key, value in config.parameters.items():
+        if not isinstance(key, str) or type(value) not in (str, int, float, bool):
+            yield f"parameters.{key}", "must be text, a number, true or false"
     yield from _range_problem("workers", config.workers, 1, limits.WORKERS_MAX)
     yield from _range_problem("limits.inbox_mib", config.inbox_mib, 1, 1 << 20)
     yield from _range_problem("limits.ring_mib", config.ring_mib, 1, 1024)
@@ -211,6 +224,11 @@ class _Reader:
         parties = self._read_parties()
         if parties is not None:
             values["parties"] = parties
+        parameters = self._document.get("parameters", {})
+        if isinstance(parameters, dict):
+            values["parameters"] = parameters
+        else:
+            self.problems.append(("parameters", "must be a table: [parameters]"))
         for table, keys in _TABLES.items():
             found = self._document.get(table, {})
             if not isinstance(found, dict):
@@ -296,6 +314,11 @@ def write_config(config: PartyConfig) -> str:
     lines += [f"{_quoted(name)} = {address(pair)}" for name, pair in config.parties.items()]
     if config.listen is not None:
         lines += ["", "[listen]", f"address = {address(config.listen)}"]
+    if config.parameters:
+        lines += ["", "[parameters]"]
+        lines += [
+            f"{_quoted(key)} = {json.dumps(value, ensure_ascii=False)}" for key, value in config.parameters.items()
+        ]
     for table in ("limits", "timeouts"):
         lines += ["", f"[{table}]"]
         lines += [f"{key} = {getattr(config, key)}" for key in _TABLES[table]]

@@ -2,6 +2,7 @@
 
     PartyWireError                  (engine/errors.py, with LinkProtocolError, HandshakeRejected, SetupMismatch ...)
     ├── ConfigError                 a configuration cannot be used; lists every problem with its key
+    ├── AddressUnavailable          our own address cannot be listened on
     ├── ConnectFailed               some peers could not be reached, each with its cause
     ├── PartyFailed                 our own party stopped working: a process of its family died
     │   └── WorkerDied              ... namely a compute process
@@ -27,6 +28,7 @@ from __future__ import annotations
 from partywire.engine.errors import PartyWireError
 
 __all__ = [
+    "AddressUnavailable",
     "ConfigError",
     "ConnectFailed",
     "InboxOverflow",
@@ -64,6 +66,18 @@ class ConfigError(PartyWireError):
     def __str__(self) -> str:
         listed = "; ".join(f"{key}: {what}" if key else what for key, what in self.problems)
         return f"{self.path or 'configuration'}: {listed}"
+
+
+class AddressUnavailable(PartyWireError):
+    """Raised when a party cannot listen on its own address, most often because another program does."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(name, message)
+        self.name = name
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class ConnectFailed(PartyWireError):
@@ -107,9 +121,12 @@ class WorkerDied(PartyFailed):
 
 
 class SessionError(PartyWireError):
-    """Root of the errors after which one session cannot be used any more."""
+    """Root of the errors after which one session cannot be used any more.
 
-    session: int
+    `session` is None when the party as a whole met it, in a barrier for instance.
+    """
+
+    session: int | None
 
     def again(self) -> SessionError:
         """The same error as a fresh object, so that each call that meets it has its own traceback."""
@@ -121,7 +138,7 @@ class SessionError(PartyWireError):
 class PeerLost(SessionError):
     """Raised when the link to a peer broke: its process or host died, or the network between did."""
 
-    def __init__(self, peer: str, session: int, epoch: int, cause: str) -> None:
+    def __init__(self, peer: str, session: int | None, epoch: int, cause: str) -> None:
         super().__init__(peer, session, epoch, cause)
         self.peer = peer
         self.session = session
@@ -129,20 +146,22 @@ class PeerLost(SessionError):
         self.cause = cause
 
     def __str__(self) -> str:
-        return f"session {self.session} lost {self.peer} (link epoch {self.epoch}): {self.cause}"
+        who = "the party" if self.session is None else f"session {self.session}"
+        return f"{who} lost {self.peer} (link epoch {self.epoch}): {self.cause}"
 
 
 class PeerClosed(SessionError):
     """Raised when a peer ended its party in good order and nothing that it sent is left to receive."""
 
-    def __init__(self, peer: str, session: int, epoch: int) -> None:
+    def __init__(self, peer: str, session: int | None, epoch: int) -> None:
         super().__init__(peer, session, epoch)
         self.peer = peer
         self.session = session
         self.epoch = epoch
 
     def __str__(self) -> str:
-        return f"session {self.session}: {self.peer} has closed its party; no further message can come or go"
+        where = "" if self.session is None else f"session {self.session}: "
+        return f"{where}{self.peer} has closed its party; no further message can come or go"
 
 
 class PeerAborted(SessionError):

@@ -76,7 +76,7 @@ class Lane:
         self.connection = connection
         self.epoch = link.epoch
         self.writer = writer
-        self._reader = reader
+        self.reader = reader
         self._frames = FrameBuffer(peer=link.name)
         # session id -> mailbox, for the sessions of this connection that are alive here.
         self.mailboxes: dict[int, Mailbox] = {}
@@ -300,7 +300,7 @@ class Lane:
     def receive(self) -> int:
         """Deliver everything that the I/O process has published. Returns the count of records."""
         try:
-            records = self._reader.poll()
+            records = self.reader.poll()
         except ShmError as error:
             self._worker.lose_lane(self, f"the ring from the I/O process failed: {error}")
             return 1
@@ -323,7 +323,7 @@ class Lane:
                     self._worker.lose_lane(self, end.cause)
         count = len(records)
         del records, payload
-        self._reader.release_all()
+        self.reader.release_all()
         return count
 
     def _deliver_untrusted(self, frames: list[Frame]) -> None:
@@ -391,16 +391,16 @@ class Lane:
     def is_idle(self) -> bool:
         """The look after the doorbell was armed: nothing to receive. A corrupt ring is something to receive."""
         try:
-            return self._reader.is_empty()
+            return self.reader.is_empty()
         except ShmError:
             return self.is_over
 
     def note_sleep(self, timed_out: bool) -> None:
         """Count a sleep on this ring, and whether the net had to catch a lost wake-up."""
         try:
-            self._reader.count_sleep()
-            if timed_out and not self._reader.is_empty():
-                self._reader.count_timeout_with_data()
+            self.reader.count_sleep()
+            if timed_out and not self.reader.is_empty():
+                self.reader.count_timeout_with_data()
         except ShmError:
             pass  # the next receive deals with it
 
@@ -449,4 +449,4 @@ class Lane:
         self.is_finished = True
         self.unstall()
         self.writer.close()
-        self._reader.close()
+        self.reader.close()

@@ -131,18 +131,24 @@ class Worker:
         the caller. On an error the control socket is the caller's to close.
         """
         welcome, fds = control.receive(timeout_s)
-        if not isinstance(welcome, Welcome) or len(fds) < 2:
+        if not isinstance(welcome, Welcome):
             close_all(fds)
             raise CommandError(f"{type(welcome).__name__} instead of a Welcome")
+        return cls.from_welcome(control, welcome, fds, inbox_size_max=inbox_size_max), welcome, fds[2:]
+
+    @classmethod
+    def from_welcome(
+        cls, control: ControlSocket, welcome: Welcome, fds: list[int], *, inbox_size_max: int = INBOX_SIZE_MAX
+    ) -> Worker:
+        """The worker that a Welcome describes. Owns the first two descriptors, also when it raises."""
         try:
             fence = probe()
-            doorbell = Doorbell.from_fds(fds[0], fds[1], fence)
         except BaseException:
-            close_all(fds[2:])
+            close_all(fds)
             raise
-        worker = cls(
+        return cls(
             welcome.party,
-            doorbell,
+            Doorbell.from_fds(fds[0], fds[1], fence),
             fence,
             control,
             index=welcome.worker,
@@ -150,7 +156,6 @@ class Worker:
             inbox_size_max=inbox_size_max,
             message_size_max=welcome.options.message_size_max,
         )
-        return worker, welcome, fds[2:]
 
     # Parties.
 

@@ -1,0 +1,572 @@
+"""A party: opens the links to all peers, agrees with them on sessions and barriers, and closes in good order.
+
+Between the user's program and the party's family of processes. `Party` is for asyncio, `BlockingParty` for plain code;
+both have the same methods. The process that opens a party is its worker 0. The one invariant: every way out of an open
+party, an exception while opening included, ends all its processes and gives everything back.
+
+A common step (make_sessions, barrier, rendezvous) must be entered by all parties in the same order: the same round
+with another kind raises SetupMismatch at every party.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from partywire.engine.commands import (
+    Close,
+    LinkFailed,
+    LinkOptions,
+    LinkProgress,
+    ListenFailed,
+    Start,
+    Started,
+    Stopped,
+    Welcome,
+    WorkerStarted,
+)
+from partywire.engine.control import Rendezvous, decode_control_untrusted, encode_control
+from partywire.engine.control_socket import ControlClosed, ControlSocket, ControlTimeout, close_all
+from partywire.engine.errors import HandshakeRejected, LinkProtocolError, PartyWireError, RejectCode
+from partywire.engine.rendezvous import RendezvousBook
+from partywire.engine.sessions import SessionBlock, SessionProposal, agree
+from partywire.engine.supervisor import SupervisorHandle, spawn_supervisor
+from partywire.shm import fence
+
+from .config import PartyConfig, load_config
+from .errors import AddressUnavailable, ConnectFailed, PartyFailed, PeerClosed, PeerLost, RendezvousTimeout
+from .stat import PartyStat, party_stat
+from .waiting import NEVER, LoopDriver, run_blocking
+from .worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    from partywire.engine.commands import Message
+
+    from .peer_link import PeerLink
+    from .session import BlockingSession, Session
+
+T = TypeVar("T")
+
+log = logging.getLogger("partywire")
+
+WELCOME_TIMEOUT_S = 20.0
+"""From the start of the supervisor to its first word: the start of one Python process, on a machine that is busy."""
+
+OPEN_GRACE_S = 3.0
+"""How much longer than the I/O processes themselves we wait for links: they know better why one did not come up."""
+
+STOP_GRACE_S = 3.0
+"""How much longer than close_s we wait for the supervisor to say that everything has ended."""
+
+
+class Party:
+    """The asynchronous form. Opened by `async with`, in the loop that then drives it.
+
+    Finished by leaving the block. PartyFailed is raised by every call once one of our own processes has died.
+    """
+
+    def __init__(
+        self,
+        config: PartyConfig | str | Path,
+        listener: socket.socket | None = None,
+        *,
+        on_progress: Callable[[str, str], None] | None = None,
+    ) -> None:
+        """Starts nothing yet.
+
+        Args:
+            config: a configuration, or the path of its file.
+            listener: a listening socket to accept peers on, instead of binding our address; stays the caller's.
+            on_progress: called while opening with a peer and why it is not connected yet.
+
+        Raises:
+            ConfigError: names every key at fault.
+        """
+        self.config = config if isinstance(config, PartyConfig) else load_config(config)
+        spec = self.config.spec
+        self.name = spec.name
+        self.index = spec.index
+        self.names = spec.names
+        self._spec = spec
+        self._listener = listener
+        self._on_progress = on_progress
+        # Set by _start, cleared by _end.
+        self._supervisor: SupervisorHandle | None = None
+        self._worker: Worker | None = None
+        self._loop_driver: LoopDriver | None = None
+        self._book = RendezvousBook(spec.name, [peer.name for peer in spec.peers])
+        self._next_session_id = 0
+        self._is_agreeing = False
+        # Peer index -> why its link is not up (yet), as last heard.
+        self._progress: dict[int, str] = {}
+        self._failed_links: dict[int, LinkFailed] = {}
+        self._channels: dict[int, socket.socket] = {}
+        self._workers_started: set[int] = set()
+        self._is_started = False
+        self._is_stopped = False
+        self._pids: dict[str, int] = {}
+        self._complaints: list[str] = []
+
+    # Opening.
+
+    async def __aenter__(self) -> Party:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Start our processes and wait for the links to all peers.
+
+        Raises:
+            AddressUnavailable: our own address cannot be listened on.
+            ConnectFailed: names every peer without a link, and why. Its cause is HandshakeRejected when a peer refused.
+            PartyFailed: a process of our own could not be started.
+        """
+        self._start()
+        try:
+            self._loop_driver = LoopDriver(self.worker, asyncio.get_running_loop())
+            self._loop_driver.attach()
+            await self._connect()
+        except BaseException:
+            self._end()
+            raise
+
+    def _start(self) -> None:
+        """Start the supervisor and become worker 0. Waits about as long as a Python process takes to start."""
+        if self._worker is not None or self._is_stopped:
+            raise RuntimeError("a Party is opened once; make a new one")
+        if self.config.insecure and not self.config.is_loopback:
+            log.warning("%s: links are plaintext (insecure = true); use a trusted network only", self.name)
+        else:
+            log.info("%s: links are plaintext; every address is on this host", self.name)
+        fence.register()
+        self._supervisor = spawn_supervisor()
+        try:
+            control = self._supervisor.control
+            fds = [] if self._listener is None else [self._listener.fileno()]
+            control.send(self._start_message(), fds)
+            self._worker = self._welcome(control)
+        except (ControlClosed, ControlTimeout) as error:
+            cause = self._end_supervisor() or str(error)
+            raise PartyFailed(self.name, f"its supervisor did not start: {cause}") from error
+        except BaseException:
+            self._end_supervisor()
+            raise
+        self._worker.on_command = self._take_command
+        self._worker.on_control = self._take_control
+
+    def _start_message(self) -> Start:
+        config = self.config
+        host, port = config.listen_address
+        options = LinkOptions(
+            ring_size=config.ring_mib << 20,
+            connect_timeout_s=config.connect_s,
+            heartbeat_interval_s=min(LinkOptions().heartbeat_interval_s, config.heartbeat_s / 3),
+            heartbeat_timeout_s=config.heartbeat_s,
+            close_timeout_s=config.close_s,
+            message_size_max=config.message_mib << 20,
+            parameter_digest=config.parameter_digest,
+        )
+        return Start(self._spec, host, port, config.workers, options, _main_path() if config.workers > 1 else None)
+
+    def _welcome(self, control: ControlSocket) -> Worker:
+        message, fds = control.receive(WELCOME_TIMEOUT_S)
+        if isinstance(message, Welcome):
+            return Worker.from_welcome(control, message, fds, inbox_size_max=self.config.inbox_mib << 20)
+        close_all(fds)
+        if isinstance(message, ListenFailed):
+            raise AddressUnavailable(self.name, message.message)
+        complaints = message.complaints if isinstance(message, Stopped) else []
+        raise PartyFailed(self.name, "; ".join(complaints) or f"its supervisor said {type(message).__name__}")
+
+    async def _connect(self) -> None:
+        worker = self.worker
+        deadline = worker.clock() + self.config.connect_s + OPEN_GRACE_S
+        if not await worker.until(self._is_open, deadline):
+            raise self._connect_failed()
+
+    def _is_open(self) -> bool:
+        if self._failed_links:
+            raise self._connect_failed()
+        if self._is_stopped:
+            raise PartyFailed(self.name, "; ".join(self._complaints) or "its supervisor has stopped")
+        for lost in self.worker.lost_workers.values():
+            raise lost
+        for link in self.worker.links.values():
+            if link.connection_count and not link.is_up:
+                raise PeerLost(link.name, None, link.epoch, link.cause or "it closed while the others still connect")
+        return (
+            self._is_started
+            and len(self._workers_started) == self.config.workers - 1
+            and all(link.is_up and link.control is not None for link in self.worker.links.values())
+        )
+
+    def _connect_failed(self) -> ConnectFailed:
+        causes = []
+        rejected: HandshakeRejected | None = None
+        for link in self.worker.links.values():
+            failed = self._failed_links.get(link.index)
+            if failed is not None:
+                causes.append((link.name, failed.message))
+                if failed.code in RejectCode.__members__ and rejected is None:
+                    rejected = HandshakeRejected(link.name, RejectCode[failed.code], failed.message, by_us=False)
+            elif not link.is_up:
+                causes.append((link.name, self._progress.get(link.index, "not connected yet")))
+        error = ConnectFailed(self.name, tuple(causes), None if rejected is not None else self.config.connect_s)
+        error.__cause__ = rejected
+        return error
+
+    # What the supervisor and the peers say.
+
+    def _take_command(self, message: Message, fds: list[int]) -> None:
+        match message:
+            case WorkerStarted() if len(fds) == 1:
+                self._channels[message.index] = socket.socket(fileno=fds[0])
+                self._workers_started.add(message.index)
+                return
+            case Started():
+                self._is_started = True
+                self._pids = dict(message.pids)
+            case LinkProgress():
+                self._progress[message.peer] = message.cause
+                if self._on_progress is not None:
+                    self._on_progress(self.worker.links[message.peer].name, message.cause)
+            case LinkFailed():
+                self._failed_links[message.peer] = message
+            case Stopped():
+                self._is_stopped = True
+                self._complaints = list(message.complaints)
+            case _:
+                pass
+        close_all(fds)
+
+    def _take_control(self, link: PeerLink, body: bytes) -> None:
+        try:
+            self._book.theirs(link.name, decode_control_untrusted(body, link.name))
+        except LinkProtocolError as error:
+            self.worker.lose_link(link, str(error))
+
+    # What a user may ask.
+
+    @property
+    def worker(self) -> Worker:
+        """Worker 0 of the party, in this process.
+
+        Raises:
+            PartyFailed: the party is not open.
+        """
+        if self._worker is None:
+            raise PartyFailed(self.name, "it is not open")
+        return self._worker
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Role -> process id of every process of the party but this one."""
+        supervisor = {} if self._supervisor is None else {"supervisor": self._supervisor.process.pid}
+        return supervisor | self._pids
+
+    def stat(self) -> PartyStat:
+        """Figures of this moment."""
+        return party_stat(self.worker)
+
+    # Common steps.
+
+    async def make_sessions(self, count: int, *, timeout: float | None = None) -> list[Session]:
+        """Agree with all peers on `count` new sessions, in one round trip for all of them.
+
+        Raises:
+            SetupMismatch: a peer is in another step, or wants another number; raised at every party.
+            RendezvousTimeout, SetupAborted: some peer did not come in time; raised at every party that did.
+            PeerLost, PeerClosed: a peer is gone.
+        """
+        worker = self.worker
+        worker.expect_sessions()
+        try:
+            block, _ = await self.agree("make_sessions", count, timeout=timeout, stride=self.stride)
+            return [worker.make_session(session_id) for session_id in block.ids]
+        finally:
+            worker.expect_sessions_end()
+
+    async def barrier(self, *, timeout: float | None = None) -> None:
+        """Return when every party has called it. Raises like `make_sessions`."""
+        await self.rendezvous("barrier", {}, timeout=timeout)
+
+    async def rendezvous(
+        self, kind: str, fields: Mapping[str, object], *, timeout: float | None = None
+    ) -> dict[str, Mapping[str, object]]:
+        """Enter a common step and return what every peer announced for it, by name. What the fields mean is the
+        caller's business; nothing in them has been compared.
+
+        Raises:
+            SetupMismatch: a peer is in a step of another kind; raised at every party.
+            RendezvousTimeout, SetupAborted, PeerLost, PeerClosed: as for `make_sessions`.
+        """
+        return (await self._meet(kind, fields, timeout))[1]
+
+    async def agree(
+        self,
+        kind: str,
+        count: int,
+        fields: Mapping[str, object] | None = None,
+        *,
+        timeout: float | None = None,
+        stride: int = 1,
+    ) -> tuple[SessionBlock, dict[str, Mapping[str, object]]]:
+        """A rendezvous that also gives a block of `count` session ids, `stride` apart. No session is made.
+
+        Returns the block and what every peer announced, by name. Frames for these ids may arrive as soon as our own
+        announcement is out: call Worker.expect_sessions before, on every worker that will have some of them.
+        """
+        worker = self.worker
+        await worker.until(lambda: not self._is_agreeing)
+        self._is_agreeing = True
+        try:
+            ours = SessionProposal(count, self._next_session_id, stride)
+            round_, outcome = await self._meet(kind, {**(fields or {}), **ours.fields()}, timeout)
+            proposals = {peer: SessionProposal.from_fields_untrusted(theirs, peer) for peer, theirs in outcome.items()}
+            block = agree(round_, self.name, {self.name: ours, **proposals})
+            self.take_sessions(block)
+            return block, outcome
+        finally:
+            self._is_agreeing = False
+            worker.notify()
+
+    @property
+    def next_session_id(self) -> int:
+        """What we propose as the first id of the next block."""
+        return self._next_session_id
+
+    @property
+    def stride(self) -> int:
+        """The distance of session ids that belong to worker 0 at every party."""
+        return math.lcm(self.config.workers, *(link.peer_workers or 1 for link in self.worker.links.values()))
+
+    def take_sessions(self, block: SessionBlock) -> None:
+        """The ids of a block are given away, whoever makes the sessions."""
+        self._next_session_id = block.next_id
+        if block.first == 0:
+            self.worker.table.skip_below(0)  # ids began, or begin again, at 0
+
+    def take_channels(self) -> dict[int, socket.socket]:
+        """Worker index -> our end of its channel; from now on the caller's to close."""
+        channels, self._channels = self._channels, {}
+        return channels
+
+    async def _meet(
+        self, kind: str, fields: Mapping[str, object], timeout: float | None
+    ) -> tuple[int, dict[str, Mapping[str, object]]]:
+        worker = self.worker
+        deadline = NEVER if timeout is None else worker.clock() + timeout
+        round_ = self._book.next_round
+        body = encode_control(Rendezvous(round_, kind, fields))  # raises before anybody is told
+        self._book.our(round_, kind, fields)
+        self._tell_all(body)
+        outcome: dict[str, Mapping[str, object]] | None = None
+        is_over = False
+
+        def is_complete() -> bool:
+            nonlocal outcome, is_over
+            is_over = True  # the book closes the round with whatever it raises
+            outcome = self._book.outcome(round_)
+            is_over = outcome is not None
+            if outcome is None:
+                self._refuse_missing(round_)
+            return is_over
+
+        try:
+            if await worker.until(is_complete, deadline) and outcome is not None:
+                return round_, outcome
+            assert timeout is not None
+            raise RendezvousTimeout(kind, self._book.missing(round_), timeout)
+        except BaseException as error:
+            if not is_over:
+                reason = str(error) if isinstance(error, PartyWireError) else f"{kind} was cancelled"
+                self._tell_all(encode_control(self._book.abort(round_, reason)))
+            raise
+
+    def _refuse_missing(self, round_: int) -> None:
+        """Whoever is missing and gone will not come any more."""
+        missing = self._book.missing(round_)
+        for link in self.worker.links.values():
+            if link.name in missing and link.cause:
+                raise PeerLost(link.name, None, link.epoch, link.cause)
+            if link.name in missing and link.is_closed:
+                raise PeerClosed(link.name, None, link.epoch)
+
+    def _tell_all(self, body: bytes) -> None:
+        for link in self.worker.links.values():
+            if link.control is not None:
+                link.control.send(body)
+
+    # Closing.
+
+    async def close(self) -> None:
+        """Say goodbye to all peers and end our processes. What was sent is delivered, if the peers take it within
+        `close_s`. Sessions cannot be used afterwards. May be called again; never raises on account of a peer.
+        """
+        if self._worker is None:
+            return
+        try:
+            await self._say_goodbye()
+        finally:
+            self._end()
+
+    async def _say_goodbye(self) -> None:
+        worker = self.worker
+        assert self._supervisor is not None
+        if worker.failure is not None:
+            return
+        deadline = worker.clock() + self.config.close_s
+        try:
+            await worker.finish(deadline)
+            self._supervisor.control.send(Close())
+            await worker.until(lambda: self._is_stopped, deadline + STOP_GRACE_S)
+        except (PartyFailed, ControlClosed, ControlTimeout) as error:
+            log.debug("%s: the supervisor ended before it was told to: %s", self.name, error)
+
+    def _end(self) -> None:
+        """Give everything back, whatever state it is in."""
+        worker, self._worker = self._worker, None
+        self._is_stopped = True
+        if self._loop_driver is not None:
+            self._loop_driver.detach()
+            self._loop_driver = None
+        if worker is not None:
+            worker.close()
+        for channel in self._channels.values():
+            channel.close()
+        self._channels.clear()
+        complaint = self._end_supervisor()
+        for line in [*self._complaints, *([complaint] if complaint else [])]:
+            log.warning("%s: %s", self.name, line)
+
+    def _end_supervisor(self) -> str:
+        supervisor, self._supervisor = self._supervisor, None
+        return "" if supervisor is None else supervisor.end()
+
+
+class BlockingParty:
+    """The form for plain code, opened by `with`. Single-threaded: peers are served while a call waits."""
+
+    def __init__(
+        self,
+        config: PartyConfig | str | Path,
+        listener: socket.socket | None = None,
+        *,
+        on_progress: Callable[[str, str], None] | None = None,
+    ) -> None:
+        """Like Party."""
+        self.asynchronous = Party(config, listener, on_progress=on_progress)
+
+    def __enter__(self) -> BlockingParty:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Like Party.open."""
+        party = self.asynchronous
+        party._start()
+        try:
+            run_blocking(party.worker, party._connect())
+        except BaseException:
+            party._end()
+            raise
+
+    @property
+    def config(self) -> PartyConfig:
+        """What the party was opened with."""
+        return self.asynchronous.config
+
+    @property
+    def name(self) -> str:
+        """Our name."""
+        return self.asynchronous.name
+
+    @property
+    def index(self) -> int:
+        """Our index among the parties."""
+        return self.asynchronous.index
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names in index order."""
+        return self.asynchronous.names
+
+    @property
+    def worker(self) -> Worker:
+        """Like Party.worker."""
+        return self.asynchronous.worker
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Like Party.pids."""
+        return self.asynchronous.pids
+
+    def stat(self) -> PartyStat:
+        """Like Party.stat."""
+        return self.asynchronous.stat()
+
+    def make_sessions(self, count: int, *, timeout: float | None = None) -> list[BlockingSession]:
+        """Like Party.make_sessions."""
+        sessions = self._run(self.asynchronous.make_sessions(count, timeout=timeout))
+        return [session.blocking for session in sessions]
+
+    def barrier(self, *, timeout: float | None = None) -> None:
+        """Like Party.barrier."""
+        self._run(self.asynchronous.barrier(timeout=timeout))
+
+    def rendezvous(
+        self, kind: str, fields: Mapping[str, object], *, timeout: float | None = None
+    ) -> dict[str, Mapping[str, object]]:
+        """Like Party.rendezvous."""
+        return self._run(self.asynchronous.rendezvous(kind, fields, timeout=timeout))
+
+    def agree(
+        self,
+        kind: str,
+        count: int,
+        fields: Mapping[str, object] | None = None,
+        *,
+        timeout: float | None = None,
+        stride: int = 1,
+    ) -> tuple[SessionBlock, dict[str, Mapping[str, object]]]:
+        """Like Party.agree."""
+        return self._run(self.asynchronous.agree(kind, count, fields, timeout=timeout, stride=stride))
+
+    def close(self) -> None:
+        """Like Party.close."""
+        if self.asynchronous._worker is not None:
+            self._run(self.asynchronous.close())
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        try:
+            worker = self.asynchronous.worker
+        except PartyFailed:
+            coroutine.close()
+            raise
+        return run_blocking(worker, coroutine)
+
+
+def _main_path() -> str | None:
+    """The script that this process runs, so that child workers find the functions that it defines."""
+    main = sys.modules.get("__main__")
+    path = getattr(main, "__file__", None)
+    return None if path is None else os.path.abspath(path)

@@ -1,0 +1,372 @@
+"""The scheduler: many sessions' coroutines on one worker, resumed directly, without a task or future per message.
+
+Between the worker, which wakes slots when their messages arrive, and the coroutines of jobs. A pass is: take in what
+has arrived, resume what is ready, publish everything at once. The one invariant: no pass is longer than
+PASS_RESUMPTIONS_MAX resumptions or PASS_TIME_S between two looks at the clock, so what was sent never waits for more.
+
+Two drivers: `run` (this thread, natively) and `run_async` (inside somebody's asyncio loop). A job may await things of
+asyncio under both: at the first such await its coroutine becomes a real task, and stays one. Before that it has no
+current task, so `asyncio.timeout` and `TaskGroup` need an `await asyncio.sleep(0)` in front of them. A synchronous job
+occupies its worker until it ends; meanwhile other sessions only receive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from partywire.engine.frames import JobStatus
+
+from .errors import PartyFailed, SessionError, WorkerDied
+from .waiting import LoopDriver, Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator, Iterable
+
+    from .session import Session
+    from .worker import Worker
+
+PASS_RESUMPTIONS_MAX: Final = 256
+"""Resumptions in one pass. At 2 us each half a millisecond, in which hundreds of frames share one publication."""
+
+PASS_TIME_S: Final = 200e-6
+"""A pass ends after the resumption that passes this: a few times what the publication of a pass costs."""
+
+
+@dataclass(slots=True, frozen=True)
+class JobCallbacks:
+    """Whom to tell what, all called inside a pass. `on_final` and `on_failure` of a job come after its `on_result`."""
+
+    on_result: Callable[[int, Any], object]
+    """The job ended here with this value."""
+    on_failure: Callable[[int, BaseException], object]
+    """The job failed here, or its session did; the session's further jobs will not run. Once per session."""
+    on_final: Callable[[int], object] | None = None
+    """Every party has reported that the job ended well."""
+
+
+class Slot:
+    """One coroutine and where it stands. Finished when `is_done`."""
+
+    __slots__ = ("coroutine", "error", "is_done", "on_done", "result", "send", "session", "task", "wait", "wake")
+
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        session: Session | None,
+        wake: Callable[[Slot], object],
+        on_done: Callable[[Slot], object] | None,
+    ) -> None:
+        self.coroutine = coroutine
+        self.session = session
+        # Hot: bound once, because a pass calls both for every message.
+        self.send = coroutine.send
+        self.wake = partial(wake, self)
+        self.on_done = on_done
+        # Where the coroutine stands; None while it runs, is ready, or is a task.
+        self.wait: Wait | None = None
+        # Set when the coroutine has become a task.
+        self.task: asyncio.Task[Any] | None = None
+        self.is_done = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class Scheduler:
+    """Driven by its owner (spawn, add, run) and by arriving messages. Several runs one after another are fine."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._ready: deque[Slot] = deque()
+        self._slots: set[Slot] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        # The loop of jobs that await asyncio; made by the first native run, used only while there are tasks.
+        self._own_loop: asyncio.AbstractEventLoop | None = None
+        self._changed = Wait(worker)
+
+    # Work.
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every coroutine has ended."""
+        return not self._slots
+
+    def spawn(
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        session: Session | None = None,
+        on_done: Callable[[Slot], object] | None = None,
+    ) -> Slot:
+        """Run a coroutine beside the others, from the next pass on. Its end is told to `on_done`."""
+        slot = Slot(coroutine, session, self._ready.append, on_done)
+        self._slots.add(slot)
+        self._ready.append(slot)
+        return slot
+
+    def add(
+        self,
+        session: Session,
+        jobs: Iterable[tuple[int, Callable[..., Any], Any]],
+        on_result: Callable[[int, Any], object],
+        on_failure: Callable[[int, BaseException], object],
+        on_final: Callable[[int], object] | None = None,
+    ) -> Slot:
+        """Run (index, function, input) jobs one after another on a session, in lockstep with the other parties.
+
+        A function is called with (session, input): with the Session if it is a coroutine function, otherwise with the
+        BlockingSession. After each job its end is told to every peer; the next one begins at once.
+        """
+        callbacks = JobCallbacks(on_result, on_failure, on_final)
+        return self.spawn(_run_jobs(session, jobs, callbacks), session)
+
+    def cancel(self, reason: str) -> None:
+        """Give up every session with a coroutine here, and close the coroutines."""
+        for slot in tuple(self._slots):
+            if slot.session is not None:
+                slot.session.on_final = None
+                slot.session.on_failure = None
+                slot.session.abort(reason)
+            if slot.task is not None:
+                slot.task.cancel()
+                continue
+            if slot.wait is not None:
+                slot.wait.waker = None
+            self._finish(slot, None, asyncio.CancelledError(reason))
+            slot.coroutine.close()
+        self._ready.clear()
+        self._worker.flush()
+
+    # Passes.
+
+    def do_work(self) -> int:
+        """Resume what is ready, for one pass at most. Returns the count of resumptions."""
+        ready = self._ready
+        if not ready:
+            return 0
+        worker = self._worker
+        clock = worker.clock
+        stop = clock() + PASS_TIME_S
+        count = 0
+        limit = min(len(ready), PASS_RESUMPTIONS_MAX)
+        nested = worker.driving
+        worker.driving = True
+        try:
+            while count < limit:
+                slot = ready.popleft()
+                count += 1
+                if slot.is_done:
+                    continue
+                slot.wait = None
+                try:
+                    wait = slot.send(None)
+                except StopIteration as stopped:
+                    self._finish(slot, stopped.value, None)
+                except (KeyboardInterrupt, SystemExit):
+                    self._finish(slot, None, None)
+                    raise
+                except BaseException as error:
+                    self._finish(slot, None, error)
+                else:
+                    if isinstance(wait, Wait):
+                        slot.wait = wait
+                        wait.waker = slot.wake
+                    else:
+                        self._promote(slot, wait)
+                if clock() > stop or not ready:
+                    break
+        finally:
+            worker.driving = nested
+        return count
+
+    def _finish(self, slot: Slot, result: Any, error: BaseException | None) -> None:
+        slot.is_done = True
+        slot.result = result
+        slot.error = error
+        self._slots.discard(slot)
+        if slot.on_done is not None:
+            slot.on_done(slot)
+        self._changed.wake()
+
+    # Coroutines that await asyncio.
+
+    def _promote(self, slot: Slot, awaited: Any) -> None:
+        """The coroutine awaits something of asyncio: from here on it is a task of the loop."""
+        slot.task = asyncio.get_running_loop().create_task(_continue(slot.coroutine, awaited))
+        self._tasks.add(slot.task)
+        slot.task.add_done_callback(partial(self._task_done, slot))
+        self._changed.wake()
+
+    def _task_done(self, slot: Slot, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            self._finish(slot, None, asyncio.CancelledError())
+        elif (error := task.exception()) is not None:
+            self._finish(slot, None, error)
+        else:
+            self._finish(slot, task.result(), None)
+
+    # Driver: this thread.
+
+    def run(self, until: Callable[[], bool] | None = None) -> None:
+        """Run passes until the condition holds (default: every coroutine has ended).
+
+        Raises:
+            WorkerDied, PartyFailed: our own party cannot go on; the coroutines are left as they are.
+        """
+        done = until or (lambda: self.is_idle)
+        if self._own_loop is None:
+            self._own_loop = asyncio.new_event_loop()
+        loop = self._own_loop
+        worker = self._worker
+        try:
+            while not done():
+                self._raise_failure()
+                if self._tasks:
+                    loop.run_until_complete(self._run_while_tasks(done))
+                    continue
+                # A job that calls asyncio before its first await finds the loop that it will run in.
+                asyncio._set_running_loop(loop)
+                try:
+                    work = worker.service() + self.do_work()
+                    worker.flush()
+                finally:
+                    asyncio._set_running_loop(None)
+                if not work and not done():
+                    worker.sleep()
+        finally:
+            worker.flush()
+
+    async def _run_while_tasks(self, done: Callable[[], bool]) -> None:
+        """Let the loop run everything as long as a task exists; the native driver is several times faster."""
+        await self._drive(lambda: not self._tasks or done(), asyncio.get_running_loop())
+
+    def close(self) -> None:
+        """Give up what still runs, and the loop. May be called again."""
+        if self._slots:
+            self.cancel("the scheduler is closed")
+        loop, self._own_loop = self._own_loop, None
+        if loop is not None:
+            if self._tasks:
+                loop.run_until_complete(asyncio.wait(self._tasks))
+            loop.close()
+
+    # Driver: somebody's asyncio loop.
+
+    async def run_async(self, until: Callable[[], bool] | None = None) -> None:
+        """Like `run`, inside a running loop, which may do other things meanwhile."""
+        await self._drive(until or (lambda: self.is_idle), asyncio.get_running_loop())
+
+    async def _drive(self, done: Callable[[], bool], loop: asyncio.AbstractEventLoop) -> None:
+        worker = self._worker
+        driver = worker.loop_driver
+        own_driver = None
+        if driver is None:
+            driver = own_driver = LoopDriver(worker, loop)
+            driver.attach()
+        worker.agents.append(self._agent)
+        driver.schedule()
+        try:
+            while not done():
+                self._raise_failure()
+                await self._changed
+        finally:
+            worker.agents.remove(self._agent)
+            if own_driver is not None:
+                own_driver.detach()
+
+    def _agent(self) -> int:
+        """One pass inside the loop. Whoever waits for the end looks again after each pass that did something."""
+        work = self.do_work()
+        if work or self._worker.lost_workers or self._worker.failure is not None:
+            self._changed.wake()
+        return work
+
+    def _raise_failure(self) -> None:
+        for died in self._worker.lost_workers.values():
+            raise WorkerDied(*died.args)
+        if self._worker.failure is not None:
+            raise PartyFailed(*self._worker.failure.args)
+
+
+async def _continue(coroutine: Coroutine[Any, Any, Any], awaited: Any) -> Any:
+    """Run on, as a task, a coroutine that awaited `awaited` natively."""
+    return await _Resumed(coroutine, awaited)
+
+
+class _Resumed:
+    """Yields what the coroutine has yielded already, then whatever it yields."""
+
+    __slots__ = ("_awaited", "_coroutine")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], awaited: Any) -> None:
+        self._coroutine = coroutine
+        self._awaited = awaited
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        coroutine, awaited = self._coroutine, self._awaited
+        try:
+            while True:
+                try:
+                    value = yield awaited
+                except GeneratorExit:
+                    coroutine.close()
+                    raise
+                except BaseException as error:
+                    awaited = coroutine.throw(error)
+                else:
+                    awaited = coroutine.send(value)
+        except StopIteration as stopped:
+            return stopped.value
+
+
+async def _run_jobs(
+    session: Session, jobs: Iterable[tuple[int, Callable[..., Any], Any]], callbacks: JobCallbacks
+) -> None:
+    """The life of one session in a batch. Ends well, or tells of one failure and returns."""
+    reported: deque[int] = deque()
+    first = session.job
+    current = -1
+
+    def job_is_final(job: int) -> None:
+        if job >= first and callbacks.on_final is not None:
+            callbacks.on_final(reported.popleft())
+
+    def session_failed(error: SessionError) -> None:
+        # Jobs that ended here may still be waiting for their peers' report; nobody else would tell of the failure.
+        if not is_running and reported:
+            callbacks.on_failure(reported[0], error)
+
+    is_running = True
+    session.on_final = job_is_final
+    session.on_failure = session_failed
+    for index, function, value in jobs:
+        current = index
+        try:
+            if inspect.iscoroutinefunction(function):
+                result = await function(session, value)
+            else:
+                result = function(session.blocking, value)
+            reported.append(index)
+            callbacks.on_result(index, result)
+            await session.end_job()
+        except Exception as error:
+            await _report_failure(session, error)
+            callbacks.on_failure(current, error)
+            return
+    is_running = False
+    if session.failure is not None and reported:
+        callbacks.on_failure(reported[0], session.failure)
+
+
+async def _report_failure(session: Session, error: Exception) -> None:
+    """Tell the peers which job failed and why, unless the session itself failed and they know already."""
+    if session.failure is not None:
+        return
+    try:
+        await session.end_job(JobStatus.FAILED, f"{type(error).__name__}: {error}")
+    except SessionError:
+        pass  # a job that fails leaves messages unreceived; the peers have been told by the reset
