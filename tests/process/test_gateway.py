@@ -1,0 +1,158 @@
+"""The gateway with every kind of caller: it waits for nobody, and routes by 32 bytes."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from partywire.engine import gateway as gateway_module
+from partywire.engine.commands import Accepted, Refused
+from partywire.engine.control_socket import ControlSocket
+from partywire.engine.gateway import PREAMBLE_TIMEOUT_S, Gateway, make_routes
+from partywire.engine.preamble import ConnectionClass, Preamble
+from partywire.engine.topology import PartySpec, PeerSpec, routing_tag
+from tests.support.family import make_listener
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PARTY = PartySpec("alice", 0, tuple(PeerSpec(name, index, "::1", 1) for index, name in enumerate(("alice", "bob"))))
+PREAMBLE = Preamble(ConnectionClass.NORMAL, 3, routing_tag("alice", "bob")).encode()
+
+
+class GatewayRig:
+    """A gateway with one route; `now` is the test's."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        listener = make_listener()
+        self.address = listener.getsockname()
+        ours, theirs = ControlSocket.pair()
+        self.link = stack.enter_context(ControlSocket(theirs, "the gateway"))
+        self.gateway = Gateway(listener, make_routes(PARTY, [1], [ControlSocket(ours, "bob's I/O process")]))
+        stack.callback(self.gateway.close)
+
+    def dial(self, data: bytes = b"") -> socket.socket:
+        sock = self._stack.enter_context(socket.create_connection(self.address))
+        sock.settimeout(10)
+        if data:
+            sock.sendall(data)
+        return sock
+
+    def routed(self) -> list[tuple[Accepted, socket.socket]]:
+        found = []
+        while (received := self.link.try_receive()) is not None:
+            message, fds = received
+            assert isinstance(message, Accepted)
+            found.append((message, self._stack.enter_context(socket.socket(fileno=fds[0]))))
+        return found
+
+
+@pytest.fixture
+def rig() -> Iterator[GatewayRig]:
+    with ExitStack() as stack:
+        yield GatewayRig(stack)
+
+
+def test_a_preamble_is_routed_with_its_descriptor_and_nothing_behind_it_is_read(rig: GatewayRig) -> None:
+    dialler = rig.dial(PREAMBLE + b"hello")
+    rig.gateway.do_work(0.0)
+    [(accepted, sock)] = rig.routed()
+    assert accepted.preamble == PREAMBLE
+    assert accepted.address.startswith("127.0.0.1:")
+    sock.setblocking(True)
+    assert sock.recv(100) == b"hello"
+    sock.sendall(b"answer")
+    assert dialler.recv(100) == b"answer"
+
+
+def test_a_preamble_in_pieces_is_routed_once_it_is_whole(rig: GatewayRig) -> None:
+    dialler = rig.dial()
+    for index in range(len(PREAMBLE)):
+        assert not rig.routed()
+        dialler.sendall(PREAMBLE[index : index + 1])
+        rig.gateway.do_work(0.0)
+    assert len(rig.routed()) == 1
+
+
+def test_silent_and_slow_callers_block_nobody_and_are_closed_in_time(rig: GatewayRig) -> None:
+    silent, slow = rig.dial(), rig.dial(PREAMBLE[:10])
+    rig.gateway.do_work(0.0)
+    rig.dial(PREAMBLE)
+    rig.gateway.do_work(1.0)
+    assert len(rig.routed()) == 1
+    assert rig.gateway.next_deadline() == PREAMBLE_TIMEOUT_S
+    rig.gateway.do_work(PREAMBLE_TIMEOUT_S)
+    assert rig.gateway.waiting_count == 0
+    assert rig.gateway.refused == Refused(unknown=0, garbage=0, silent=2)
+    assert silent.recv(1) == b""
+    assert slow.recv(1) == b""
+
+
+@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", PREAMBLE[:8] + b"\xff" * 24, b"\x00"])
+def test_garbage_is_closed_at_once_and_counted(rig: GatewayRig, data: bytes) -> None:
+    dialler = rig.dial(data)
+    rig.gateway.do_work(0.0)
+    assert rig.gateway.refused == Refused(unknown=0, garbage=1, silent=0)
+    assert rig.gateway.waiting_count == 0
+    try:
+        assert dialler.recv(1) == b""
+    except ConnectionResetError:
+        pass  # more had come than the gateway read
+
+
+def test_an_unknown_routing_tag_is_closed_without_a_word_and_counted(rig: GatewayRig) -> None:
+    dialler = rig.dial(Preamble(ConnectionClass.CONTROL, 0, routing_tag("alice", "charlie")).encode())
+    rig.gateway.do_work(0.0)
+    assert dialler.recv(1) == b""
+    assert rig.gateway.refused == Refused(unknown=1, garbage=0, silent=0)
+    assert not rig.routed()
+
+
+def test_early_dials_are_parked_until_the_io_process_takes_them(rig: GatewayRig) -> None:
+    for _ in range(20):
+        rig.dial(PREAMBLE)
+    rig.gateway.do_work(0.0)
+    assert rig.gateway.waiting_count == 0
+    assert len(rig.routed()) == 20
+
+
+def test_a_crowd_of_silent_callers_costs_a_bounded_number_of_descriptors(
+    rig: GatewayRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_module, "WAITING_MAX", 5)
+    crowd = [rig.dial() for _ in range(12)]
+    rig.gateway.do_work(0.0)
+    assert rig.gateway.waiting_count == 5
+    assert crowd[0].recv(1) == b""  # the oldest went first
+    rig.dial(PREAMBLE)
+    rig.gateway.do_work(0.0)
+    assert len(rig.routed()) == 1
+
+
+def test_a_dead_io_process_costs_its_diallers_and_nobody_else(rig: GatewayRig) -> None:
+    rig.link.close()
+    dialler = rig.dial(PREAMBLE)
+    rig.gateway.do_work(0.0)
+    assert dialler.recv(1) == b""
+    assert rig.gateway.waiting_count == 0
+
+
+def test_a_caller_that_goes_away_is_forgotten(rig: GatewayRig) -> None:
+    rig.dial(PREAMBLE[:5]).close()
+    for _ in range(3):
+        rig.gateway.do_work(0.0)
+    assert rig.gateway.waiting_count == 0
+
+
+def test_descriptors_of_routed_connections_stay_with_the_io_process(rig: GatewayRig) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with rig.dial(PREAMBLE):
+        rig.gateway.do_work(0.0)
+        [(_, sock)] = rig.routed()
+        sock.close()
+    assert len(os.listdir("/proc/self/fd")) == before

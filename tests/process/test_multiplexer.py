@@ -1,0 +1,322 @@
+"""The multiplexer over memory streams with real rings: partial sends, full rings, ends of every kind."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from partywire.engine import records
+from partywire.engine.frames import LINK_SESSION, Descriptor, encode_frame, encode_goodbye
+from partywire.engine.link import LinkTimeouts
+from tests.support.link_rig import LinkRig, Side
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture
+def make_rig() -> Iterator[Callable[..., LinkRig]]:
+    rigs: list[LinkRig] = []
+
+    def make(connections: int = 1, **how: object) -> LinkRig:
+        rigs.append(LinkRig(connections, **how))  # type: ignore[arg-type]
+        return rigs[-1].up()
+
+    yield make
+    for rig in rigs:
+        rig.close()
+
+
+def pour(side: Side, data: bytes, lane: int = 0, step: int = 3000) -> Callable[[], None]:
+    """An act that puts as much of `data` on a lane as there is room for, each time it is called."""
+    position = 0
+
+    def act() -> None:
+        nonlocal position
+        while position < len(data) and side.try_send(data[position : position + step], lane):
+            position += step
+
+    return act
+
+
+def everything(*acts: Callable[[], object]) -> Callable[[], None]:
+    def act() -> None:
+        for one in acts:
+            one()
+
+    return act
+
+
+@pytest.mark.parametrize("capacity", [1, 100, 4096, 1 << 20])
+def test_bytes_arrive_whole_and_in_order_through_any_buffer(make_rig: Callable[..., LinkRig], capacity: int) -> None:
+    rig = make_rig(capacity=capacity)
+    data = random.Random(capacity).randbytes(3000 if capacity == 1 else 200_000)
+    received = rig.bob.lanes[0].received
+    rig.wait(lambda: len(received) >= len(data), everything(pour(rig.alice, data), rig.read_both))
+    assert received == data
+
+
+def test_both_directions_move_at_once_on_several_connections(make_rig: Callable[..., LinkRig]) -> None:
+    rig = make_rig(3)
+    rng = random.Random(7)
+    data = {(side, lane): rng.randbytes(60_000) for side in ("alice", "bob") for lane in range(3)}
+    acts = [pour(getattr(rig, side), part, lane) for (side, lane), part in data.items()]
+    other = {"alice": rig.bob, "bob": rig.alice}
+    rig.wait(
+        lambda: all(len(other[side].lanes[lane].received) >= len(part) for (side, lane), part in data.items()),
+        everything(*acts, rig.read_both),
+    )
+    for (side, lane), part in data.items():
+        assert other[side].lanes[lane].received == part
+
+
+def test_a_full_ring_stops_its_own_connection_and_no_other(make_rig: Callable[..., LinkRig]) -> None:
+    rig = make_rig(2)
+    flood = pour(rig.alice, bytes(300_000), 0)
+    free = rig.bob.lanes[1]
+    assert rig.alice.try_send(b"passes", 1)
+    rig.wait(lambda: free.received == b"passes", everything(flood, free.read))
+    for _ in range(20):
+        flood()
+        rig.turns(5)
+    assert not rig.alice.lanes[0].tx.try_write([bytes(7000)], 7000, records.DATA)  # backpressure reached the sender
+    rig.wait(lambda: len(rig.bob.lanes[0].received) == 300_000, everything(flood, rig.read_both))
+
+
+def test_records_are_released_as_the_socket_takes_them(make_rig: Callable[..., LinkRig]) -> None:
+    """A large record must not hold its room until its last byte is gone."""
+    rig = make_rig(capacity=64)
+    assert rig.alice.try_send(bytes(8000))
+    before = rig.alice.lanes[0].tx.free_size
+    rig.turns(5)
+    assert before < rig.alice.lanes[0].tx.free_size < 16 * 1024
+
+
+def test_control_messages_take_the_control_lane(make_rig: Callable[..., LinkRig]) -> None:
+    rig = make_rig(capacity=50)
+    sent = [b"{}" * (index + 1) for index in range(40)]
+    for body in sent:
+        assert rig.alice.control_lane.tx.try_write([body], len(body), records.CONTROL)
+    rig.alice.control_lane.tx.publish()
+    rig.wait(lambda: rig.bob.control_lane.control == sent, rig.read_both)
+
+
+def test_more_control_than_the_lane_holds_is_kept_until_the_opener_reads(make_rig: Callable[..., LinkRig]) -> None:
+    rig = make_rig(capacity=1 << 20)
+    body = bytes(4000)
+    sent = 0
+    while sent < 20:
+        if rig.alice.control_lane.tx.try_write([body], len(body), records.CONTROL):
+            sent += 1
+        rig.alice.control_lane.tx.publish()
+        rig.turns(3)
+    rig.wait(lambda: len(rig.bob.control_lane.control) == 20, rig.read_both)
+    assert rig.bob.ended is None
+
+
+def test_a_link_without_traffic_lives_on_heartbeats(make_rig: Callable[..., LinkRig]) -> None:
+    rig = make_rig(timeouts=LinkTimeouts(heartbeat_interval_s=0.02, heartbeat_timeout_s=0.2))
+    end = rig.loop.time() + 0.6
+    rig.wait(lambda: rig.loop.time() > end)
+    assert rig.alice.ended is None
+    assert rig.bob.ended is None
+
+
+# Closing.
+
+
+def test_both_sides_say_goodbye_and_all_lanes_end_clean(make_rig: Callable[..., LinkRig]) -> None:
+    rig = make_rig(2)
+    assert rig.alice.try_send(b"last words")
+    rig.alice.finish_all()
+    rig.bob.finish_all()
+    rig.wait(lambda: rig.alice.ended and rig.bob.ended, rig.read_both)
+    assert rig.alice.ended == (True, "bob said goodbye")
+    rig.read_both()
+    assert rig.bob.lanes[0].received == b"last words" + encode_goodbye()
+    for side in (rig.alice, rig.bob):
+        assert [lane.end for lane in (*side.lanes, side.control_lane)] == [
+            records.StreamEnd(True, f"{'bob' if side is rig.alice else 'alice'} said goodbye")
+        ] * 3
+
+
+def test_a_goodbye_is_answered_by_a_side_that_is_not_closing(make_rig: Callable[..., LinkRig]) -> None:
+    rig = make_rig(2)
+    data = bytes(100_000)
+    flood = pour(rig.alice, data)
+    rig.wait(lambda: len(rig.bob.lanes[0].received) == len(data), everything(flood, rig.read_both))
+    rig.alice.finish_all()
+    rig.wait(lambda: rig.alice.ended and rig.bob.ended, rig.read_both)
+    assert rig.alice.ended == (True, "bob said goodbye")
+    rig.bob.read()
+    assert all(lane.end is not None and lane.end.clean for lane in rig.bob.lanes)
+
+
+def test_everything_is_delivered_to_a_reader_that_comes_after_the_goodbye(make_rig: Callable[..., LinkRig]) -> None:
+    rig = make_rig()
+    data = random.Random(5).randbytes(60_000)
+    flood = pour(rig.alice, data)
+    # Ring, socket and ring hold less than that: bob has to read in between, and does so slowly.
+    sent = [False]
+
+    def act() -> None:
+        flood()
+        if not sent[0] and rig.alice.lanes[0].tx.free_size == 16 * 1024:
+            rig.alice.finish_all()
+            sent[0] = True
+        rig.bob.lanes[0].read()
+
+    rig.wait(lambda: rig.bob.lanes[0].end, act)
+    assert rig.bob.lanes[0].received == data + encode_goodbye()
+    assert rig.bob.lanes[0].end == records.StreamEnd(True, "alice said goodbye")
+
+
+def test_what_a_worker_sends_to_a_peer_that_left_is_taken_and_thrown_away(make_rig: Callable[..., LinkRig]) -> None:
+    rig = make_rig()
+    rig.alice.finish_all()
+    rig.wait(lambda: rig.alice.ended, lambda: rig.bob.try_send(bytes(5000)))
+    assert rig.alice.ended == (True, "bob said goodbye")
+
+
+def test_a_party_that_closes_does_not_wait_for_a_peer_that_reads_nothing(make_rig: Callable[..., LinkRig]) -> None:
+    rig = make_rig(timeouts=LinkTimeouts(close_s=0.2))
+    flood = pour(rig.alice, bytes(100_000))
+    for _ in range(10):
+        flood()
+        rig.turns()
+    rig.loop.call_soon(rig.alice.multiplexer.begin_close)
+    rig.wait(lambda: rig.alice.ended)
+    assert rig.alice.ended is not None
+    assert not rig.alice.ended[0]
+    assert "nothing moved for 0.2 s" in rig.alice.ended[1]
+    rig.wait(lambda: rig.bob.lanes[0].end, rig.bob.read)
+    assert rig.bob.lanes[0].end is not None
+    assert not rig.bob.lanes[0].end.clean
+
+
+# Being lost.
+
+
+def test_a_control_connection_that_ends_without_a_goodbye_loses_the_link(make_rig: Callable[..., LinkRig]) -> None:
+    rig = make_rig(2)
+    assert rig.alice.try_send(b"sent before")
+    rig.turns(30)
+    rig.alice.control.close()
+    rig.wait(lambda: rig.bob.ended, rig.bob.read)
+    rig.bob.read()
+    assert rig.bob.ended == (False, "alice closed the control connection without a goodbye")
+    assert rig.bob.lanes[0].received == b"sent before"
+    assert all(lane.end is not None and not lane.end.clean for lane in rig.bob.lanes)
+
+
+def test_a_data_connection_that_breaks_ends_its_lane_and_no_other(make_rig: Callable[..., LinkRig]) -> None:
+    rig = make_rig(2)
+    rig.alice.streams[0].abort()
+    rig.wait(lambda: rig.bob.lanes[0].end, rig.read_both)
+    assert rig.bob.lanes[0].end is not None
+    assert not rig.bob.lanes[0].end.clean
+    assert rig.alice.try_send(b"x", 1)
+    rig.wait(lambda: rig.bob.lanes[1].received == b"x", rig.read_both)
+    rig.bob.finish_all()
+    rig.alice.finish_all()
+    rig.wait(lambda: rig.alice.ended and rig.bob.ended, rig.read_both)
+    assert rig.bob.ended == (True, "alice said goodbye")
+
+
+def test_a_data_connection_that_ends_without_a_goodbye_loses_the_link_in_the_end(
+    make_rig: Callable[..., LinkRig],
+) -> None:
+    rig = make_rig(timeouts=LinkTimeouts(goodbye_grace_s=0.05))
+    rig.alice.streams[0].shutdown_write()
+    rig.wait(lambda: rig.bob.ended, rig.read_both)
+    assert rig.bob.ended == (False, "alice closed connection 0 without a goodbye")
+
+
+def test_silence_loses_the_link(make_rig: Callable[..., LinkRig]) -> None:
+    rig = make_rig(timeouts=LinkTimeouts(heartbeat_interval_s=0.02, heartbeat_timeout_s=0.1))
+    rig.alice.control.on_readable(None)  # alice hears, says and answers nothing
+    rig.alice.multiplexer._send_control = lambda: None  # type: ignore[method-assign]
+    rig.wait(lambda: rig.bob.ended, rig.read_both)
+    assert rig.bob.ended is not None
+    assert "has been silent for" in rig.bob.ended[1]
+
+
+@pytest.mark.parametrize(
+    ("bytes_sent", "words"),
+    [
+        (b"\xff" * 64, "unknown frame descriptor"),
+        (encode_frame(1, Descriptor.BYTES, b"x"), "frame of a session on the control connection"),
+        (encode_frame(LINK_SESSION, Descriptor.PONG, bytes(8)), "PONG without a PING"),
+    ],
+)
+def test_nonsense_on_the_control_connection_loses_the_link_with_its_name(
+    make_rig: Callable[..., LinkRig], bytes_sent: bytes, words: str
+) -> None:
+    rig = make_rig()
+    rig.alice.control.try_send([bytes_sent])
+    rig.wait(lambda: rig.bob.ended, rig.read_both)
+    assert rig.bob.ended is not None
+    assert words in rig.bob.ended[1]
+    rig.wait(lambda: rig.alice.ended, rig.read_both)
+
+
+def test_a_worker_that_writes_nonsense_into_its_ring_ends_the_link(make_rig: Callable[..., LinkRig]) -> None:
+    rig = make_rig()
+    lane = rig.alice.lanes[0]
+    lane.tx._segment.words[0x100 // 8] = 12345  # tail, off the grid
+    lane.bell.ring()
+    rig.wait(lambda: rig.alice.ended, rig.read_both)
+    assert rig.alice.ended is not None
+    assert "a ring of our own workers is broken" in rig.alice.ended[1]
+
+
+def test_a_dead_worker_leaves_what_it_had_published_and_a_broken_connection(make_rig: Callable[..., LinkRig]) -> None:
+    rig = make_rig(2)
+    assert rig.alice.try_send(b"published", 0)
+    assert rig.alice.try_send(b"alive", 1)
+    rig.loop.call_soon(rig.alice.multiplexer.drop_worker, 0, 2)
+    rig.wait(lambda: rig.bob.lanes[0].end and rig.bob.lanes[1].received, rig.bob.read)
+    assert rig.bob.lanes[0].end is not None
+    assert not rig.bob.lanes[0].end.clean
+    assert rig.bob.lanes[1].received == b"alive"
+    assert rig.bob.ended is None
+
+
+def test_a_dead_worker_that_had_finished_breaks_nothing(make_rig: Callable[..., LinkRig]) -> None:
+    rig = make_rig(2)
+    rig.alice.finish(0)
+    rig.loop.call_soon(rig.alice.multiplexer.drop_worker, 0, 2)
+    rig.alice.finish(1)
+    assert rig.alice.control_lane.tx.try_write([], 0, records.FINISH)
+    rig.alice.control_lane.tx.publish()
+    rig.wait(lambda: rig.alice.ended and rig.bob.ended, rig.read_both)
+    assert rig.alice.ended == (True, "bob said goodbye")
+
+
+def test_stream_end_waits_for_room_in_a_full_ring(make_rig: Callable[..., LinkRig]) -> None:
+    rig = make_rig()
+    ring = rig.bob.pumps[0]._rx
+    while ring.try_write([bytes(32)], 32, records.DATA):
+        pass
+    ring.publish()
+    rig.alice.control.abort()
+    rig.turns(50)
+    assert rig.bob.ended is None
+    rig.wait(lambda: rig.bob.ended, rig.bob.read)
+    rig.bob.read()
+    assert rig.bob.lanes[0].end is not None
+    assert not rig.bob.lanes[0].end.clean
+
+
+def test_a_closing_party_does_not_wait_for_workers_to_read_the_end(make_rig: Callable[..., LinkRig]) -> None:
+    rig = make_rig()
+    ring = rig.bob.pumps[0]._rx
+    while ring.try_write([bytes(32)], 32, records.DATA):
+        pass
+    ring.publish()
+    rig.alice.control.abort()
+    rig.turns(50)
+    rig.loop.call_soon(rig.bob.multiplexer.begin_close)
+    rig.wait(lambda: rig.bob.ended)
