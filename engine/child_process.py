@@ -139,7 +139,7 @@ def _interpreter_flags() -> list[str]:
     return flags
 
 
-def begin_child(*, die_with_parent: bool = True) -> int:
+def begin_child(*, dies_with_parent: bool = True) -> int:
     """The first thing in a child's main, before any thread; returns the control socket's descriptor.
 
     From here on the kernel kills this process when its parent ends, and Ctrl-C is the opener's business alone. The
@@ -147,8 +147,8 @@ def begin_child(*, die_with_parent: bool = True) -> int:
     thread that ends; the end of file on the supervisor's control socket has no such trap.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if die_with_parent:
-        _die_with_parent()
+    if dies_with_parent:
+        die_with_parent()
     parent = os.environ.pop(PARENT_VARIABLE, "")
     if parent and os.getppid() != int(parent):
         os._exit(1)  # it ended before the line above could take effect
@@ -157,8 +157,9 @@ def begin_child(*, die_with_parent: bool = True) -> int:
     return control_fd
 
 
-def _die_with_parent() -> None:
-    import ctypes
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when the thread that started it ends; look at getppid() afterwards."""
+    import ctypes  # only here: a parent has no use for it
 
     prctl: Callable[..., int] = ctypes.CDLL(None, use_errno=True).prctl
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -25,7 +25,7 @@ from partywire.shm.errors import ShmError
 from partywire.shm.ring import RingReader, RingWriter
 from partywire.shm.segment import Segment
 
-from . import tcp
+from . import limits, tcp
 from .child_process import begin_child
 from .commands import (
     Accepted,
@@ -59,6 +59,10 @@ if TYPE_CHECKING:
 DUPLICATE_GRACE_S: Final = 0.3
 """How long a second control connection waits before it is refused: the end of file of the first one, whose process was
 restarted, may be a moment behind on its own socket."""
+
+ACCEPTED_MAX: Final = 64
+"""Accepted connections in a handshake at one time: four times what a link has. A routing tag is no secret, so anybody
+may claim to be our peer; beyond this they are closed."""
 
 EXIT_TIMEOUT_S: Final = 0.5
 """For tasks that were cancelled at the end."""
@@ -140,6 +144,7 @@ class IoProcess:
         self._attempt: Attempt | None = None
         self._is_up = False
         self._last_cause = ""
+        self._dropped: set[int] = set()  # workers that died
         self._tasks: set[asyncio.Task[None]] = set()
         self._over: asyncio.Future[None] = loop.create_future()  # the process may end
         loop.set_exception_handler(self._on_bug)
@@ -178,8 +183,9 @@ class IoProcess:
             self._end()
 
     def _drop_worker(self, index: int) -> None:
+        self._dropped.add(index)
         attempt = self._attempt
-        if attempt is not None and attempt.multiplexer is not None:
+        if self._is_up and attempt is not None and attempt.multiplexer is not None:
             attempt.multiplexer.drop_worker(index, self._command.workers)
 
     def _end(self) -> None:
@@ -363,6 +369,9 @@ class IoProcess:
         preamble = Preamble.decode_untrusted(received)
         assert preamble is not None  # the gateway routes complete ones only
         is_control = preamble.connection_class is ConnectionClass.CONTROL
+        if len(self._tasks) > ACCEPTED_MAX:
+            sock.close()
+            return
         try:
             tcp.tune(sock, self._options.heartbeat_timeout_s if is_control else None)
         except OSError:
@@ -418,7 +427,10 @@ class IoProcess:
         attempt = self._attempt
         if attempt is not None and attempt.link.state is LinkState.GREETING:
             # It overtook the last message of the greeting, which travels on another connection.
-            await attempt.greeted.wait()
+            try:
+                await asyncio.wait_for(attempt.greeted.wait(), limits.HANDSHAKE_TIMEOUT_S)
+            except TimeoutError:
+                pass  # refused below
         if attempt is None or attempt.result is None or attempt.link.refusal_of_attach_untrusted(index) is not None:
             # Without the link's secret there is nothing to tell it; its dialler finds out on the control connection.
             stream.close()
@@ -530,6 +542,8 @@ class IoProcess:
                 message_size_max=result.message_size_max,
             )
             self._tell(lanes, fds)
+        for worker in self._dropped:
+            self._loop.call_soon(self._drop_worker, worker)  # it died before the link was up
 
 
 async def serve(control: ControlSocket) -> None:

@@ -64,6 +64,10 @@ computation is behind by the few rounds that its peers can be ahead."""
 CONTROL_UNSENT_MAX: Final = 256 * 1024
 """Bytes of the control connection that the kernel has not taken; beyond it the control lane is not read."""
 
+CONTROL_UNSENT_LIMIT: Final = 4 * 1024 * 1024
+"""What the control connection may ever hold unsent. Above all that we send of our own accord (CONTROL_UNSENT_MAX and
+one batch of the control lane); only answers to a peer that asks and does not listen go beyond."""
+
 PASSES_MAX: Final = 8
 """Passes over all rings in one callback, so that sockets have their turn while workers send without a pause."""
 
@@ -308,6 +312,8 @@ class Multiplexer:
         if descriptor == Descriptor.CONTROL:
             self._lane.put(records.CONTROL, bytes(body))
         elif descriptor == Descriptor.PING:
+            if len(self._unsent) > CONTROL_UNSENT_LIMIT:
+                raise LinkProtocolError(self._peer, "PINGs whose answers are not read, bytes", len(self._unsent))
             if not self._link.goodbye_sent:
                 self._unsent += encode_pong(decode_token_untrusted(body, self._peer))
         elif descriptor == Descriptor.PONG:

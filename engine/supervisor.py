@@ -277,7 +277,7 @@ class Supervisor:
     # The party runs.
 
     def _serve(self) -> None:
-        while self._children:
+        while self._children or not self._closing:
             timeout_s = None
             if self._workers_deadline is not None:
                 timeout_s = max(0.0, self._workers_deadline - time.monotonic())
@@ -496,7 +496,7 @@ class Supervisor:
 def main() -> None:
     """The program of the supervisor process."""
     fence.register()
-    Supervisor(ControlSocket.from_fd(begin_child(die_with_parent=False), "the opener")).run()
+    Supervisor(ControlSocket.from_fd(begin_child(dies_with_parent=False), "the opener")).run()
 
 
 if __name__ == "__main__":

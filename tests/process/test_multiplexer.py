@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from partywire.engine import multiplexer as multiplexer_module
 from partywire.engine import records
-from partywire.engine.frames import LINK_SESSION, Descriptor, encode_frame, encode_goodbye
+from partywire.engine.frames import LINK_SESSION, Descriptor, encode_frame, encode_goodbye, encode_ping
 from partywire.engine.link import LinkTimeouts
 from tests.support.link_rig import LinkRig, Side
 
@@ -122,6 +123,57 @@ def test_a_link_without_traffic_lives_on_heartbeats(make_rig: Callable[..., Link
     rig.wait(lambda: rig.loop.time() > end)
     assert rig.alice.ended is None
     assert rig.bob.ended is None
+
+
+@pytest.mark.parametrize("records_count", [1, 100])
+def test_a_batch_costs_one_send_one_receive_and_one_bell_whatever_it_holds(
+    make_rig: Callable[..., LinkRig], monkeypatch: pytest.MonkeyPatch, records_count: int
+) -> None:
+    rig = make_rig(capacity=1 << 20)
+    rig.turns()
+    calls: list[str] = []
+
+    def count(owner: object, name: str, only: Callable[[object], bool] = lambda result: True) -> None:
+        original = getattr(owner, name)
+
+        def counted(*args: object) -> object:
+            result = original(*args)
+            if only(result):
+                calls.append(name)
+            return result
+
+        monkeypatch.setattr(owner, name, counted)
+
+    count(rig.alice.streams[0], "try_send")
+    count(rig.bob.streams[0], "try_recv_into")
+    count(rig.alice.multiplexer._doorbell, "drain")
+    count(rig.alice.multiplexer._doorbell, "arm")
+    count(rig.bob.pumps[0]._rx, "publish", bool)
+    rig.bob._worker_doorbell.arm()
+    worker = rig.alice.lanes[0]
+    for _ in range(records_count):
+        assert worker.tx.try_write([bytes(64)], 64, records.DATA)
+    assert worker.tx.publish()  # it rang: the multiplexer slept
+    rig.wait(lambda: not rig.bob.lanes[0].rx.is_empty())
+    rig.turns()
+    assert sorted(calls) == ["arm", "drain", "publish", "try_recv_into", "try_send"]
+
+
+def test_answers_that_a_peer_asks_for_and_does_not_read_are_bounded(
+    make_rig: Callable[..., LinkRig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(multiplexer_module, "CONTROL_UNSENT_LIMIT", 2000)
+    ping = encode_ping(1)
+    rig = make_rig(capacity=50 * len(ping))  # so that no ping is cut
+    rig.alice.control.on_readable(None)
+
+    def ask() -> None:
+        if not rig.bob.link.is_dead:
+            rig.alice.control.try_send([ping] * 50)
+
+    rig.wait(lambda: rig.bob.ended, everything(ask, rig.read_both))
+    assert rig.bob.ended is not None
+    assert "PINGs whose answers are not read" in rig.bob.ended[1]
 
 
 # Closing.
