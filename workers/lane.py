@@ -21,6 +21,7 @@ from partywire.engine.frame_buffer import FrameBuffer
 from partywire.engine.frames import (
     FRAGMENT_BEGIN_HEADER,
     HEADER,
+    SPEC_OF,
     Descriptor,
     decode_job_end_untrusted,
     decode_reset_untrusted,
@@ -357,6 +358,8 @@ class Lane:
         _, descriptor, length, body = frame
         if descriptor == Descriptor.GOODBYE:
             return  # the STREAM_END behind it says the same to us
+        if SPEC_OF[descriptor].link_scope:
+            raise LinkProtocolError(self.link.name, "frame outside the control connection", f"{descriptor:#04x}")
         if mailbox is None:
             self._deliver_unknown_untrusted(frame)
         elif descriptor == Descriptor.FRAGMENT:
@@ -372,8 +375,6 @@ class Lane:
             mailbox.session.reset_by_peer(mailbox, code, reason)
         elif descriptor == Descriptor.JOB_END:
             mailbox.session.job_ended_by_peer_untrusted(mailbox, *decode_job_end_untrusted(body, self.link.name))
-        else:
-            raise LinkProtocolError(self.link.name, "frame outside the control connection", f"{descriptor:#04x}")
 
     def _deliver_unknown_untrusted(self, frame: Frame) -> None:
         session = frame[0]
