@@ -315,6 +315,8 @@ class IoProcess:
 
     async def _dial_link(self, attempt: Attempt, dialler: Dialler) -> None:
         stream = await dialler.dial(self._progress)
+        if isinstance(stream, tcp.TcpStream):
+            stream.bound_unacknowledged(self._options.heartbeat_timeout_s)
         preamble = self._preamble(ConnectionClass.CONTROL, 0)
         core = Handshake(Role.INITIATOR, self._hello(), preamble)
         attempt.link.greeting_started(self._loop.time())

@@ -49,13 +49,17 @@ def tune(sock: socket.socket, user_timeout_s: float | None = None) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_COUNT)
-    timeout_ms = 0 if user_timeout_s is None else max(1, int(user_timeout_s * 1000))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
+    _set_user_timeout(sock, user_timeout_s)
     try:
         if _is_loopback(sock.getpeername()[0]):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, LOOPBACK_CONGESTION)
     except OSError:
         pass  # not connected any more, or a kernel without cubic: only slower
+
+
+def _set_user_timeout(sock: socket.socket, seconds: float | None) -> None:
+    milliseconds = 0 if seconds is None else max(1, int(seconds * 1000))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 def _is_loopback(host: str) -> bool:
@@ -107,6 +111,10 @@ class TcpStream(Stream):
     @property
     def peer_address(self) -> str:
         return self._peer_address
+
+    def bound_unacknowledged(self, seconds: float) -> None:
+        """Break when the peer's host has acknowledged nothing for so long; for control connections, see `tune`."""
+        _set_user_timeout(self._sock, seconds)
 
     def try_send(self, views: Sequence[Buffer]) -> int | None:
         try:

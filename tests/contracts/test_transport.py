@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from partywire.engine.memory import MemoryTransport
-from partywire.engine.tcp import TcpTransport
+from partywire.engine.tcp import TcpStream, TcpTransport
 from partywire.engine.transport import BindError, Buffer, Stream, Transport
 
 if TYPE_CHECKING:
@@ -328,6 +328,9 @@ def test_every_tcp_stream_has_no_delay_and_keepalive() -> None:
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
+            assert isinstance(stream, TcpStream)
+            stream.bound_unacknowledged(1.5)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 1500
 
     try:
         runner.run(scenario())
