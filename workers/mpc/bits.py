@@ -10,7 +10,7 @@ where the carry c into it comes from a tree that joins neighbouring groups of bi
 and needs only the root, not the prefixes in between; the lowest group never propagates, as no carry enters it.
 
 Cost for k bits: 2 + ceil(log2(k - 1)) rounds. ANDs per element: k - 1 for g, then two per joined pair and one in the
-lowest, in bytes sent by each party 4.9 for k = 16, 10.8 for 32, 22.3 for 64; and k / 8 bytes more by party 0. A
+lowest, in bytes sent by each party 4.9 for k = 16, 10.8 for 32, 22.6 for 64; and k / 8 bytes more by party 0. A
 Kogge-Stone adder on whole words would take the same rounds and, for k = 32, 44 bytes; local carry-save of the three
 components instead of dealing one sum would take the same rounds and k / 8 bytes from every party.
 
@@ -41,7 +41,7 @@ def bit_slices(words: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     """The lowest `bits` bits of unsigned words, transposed and packed: (n,) -> (bits, ceil(n / 8)). Local."""
     slices = np.empty((bits, packed_size(words.size)), np.uint8)
     for position in range(bits):
-        # Hot: 5 us per bit of 24,000 words. Three masked swaps on 8x8 blocks take half of it and thrice the lines.
+        # 7 us per bit of 24,000 words. Masked swaps on 8x8 blocks would take 4, in thrice the lines: not worth it.
         slices[position] = np.packbits((words & words.dtype.type(1 << position)) != 0, bitorder="little")
     return slices
 
@@ -59,7 +59,7 @@ async def most_significant_bit(mpc: Replicated3, x: ArithmeticShare, bits: int |
     """Bit `bits` - 1 of each secret (the highest of the ring if None): the sign of a number of that width.
 
     Shapes: any -> the same, one slice. Rounds: 2 + ceil(log2(bits - 1)); 6 for 16, 7 for 32, 8 for 64. Bytes per
-    element and party: 39/8 for 16 bits, 86/8 for 32, 181/8 - exact ANDs - for 64; party 0 sends bits/8 more.
+    element and party: 39/8 for 16 bits, 86/8 for 32, 181/8 for 64, one bit for each AND; party 0 sends bits/8 more.
 
     Raises:
         NotInRing: `bits` is not between 2 and the width of the ring.

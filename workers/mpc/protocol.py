@@ -218,7 +218,7 @@ class Replicated3:
         """Matrix product (n, k), (k, m) -> (n, m), with one re-share: 1 round, w bytes per element of the *result*.
 
         Local work is two integer products by numpy. Splitting into 16-bit limbs for exact float64 BLAS takes 11 ms
-        where numpy's integer loop takes 17 ms (uint32, 1500 x 64 by 64 x 297), and three times the memory: not worth
+        where numpy's integer loop takes 17 ms (uint32, 1500 x 64 by 64 x 297), and several times the memory: not worth
         it beside the comparisons that follow, and BLAS would bring its threads.
         """
         return await self.reshare(self._cross_terms("matrix product", np.matmul, x, y))
