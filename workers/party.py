@@ -38,6 +38,7 @@ from partywire.engine.sessions import SessionBlock, SessionProposal, agree
 from partywire.engine.supervisor import SupervisorHandle, spawn_supervisor
 from partywire.shm import fence
 
+from .channel import Channel
 from .config import PartyConfig, load_config
 from .errors import AddressUnavailable, ConnectFailed, PartyFailed, PeerClosed, PeerLost, RendezvousTimeout
 from .stat import PartyStat, party_stat
@@ -109,7 +110,7 @@ class Party:
         # Peer index -> why its link is not up (yet), as last heard.
         self._progress: dict[int, str] = {}
         self._failed_links: dict[int, LinkFailed] = {}
-        self._channels: dict[int, socket.socket] = {}
+        self._channels: dict[int, Channel] = {}
         self._workers_started: set[int] = set()
         self._is_started = False
         self._is_stopped = False
@@ -234,7 +235,7 @@ class Party:
     def _take_command(self, message: Message, fds: list[int]) -> None:
         match message:
             case WorkerStarted() if len(fds) == 1:
-                self._channels[message.index] = socket.socket(fileno=fds[0])
+                self._channels[message.index] = Channel(socket.socket(fileno=fds[0]))
                 self._workers_started.add(message.index)
                 return
             case Started():
@@ -360,10 +361,10 @@ class Party:
         if block.first == 0:
             self.worker.table.skip_below(0)  # ids began, or begin again, at 0
 
-    def take_channels(self) -> dict[int, socket.socket]:
-        """Worker index -> our end of its channel; from now on the caller's to close."""
-        channels, self._channels = self._channels, {}
-        return channels
+    @property
+    def channels(self) -> dict[int, Channel]:
+        """Worker index -> our end of its channel, for the batch runner. They stay the party's to close."""
+        return dict(self._channels)
 
     async def _meet(
         self, kind: str, fields: Mapping[str, object], timeout: float | None

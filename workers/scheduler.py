@@ -140,6 +140,10 @@ class Scheduler:
         self._ready.clear()
         self._worker.flush()
 
+    def notify(self) -> None:
+        """Let `run` and `run_async` look at their condition again: something other than a resumption changed it."""
+        self._changed.wake()
+
     # Passes.
 
     def do_work(self) -> int:
@@ -369,4 +373,4 @@ async def _report_failure(session: Session, error: Exception) -> None:
     try:
         await session.end_job(JobStatus.FAILED, f"{type(error).__name__}: {error}")
     except SessionError:
-        pass  # a job that fails leaves messages unreceived; the peers have been told by the reset
+        pass  # it failed while we stood in line to say so; the peers have been told

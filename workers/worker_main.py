@@ -1,0 +1,61 @@
+"""The program of a child worker process. Started by the supervisor, with the descriptor of its control socket.
+
+Its one rule is an order: the memory barrier is registered and BLAS held to one thread before numpy is imported.
+"""
+
+from __future__ import annotations
+
+import os
+
+from partywire.engine.child_process import begin_child
+from partywire.engine.control_socket import ControlClosed, ControlSocket
+from partywire.shm import fence
+
+WELCOME_TIMEOUT_S = 60.0
+
+WORKER_VARIABLE = "PARTYWIRE_WORKER"
+"""Set in child workers: a script that opens its party without a guard would otherwise do so again in each of them."""
+
+BLAS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def hold_blas_to_one_thread() -> None:
+    """One core per compute process, unless the user has said otherwise. Has an effect before numpy is imported only."""
+    for name in BLAS_VARIABLES:
+        os.environ.setdefault(name, "1")
+
+
+def main() -> None:
+    control_fd = begin_child()
+    fence.register()
+    hold_blas_to_one_thread()
+    os.environ[WORKER_VARIABLE] = "1"
+    serve(ControlSocket.from_fd(control_fd, "the supervisor"))
+
+
+def serve(control: ControlSocket) -> None:
+    """Be the worker that the supervisor describes, until it says Close."""
+    import socket
+
+    from .channel import Channel
+    from .child_worker import ChildWorker
+    from .waiting import run_blocking
+    from .worker import Worker
+
+    try:
+        worker, welcome, fds = Worker.from_control_socket(control, WELCOME_TIMEOUT_S)
+    except ControlClosed:
+        control.close()
+        return
+    child = ChildWorker(worker, Channel(socket.socket(fileno=fds[0])), welcome.main_path)
+    try:
+        child.run()
+        if worker.failure is None:
+            run_blocking(worker, worker.finish(worker.clock() + welcome.options.close_timeout_s))
+    finally:
+        child.close()
+        worker.close()
+
+
+if __name__ == "__main__":
+    main()
