@@ -1,0 +1,102 @@
+"""`partywire init`: a configuration file for each of a set of parties.
+
+Between the person who knows the addresses and the files that `partywire run --config` reads. The one invariant: either
+all files are written or none, and none that exists is touched.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import orjson
+
+from .config import PartyConfig, parse_address, write_config
+from .exit_code import ExitCode, UsageMistake
+
+HELP = """Write a configuration file for each party.
+
+PARTY is name=host:port: the address that the others dial. The order gives each party its index (for `digits`: the
+first has the gallery, the second the probes, the third helps). Give each party its own file; the [parties] tables must
+stay equal.
+
+\b
+Examples:
+  partywire init alice=127.0.0.1:7001 bob=127.0.0.1:7002 charlie=127.0.0.1:7003 --out parties
+  partywire init alice=10.0.0.1:7001 bob=10.0.0.2:7001 charlie=10.0.0.3:7001 --insecure --out parties
+"""
+
+
+@click.command("init", help=HELP)
+@click.argument("parties", nargs=-1, required=True, metavar="PARTY...")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path(), show_default="here",
+              help="Folder for the files; made if it is missing.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(1, 16), default=1, show_default=True,
+              help="Compute processes of each party; each party may change its own.")  # fmt: skip
+@click.option("--insecure", is_flag=True,
+              help="Allow plaintext links: needed when an address is not on this host.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the paths as one JSON object.")
+def init_command(parties: tuple[str, ...], out: Path, workers: int, insecure: bool, as_json: bool) -> int:
+    addresses = addresses_of(parties)
+    for name in addresses:
+        if "/" in name or name.startswith("."):
+            raise UsageMistake(f"the name {name!r} cannot be the name of a file: leave out '/' and leading dots")
+    texts = {
+        out / f"{name}.toml": write_config(
+            PartyConfig(name=name, parties=addresses, workers=workers, insecure=True if insecure else None)
+        )
+        for name in addresses
+    }
+    write_all(out, texts)
+    paths = [str(path) for path in texts]
+    if as_json:
+        click.echo(orjson.dumps({"files": paths}).decode())
+        return ExitCode.OK
+    for path in paths:
+        click.echo(f"wrote {path}")
+    click.echo(
+        f"Take each file to its party, then at every party, for example: partywire run digits --config {paths[0]}"
+    )
+    return ExitCode.OK
+
+
+def addresses_of(parties: tuple[str, ...]) -> dict[str, tuple[str, int]]:
+    """name=host:port arguments as the table of parties.
+
+    Raises:
+        UsageMistake: one is not of this form, or a name occurs twice.
+    """
+    addresses: dict[str, tuple[str, int]] = {}
+    for argument in parties:
+        name, separator, address = argument.partition("=")
+        if not separator or not name:
+            raise UsageMistake(f"{argument!r} is not name=host:port")
+        if name in addresses:
+            raise UsageMistake(f"the name {name} occurs twice")
+        try:
+            addresses[name] = parse_address(address)
+        except ValueError as error:
+            raise UsageMistake(f"{argument!r}: {error}") from error
+    return addresses
+
+
+def write_all(out: Path, texts: dict[Path, str]) -> None:
+    """Write new files, all or none.
+
+    Raises:
+        UsageMistake: one exists, or cannot be written.
+    """
+    for path in texts:
+        if path.exists():
+            raise UsageMistake(f"{path} exists already and was not changed; remove it or choose another --out")
+    written: list[Path] = []
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for path, text in texts.items():
+            with path.open("x", encoding="utf-8") as file:
+                written.append(path)
+                file.write(text)
+    except OSError as error:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise UsageMistake(f"{error.filename or out} cannot be written: {error.strerror}") from error

@@ -1,0 +1,72 @@
+"""All parties on this host: `partywire run JOB --local 3`.
+
+Between the command and the configurations that it would otherwise read from files. The ports come from the kernel, and
+the listening sockets are open before any party starts, so neither a used port nor the order of starts can matter.
+The parties are process families of their own, which share nothing but the loopback interface.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .config import PartyConfig
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+NAMES = ("alice", "bob", "charlie", "dave", "erin", "frank", "grace", "heidi", "ivan")
+LOOPBACK = "127.0.0.1"
+BACKLOG = 128
+LOCAL_MAX = 16
+"""Parties of a local run; beyond it one host measures its own scheduler only. Arbitrary."""
+
+
+def local_names(count: int) -> tuple[str, ...]:
+    """The names of `count` parties: the customary ones, then numbers."""
+    return NAMES[:count] + tuple(f"party{index}" for index in range(len(NAMES), count))
+
+
+@dataclass(slots=True)
+class LocalParties:
+    """Configurations of parties on this host, each with its open listening socket. Close it once they have started."""
+
+    configs: list[PartyConfig]
+    listeners: list[socket.socket]
+
+    def __enter__(self) -> LocalParties:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        for listener in self.listeners:
+            listener.close()
+
+
+def make_local_parties(count: int, workers: int = 1) -> LocalParties:
+    """Configurations of `count` parties that can reach each other.
+
+    Raises:
+        ConfigError: the number of parties or workers is out of range.
+        OSError: no port can be had on the loopback interface.
+    """
+    listeners: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            listeners.append(listener)
+            listener.bind((LOOPBACK, 0))
+            listener.listen(BACKLOG)
+            listener.setblocking(False)
+        addresses = {
+            name: (LOOPBACK, int(listener.getsockname()[1]))
+            for name, listener in zip(local_names(count), listeners, strict=True)
+        }
+        configs = [PartyConfig(name=name, parties=addresses, workers=workers) for name in addresses]
+    except BaseException:
+        for listener in listeners:
+            listener.close()
+        raise
+    return LocalParties(configs, listeners)
