@@ -230,7 +230,7 @@ class Scheduler:
             while not done():
                 self._raise_failure()
                 if self._tasks:
-                    loop.run_until_complete(self._run_while_tasks(done))
+                    self._run_loop(loop, lambda: not self._tasks or done())
                     continue
                 # A job that calls asyncio before its first await finds the loop that it will run in.
                 asyncio._set_running_loop(loop)
@@ -244,9 +244,14 @@ class Scheduler:
         finally:
             worker.flush()
 
-    async def _run_while_tasks(self, done: Callable[[], bool]) -> None:
-        """Let the loop run everything as long as a task exists; the native driver is several times faster."""
-        await self._drive(lambda: not self._tasks or done(), asyncio.get_running_loop())
+    def _run_loop(self, loop: asyncio.AbstractEventLoop, done: Callable[[], bool]) -> None:
+        """Let the loop run everything, as long as a task exists; the native driver is several times faster."""
+        driver = LoopDriver(self._worker, loop)
+        driver.attach()  # before the loop runs: its first callbacks may be tasks that wait on a session
+        try:
+            loop.run_until_complete(self._drive(done, loop))
+        finally:
+            driver.detach()
 
     def close(self) -> None:
         """Give up what still runs, and the loop. May be called again."""

@@ -158,9 +158,7 @@ class Session:
             while lane.waiters and not in_turn:
                 await self._wait_for_room(mailbox, deadline, timeout)
                 in_turn = True
-            for written in lane.chunks(self.id, descriptor, length, head, body):
-                if not written:
-                    await self._wait_for_room(mailbox, deadline, timeout)
+            await self._send_chunks(mailbox, encoded, deadline, timeout)
         except ShmError as error:
             self.worker.lose_lane(lane, f"the ring to the I/O process failed: {error}")
             self._raise_failure(mailbox)
@@ -168,6 +166,19 @@ class Session:
         finally:
             mailbox.is_sending = False
             lane.wake_next()
+
+    async def _send_chunks(self, mailbox: Mailbox, encoded: Encoded, deadline: float, timeout: float | None) -> None:
+        begun = False
+        try:
+            for written in mailbox.lane.chunks(self.id, *encoded):
+                begun |= written
+                if not written:
+                    await self._wait_for_room(mailbox, deadline, timeout)
+        except BaseException:
+            if begun and self.failure is None:
+                # The peer has half of a message; whatever came next would be taken for its other half.
+                self.abort(f"a send to {mailbox.peer} was cancelled half way")
+            raise
 
     async def _wait_for_room(self, mailbox: Mailbox, deadline: float, timeout: float | None) -> None:
         """Stand in line for the lane. Raises when the session has failed or the deadline has passed meanwhile."""
@@ -331,36 +342,45 @@ class Session:
     async def end_job(self, status: JobStatus = JobStatus.DONE, reason: str = "") -> int:
         """Tell every peer that the present job ended here, and begin the next one. Returns the number of the job.
 
+        A job that FAILED ends the session, here at once and at the peers when they hear of it.
+
         Raises:
             SessionDesync: a peer sent a message that the job did not receive; the session is over.
         """
         job = self.job
-        frame = encode_job_end(self.id, job, status, reason)
         for mailbox in self._peers:
             self._raise_failure(mailbox)
-            while mailbox.lane.parts_size > mailbox.lane.parts_size_max and not mailbox.lane.flush():
+            lane = mailbox.lane
+            while lane.parts_size > lane.parts_size_max and not lane.flush():
                 await self._wait_for_room(mailbox, NEVER, None)
-            mailbox.lane.post(frame)
         self.job += 1
         try:
             settled = [mailbox for mailbox in self._peers if mailbox.end_job(job)]
         except SessionDesync as error:
-            self.fail(error, ResetCode.ABORTED, str(error))
-            raise
-        for mailbox in settled:
-            self._settle(mailbox)
+            if status is JobStatus.DONE:
+                self.fail(error, ResetCode.ABORTED, str(error))
+                raise
+            settled = []  # a job that failed leaves messages behind; its own cause is what the peers need to know
+        frame = encode_job_end(self.id, job, status, reason)
+        for mailbox in self._peers:
+            mailbox.lane.post(frame)
+        if status is JobStatus.DONE:
+            for mailbox in settled:
+                self._settle(mailbox)
+        else:
+            self.fail(SessionClosed(self.id, f"its job {job} failed here: {reason}"))
         return job
 
     def job_ended_by_peer_untrusted(self, mailbox: Mailbox, job: int, status: JobStatus, reason: str) -> None:
         """A JOB_END arrived. A failed job fails the session at once, wherever we are."""
+        if status is not JobStatus.DONE:
+            self.fail(PeerAborted(mailbox.peer, self.id, reason))
+            return
         try:
             if mailbox.take_marker_untrusted(job, status):
                 self._settle(mailbox)
         except SessionDesync as error:
             self.fail(error, ResetCode.ABORTED, str(error))
-            return
-        if status is not JobStatus.DONE:
-            self.fail(PeerAborted(mailbox.peer, self.id, reason))
 
     def _settle(self, mailbox: Mailbox) -> None:
         self._settled[mailbox] += 1

@@ -1,0 +1,195 @@
+"""Batches over three real parties, each a process family of its own: results, failures, and deaths."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from partywire.workers.batch import BatchRunner, job_name
+from partywire.workers.local import make_local_parties
+
+PROGRAM = Path(__file__).with_name("batch_program.py")
+DEADLINE_S = 90.0
+
+
+def run_parties(
+    scenario: str, workers: tuple[int, int, int] = (1, 1, 1), sessions: tuple[int, ...] = (4,)
+) -> list[Any]:
+    """The outcome of each party, in index order."""
+    processes = []
+    with make_local_parties(3) as parties:
+        for index, (config, listener) in enumerate(zip(parties.configs, parties.listeners, strict=True)):
+            config = dataclasses.replace(config, workers=workers[index], connect_s=60)
+            order_read, order_write = os.pipe()
+            process = subprocess.Popen(
+                [sys.executable, str(PROGRAM), str(order_read)],
+                pass_fds=[order_read, listener.fileno()],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            os.close(order_read)
+            with os.fdopen(order_write, "wb") as pipe:
+                order = (scenario, config, listener.fileno(), sessions[index % len(sessions)])
+                pickle.dump(order, pipe)
+            processes.append(process)
+    outcomes = []
+    try:
+        for process in processes:
+            out, err = process.communicate(timeout=DEADLINE_S)
+            assert out, err
+            outcomes.append(json.loads(out.splitlines()[-1]))
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    return [outcome.get("value", outcome) for outcome in outcomes]
+
+
+def rotated(count: int) -> list[list[int]]:
+    """What each party gets when all have sent 1000 * index + k to the next."""
+    return [[1000 * ((index - 1) % 3) + k for k in range(count)] for index in range(3)]
+
+
+@pytest.mark.parametrize("workers", [(1, 1, 1), (2, 2, 2), (1, 2, 4)])
+def test_results_are_in_the_order_of_the_inputs_for_coroutines_and_plain_functions(
+    workers: tuple[int, int, int],
+) -> None:
+    assert run_parties("rotate", workers) == [[expected, expected] for expected in rotated(30)]
+
+
+@pytest.mark.parametrize("workers", [(1, 1, 1), (2, 1, 2)])
+def test_a_job_may_await_asyncio(workers: tuple[int, int, int]) -> None:
+    assert run_parties("asyncio", workers) == rotated(30)
+
+
+def test_a_job_may_have_bound_arguments() -> None:
+    assert run_parties("partial", (2, 1, 1)) == [[7 + value for value in expected] for expected in rotated(5)]
+
+
+def test_a_batch_of_nothing_is_empty_everywhere() -> None:
+    assert run_parties("nothing", (2, 1, 1)) == [[[], expected] for expected in rotated(1)]
+
+
+def test_classes_of_the_script_travel_to_child_workers_and_back() -> None:
+    assert run_parties("points", (2, 2, 1)) == rotated(6)
+
+
+def test_inputs_and_results_larger_than_a_socket_buffer_travel_to_child_workers_and_back() -> None:
+    assert run_parties("big", (2, 1, 1)) == [[3_000_001] * 4] * 3
+
+
+def test_an_asynchronous_party_runs_batches_beside_other_tasks() -> None:
+    reason = "job 3 failed at bob: ValueError: bob cannot do three"
+    plain = rotated(10)
+    assert run_parties("async", (1, 2, 1)) == [
+        [expected, plain[index], reason, "ran beside"] for index, expected in enumerate(rotated(30))
+    ]
+
+
+@pytest.mark.parametrize("workers", [(1, 1, 1), (2, 1, 2)])
+def test_the_first_failure_is_raised_at_every_party_and_the_next_batch_works(workers: tuple[int, int, int]) -> None:
+    for index, (awaited, plain, common, values) in enumerate(run_parties("fail", workers)):
+        for said in (awaited, plain):
+            assert said["error"] == "JobFailed"
+            assert said["says"] == "job 3 failed at bob: ValueError: bob cannot do three"
+            assert said["cause"] == ("ValueError" if index == 1 else "PeerAborted")
+        assert common["error"] == "JobFailed"
+        assert "nobody can do" in common["says"]
+        assert values == rotated(30)[index]
+
+
+def test_all_parties_name_the_same_failure_when_several_fail_at_once() -> None:
+    said = [common["says"] for _, _, common, _ in run_parties("fail")]
+    assert len(set(said)) == 1
+
+
+@pytest.mark.parametrize("workers", [(1, 1, 1), (1, 2, 1)])
+def test_another_job_at_another_party_is_an_error_at_every_party(workers: tuple[int, int, int]) -> None:
+    for index, (said, values) in enumerate(run_parties("jobs_differ", workers)):
+        assert said["error"] == "SetupMismatch"
+        assert "'rotate'" in said["says"]
+        assert "'rotate_plainly'" in said["says"]
+        assert values == rotated(5)[index]
+
+
+def test_another_number_of_inputs_at_another_party_is_an_error_at_every_party() -> None:
+    for index, (said, values) in enumerate(run_parties("counts_differ", (2, 1, 1))):
+        assert said["error"] == "SetupMismatch"
+        assert "number of inputs" in said["says"]
+        assert values == rotated(5)[index]
+
+
+def test_another_number_of_sessions_at_another_party_is_an_error_at_every_party() -> None:
+    for said in run_parties("rotate", sessions=(4, 8, 4)):
+        assert said["raised"] == "SetupMismatch"
+        assert "number of sessions" in said["says"]
+
+
+def test_a_message_too_many_is_an_error_at_every_party() -> None:
+    for said in run_parties("desync"):
+        assert said["error"] == "JobFailed"
+
+
+def test_the_death_of_a_child_worker_is_an_error_at_every_party() -> None:
+    alice, *others = run_parties("die", (2, 1, 1))
+    assert alice["error"] == "WorkerDied"
+    assert "SIGKILL" in alice["says"]
+    for said in others:
+        assert said["error"] == "JobFailed"
+        assert "alice" in said["says"]
+
+
+def test_a_result_that_cannot_leave_a_child_worker_is_an_error_at_every_party() -> None:
+    said = run_parties("bad_result", (2, 1, 1))
+    assert [one["error"] for one in said] == ["JobFailed"] * 3
+    assert all("cannot be sent to the opener" in one["says"] for one in said)
+
+
+def test_a_job_that_child_workers_cannot_import_is_refused_before_the_peers_are_asked() -> None:
+    alice, *others = run_parties("lambda", (2, 1, 1))
+    assert alice["error"] == "TypeError"
+    assert "top level" in alice["says"]
+    assert all(said["error"] in ("PeerClosed", "SetupAborted", "PeerLost") for said in others)
+
+
+def test_an_interrupted_party_tells_the_others() -> None:
+    alice, *others = run_parties("interrupt")
+    assert alice["error"] == "KeyboardInterrupt"
+    for said in others:
+        assert said["error"] == "JobFailed"
+        assert "alice" in said["says"]
+
+
+def test_progress_begins_with_ready_sessions_and_ends_with_every_job() -> None:
+    for said in run_parties("progress", (1, 2, 1)):
+        assert said[0][:2] == [0, 30]
+        assert said[-1][:2] == [30, 30]
+        assert all(sessions == 8 for _, _, sessions, _ in said)
+        done = [row[0] for row in said]
+        assert done == sorted(done)
+        assert said[-1][3] >= 30 * 8
+
+
+def test_the_name_of_a_job_is_that_of_its_function_whatever_is_bound_to_it() -> None:
+    from functools import partial
+
+    class Callable:
+        def __call__(self, session: object, x: object) -> None: ...
+
+    assert job_name(partial(partial(run_parties, 1), 2)) == "run_parties"
+    assert job_name(Callable()).endswith("Callable")
+
+
+@pytest.mark.parametrize("sessions", [0, -1, True, "8"])
+def test_a_number_of_sessions_that_makes_no_sense_is_refused(sessions: Any) -> None:
+    with pytest.raises(ValueError, match="sessions"):
+        BatchRunner(None, sessions)  # type: ignore[arg-type]
