@@ -54,7 +54,7 @@ async def rounds_job(session: Session, work: RingRounds) -> Span:
 def run_partywire(party: int, ports: list[int], listener: socket.socket, work: RingRounds) -> Span:
     from partywire import BatchRunner, BlockingParty, PartyConfig
 
-    addresses = {name: f"127.0.0.1:{port}" for name, port in zip(PARTIES, ports, strict=True)}
+    addresses = {name: ("127.0.0.1", port) for name, port in zip(PARTIES, ports, strict=True)}
     config = PartyConfig(name=PARTIES[party], parties=addresses)
     with BlockingParty(config, listener=listener) as opened:
         spans = BatchRunner(opened, sessions=work.sessions).map(rounds_job, [work] * work.sessions)
