@@ -87,7 +87,7 @@ def run_contender(contender: str, work: RingRounds) -> float:
             process.wait()
     if any(process.returncode for process in processes):
         raise RuntimeError(f"{contender}: a party failed; its message is above")
-    spans = [orjson.loads(output) for output in outputs]
+    spans: list[Span] = [orjson.loads(output) for output in outputs]
     return work.rounds * work.sessions / (max(end for _, end in spans) - min(start for start, _ in spans))
 
 
