@@ -87,6 +87,11 @@ class _Failure:
     def is_ours(self) -> bool:
         return not isinstance(self.error, SessionError)
 
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """Of several that are seen before the batch stops the least counts: ours first, then the lowest job."""
+        return not self.is_ours, self.index
+
 
 class BatchRunner:
     """Runs batches one after another on an open party. Not for several threads or several batches at once."""
@@ -102,7 +107,7 @@ class BatchRunner:
         `on_progress` is called when all sessions are ready, about four times a second while the worker is served, and
         at the end.
         """
-        if not isinstance(sessions, int) or sessions < 1:
+        if not isinstance(sessions, int) or isinstance(sessions, bool) or sessions < 1:
             raise ValueError(f"{sessions!r} sessions, at least 1 is needed")
         self.party = party
         self._party = party.asynchronous if isinstance(party, BlockingParty) else party
@@ -295,7 +300,7 @@ class _Batch:
             case SessionsExpected():
                 self._expecting.add(child)
             case JobFinal(_, index, value):
-                self._job_final(index, value)
+                self._job_final(index, pickle.loads(value))
             case ShareFailed(_, index, error):
                 self._job_failed(index, load_error(error))
             case ShareProgress(_, totals):
@@ -309,8 +314,9 @@ class _Batch:
         self.scheduler.notify()
 
     def _job_failed(self, index: int, error: BaseException) -> None:
-        if self._failure is None or (self._failure.index > index and not self._is_ended):
-            self._failure = _Failure(index, error)
+        failure = _Failure(index, error)
+        if self._failure is None or (not self._is_ended and failure.rank < self._failure.rank):
+            self._failure = failure
         self.scheduler.notify()
 
     def _raise_dead_workers(self) -> None:
@@ -372,6 +378,10 @@ class _Batch:
         self._stop(self._reason(failure, cause))
         # Children first: what they still say may name the failure that came before ours.
         await self._worker.until(self._children_stopped, self._worker.clock() + STOP_TIMEOUT_S)
+        if not failure.is_ours and self._worker.lost_workers:
+            # The peers noticed the death of our worker, and told us so, before our own supervisor did.
+            failure = _Failure(-1, next(iter(self._worker.lost_workers.values())))
+            cause = describe(failure.error)
         index, party, cause = await self._common_failure(failure, cause)
         if isinstance(failure.error, WorkerDied):
             raise WorkerDied(*failure.error.args)
@@ -394,7 +404,7 @@ class _Batch:
             try:
                 self._channels[index].send(StopShare(self._number, reason))
             except ChannelClosed:
-                self._stopped.add(index)
+                pass  # WorkerLost follows on the control socket
 
     async def _common_failure(self, failure: _Failure, cause: str) -> tuple[int, str, str]:
         """The failure that all parties name: of those that began at a party the one of the lowest job."""
@@ -411,7 +421,8 @@ class _Batch:
         ]
         if began:
             order = self._party.names.index
-            return min(began, key=lambda one: (one[0], order(one[1])))
+            index, name, cause = min(began, key=lambda one: (one[0], order(one[1])))
+            return index if index >= 0 else lowest_job(said), name, cause
         peer = getattr(failure.error, "peer", None)
         return failure.index, peer if isinstance(peer, str) else self._party.name, cause
 
@@ -429,6 +440,12 @@ class _Batch:
         for channel in self._channels.values():
             self._worker.unwatch(channel.fileno())
         self.scheduler.close()
+
+
+def lowest_job(said: Mapping[str, Mapping[str, object]]) -> int:
+    """The first job that anybody noticed to fail; for a failure that began outside the jobs."""
+    indices = [index for fields in said.values() if isinstance(index := fields.get("index"), int) and index >= 0]
+    return min(indices, default=0)
 
 
 def job_name(function: JobFunction) -> str:

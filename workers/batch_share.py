@@ -127,11 +127,11 @@ class SessionsExpected:
 
 @dataclass(frozen=True, slots=True)
 class JobFinal:
-    """Every party has reported this job; here is its value."""
+    """Every party has reported this job; here is the pickle of its value."""
 
     batch: int
     index: int
-    value: Any = field(repr=False)
+    value: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,13 +196,19 @@ class BatchShare:
         plan: BatchPlan,
         on_final: Callable[[int, Any], object],
         on_failure: Callable[[int, BaseException], object],
+        prepare: Callable[[int, Any], Any] | None = None,
     ) -> None:
-        """`on_final(index, value)` is called for each job, `on_failure(index, error)` at most once per session."""
+        """`on_final(index, value)` is called for each job, `on_failure(index, error)` at most once per session.
+
+        `prepare(index, value)` makes of a job's value what is kept for `on_final`; what it raises fails the job, at
+        every party.
+        """
         self.plan = plan
         self._worker = worker
         self._scheduler = scheduler
         self._on_final = on_final
         self._on_failure = on_failure
+        self._prepare = prepare
         self._values: dict[int, Any] = {}  # jobs that ended here and are not final
         self._sessions: list[Session] = []
         self._totals_before = totals_of(worker)
@@ -251,7 +257,7 @@ class BatchShare:
         self._worker.flush()
 
     def _ended(self, index: int, value: Any) -> None:
-        self._values[index] = value
+        self._values[index] = value if self._prepare is None else self._prepare(index, value)
 
     def _final(self, index: int) -> None:
         self._on_final(index, self._values.pop(index))

@@ -26,7 +26,7 @@ from .batch_share import (
     StopShare,
     portable_error,
 )
-from .channel import Channel, ChannelClosed, load_main
+from .channel import PICKLE_PROTOCOL, Channel, ChannelClosed, load_main
 from .errors import PartyFailed, WorkerDied
 from .scheduler import Scheduler
 from .waiting import NEVER, Wait
@@ -90,7 +90,7 @@ class ChildWorker:
                 if self._expected is None:
                     self._worker.expect_sessions()
                 self._expected = batch
-                self._say(SessionsExpected(batch))
+                self._scheduler.spawn(self._say_when_linked(SessionsExpected(batch)))
             case ForgetSessions():
                 self._end_expectation()
             case RunShare():
@@ -103,6 +103,12 @@ class ChildWorker:
             case _:
                 raise TypeError(f"{type(message).__name__} is not for a worker")
 
+    async def _say_when_linked(self, message: SessionsExpected) -> None:
+        """The opener may know that a link is up before our lanes of it have arrived."""
+        links = self._worker.links.values()
+        await self._worker.until(lambda: all(link.connection_count or link.cause for link in links))
+        self._say(message)
+
     def _end_expectation(self) -> None:
         if self._expected is not None:
             self._expected = None
@@ -112,7 +118,7 @@ class ChildWorker:
         plan = order.plan
         try:
             function, inputs = self._load(order)
-            share = BatchShare(self._worker, self._scheduler, plan, self._final, self._failed)
+            share = BatchShare(self._worker, self._scheduler, plan, self._final, self._failed, pickled_value)
             self._share, self._left = share, len(inputs)
             share.start(function, inputs)
         except Exception as error:
@@ -134,15 +140,9 @@ class ChildWorker:
 
     # What becomes of the share.
 
-    def _final(self, index: int, value: Any) -> None:
+    def _final(self, index: int, value: bytes) -> None:
         assert self._share is not None
-        batch = self._share.plan.number
-        try:
-            self._say(JobFinal(batch, index, value))
-        except Exception as error:
-            what = TypeError(f"the result of job {index} cannot be sent to the opener: {error}")
-            self._say(ShareFailed(batch, index, portable_error(what)))
-            return
+        self._say(JobFinal(self._share.plan.number, index, value))
         self._left -= 1
         if self._left == 0:
             self._tell_progress()
@@ -173,3 +173,15 @@ class ChildWorker:
             self._channel.send(message)
         except ChannelClosed:
             self._has_opener = False
+
+
+def pickled_value(index: int, value: Any) -> bytes:
+    """A job's value as the opener gets it.
+
+    Raises:
+        TypeError: it cannot be pickled.
+    """
+    try:
+        return pickle.dumps(value, PICKLE_PROTOCOL)
+    except Exception as error:
+        raise TypeError(f"the result of job {index} cannot be sent to the opener: {error}") from error

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from partywire.shm import fence
 
 from .exit_code import ExitCode, failure
-from .run_event import Failed, encode_event
+from .run_event import Failed, Progressed, encode_event
 from .worker_main import hold_blas_to_one_thread
 
 if TYPE_CHECKING:
@@ -35,16 +35,22 @@ class EventPipe:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._written_at = 0.0
-        self._sessions = 0
+        self._withheld: Progressed | None = None
 
     def write(self, event: RunEvent) -> None:
-        """Write one event; progress in quick succession is thinned out."""
-        sessions = getattr(event, "sessions", None)
-        if sessions is not None:
+        """Write one event; progress in quick succession is thinned out, but the last word of it is never lost."""
+        if isinstance(event, Progressed):
             now = time.monotonic()
-            if sessions == self._sessions and now - self._written_at < EVENT_INTERVAL_S:
+            if event.jobs_done and now - self._written_at < EVENT_INTERVAL_S:
+                self._withheld = event
                 return
-            self._sessions, self._written_at = sessions, now
+            self._written_at = now
+        elif self._withheld is not None:
+            self._write(self._withheld)
+        self._withheld = None
+        self._write(event)
+
+    def _write(self, event: RunEvent) -> None:
         data = memoryview(encode_event(event))
         try:
             while data:

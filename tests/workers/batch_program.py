@@ -1,4 +1,4 @@
-"""One party of a batch test: run as a script with the number of a pipe that says what to do; prints its outcome as JSON.
+"""One party of a batch test: a script that reads its orders from a pipe and prints its outcome as JSON.
 
 A script on purpose: its jobs live in `__main__`, where child workers have to find them.
 """

@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -180,12 +181,11 @@ def test_progress_begins_with_ready_sessions_and_ends_with_every_job() -> None:
 
 
 def test_the_name_of_a_job_is_that_of_its_function_whatever_is_bound_to_it() -> None:
-    from functools import partial
 
     class Callable:
         def __call__(self, session: object, x: object) -> None: ...
 
-    assert job_name(partial(partial(run_parties, 1), 2)) == "run_parties"
+    assert job_name(partial(partial(rotated, 1), 2)) == "rotated"
     assert job_name(Callable()).endswith("Callable")
 
 
