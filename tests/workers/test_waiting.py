@@ -78,7 +78,7 @@ def test_large_messages_in_both_directions_in_asyncio(two: Table) -> None:
     payload = bytes(5 * MIB)
 
     async def main() -> list[Any]:
-        return await asyncio.gather(ours.exchange(1, payload), theirs.exchange(0, payload))
+        return list(await asyncio.gather(ours.exchange(1, payload), theirs.exchange(0, payload)))
 
     assert [len(message) for message in drive(two, main)] == [5 * MIB] * 2
 

@@ -1,0 +1,161 @@
+"""Configuration files: what is accepted, and that each mistake is reported with its key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from partywire.workers.config import PartyConfig, load_config, parse_address, parse_config, write_config
+from partywire.workers.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GOOD = """
+name = "alice"
+[parties]
+alice = "127.0.0.1:7001"
+bob = "127.0.0.1:7002"
+charlie = "[::1]:7003"
+"""
+
+
+def keys(text: str) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, "alice.toml")
+    assert str(caught.value).startswith("alice.toml: ")
+    assert "Traceback" not in str(caught.value)
+    return caught.value.keys
+
+
+def test_the_order_of_parties_gives_the_indices() -> None:
+    config = parse_config(GOOD)
+    assert config.spec.names == ("alice", "bob", "charlie")
+    assert config.spec.index == 0
+    assert config.spec.parties[2].host == "::1"
+    assert config.listen_address == ("127.0.0.1", 7001)
+
+
+def test_loopback_needs_no_word_on_security_and_other_addresses_do() -> None:
+    assert parse_config(GOOD).insecure is None
+    elsewhere = GOOD.replace("127.0.0.1:7002", "10.0.0.2:7002")
+    assert keys(elsewhere) == ("insecure",)
+    assert parse_config("insecure = true\n" + elsewhere).insecure is True
+    assert keys("insecure = false\n" + GOOD) == ("insecure",)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (('name = "alice"', 'name = "dora"'), "name"),
+        (('name = "alice"', "name = 3"), "name"),
+        (('name = "alice"', ""), "name"),
+        (('name = "alice"', 'name = "alice"\nworkers = 0'), "workers"),
+        (('name = "alice"', 'name = "alice"\nworkers = true'), "workers"),
+        (('name = "alice"', 'name = "alice"\ninsecure = "yes"'), "insecure"),
+        (('name = "alice"', 'name = "alice"\ncolour = 1'), "colour"),
+        (("127.0.0.1:7002", "127.0.0.1:7001"), "parties.bob"),
+        (("127.0.0.1:7002", "127.0.0.1"), "parties.bob"),
+        (("127.0.0.1:7002", "127.0.0.1:port"), "parties.bob"),
+        (("127.0.0.1:7002", "127.0.0.1:70020"), "parties.bob"),
+        (("127.0.0.1:7002", "::1:7002"), "parties.bob"),
+        (('"127.0.0.1:7002"', "7002"), "parties.bob"),
+        (("bob =", '"b ob" ='), "parties"),
+        (("[parties]", "parties = 3\n[timeouts]"), "parties"),
+    ],
+)
+def test_each_mistake_names_its_key(change: tuple[str, str], key: str) -> None:
+    assert key in keys(GOOD.replace(*change))
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        ("[limits]\ninbox_mib = 0", "limits.inbox_mib"),
+        ("[limits]\nring_mib = 3", "limits.ring_mib"),
+        ("[limits]\nmessage_mib = 4096", "limits.message_mib"),
+        ("[limits]\nmessage_mib = 1.5", "limits.message_mib"),
+        ("[limits]\nring_gib = 1", "limits.ring_gib"),
+        ("[timeouts]\nconnect_s = -1", "timeouts.connect_s"),
+        ('[timeouts]\nheartbeat_s = "5"', "timeouts.heartbeat_s"),
+        ("[timeouts]\nclose = 3", "timeouts.close"),
+        ("[listen]\naddress = 7001", "listen.address"),
+        ('[listen]\nhost = "0.0.0.0"', "listen.host"),
+        ("[parameters]\nx = [1]", "parameters.x"),
+    ],
+)
+def test_each_mistake_in_a_table_names_its_key(table: str, key: str) -> None:
+    assert key in keys(GOOD + table)
+
+
+@pytest.mark.parametrize("table", ["limits", "timeouts", "listen", "parameters"])
+def test_a_table_must_be_one(table: str) -> None:
+    assert table in keys(f"{table} = 1\n" + GOOD)
+
+
+def test_all_mistakes_are_reported_at_once() -> None:
+    text = GOOD.replace('name = "alice"', 'name = "dora"\nworkers = "two"\ncolour = 1') + "[limits]\ninbox_mib = 0\n"
+    assert set(keys(text)) >= {"name", "workers", "colour", "limits.inbox_mib"}
+
+
+def test_one_party_is_not_enough() -> None:
+    assert keys('name = "alice"\n[parties]\nalice = "127.0.0.1:7001"\n') == ("parties",)
+
+
+def test_no_parties_at_all() -> None:
+    assert "parties" in keys('name = "alice"')
+
+
+def test_text_that_is_not_toml() -> None:
+    with pytest.raises(ConfigError, match="is not TOML"):
+        parse_config("name = ", "x")
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path / "none.toml")
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load_config(binary)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"insecure": True, "workers": 3, "listen": ("0.0.0.0", 7009), "parameters": {"job": "x", "n": 3, "b": True}},
+        {"parties": {"ælice \\".replace(" ", ""): ("::1", 1), "bob": ("localhost", 2)}, "name": "ælice\\"},
+        {"connect_s": 1.5, "close_s": 2, "heartbeat_s": 9, "inbox_mib": 5, "ring_mib": 1, "message_mib": 7},
+    ],
+)
+def test_a_written_file_reads_back_equal(tmp_path: Path, changes: dict[str, Any]) -> None:
+    values: dict[str, Any] = {"name": "alice", "parties": {"alice": ("127.0.0.1", 1), "bob": ("127.0.0.1", 2)}}
+    config = PartyConfig(**(values | changes))
+    path = tmp_path / "alice.toml"
+    path.write_text(write_config(config), "utf-8")
+    assert load_config(path) == config
+
+
+def test_parameters_have_a_digest_that_does_not_depend_on_their_order() -> None:
+    parties = {"alice": ("127.0.0.1", 1), "bob": ("127.0.0.1", 2)}
+    one = PartyConfig(name="alice", parties=parties, parameters={"a": 1, "b": "x"})
+    other = PartyConfig(name="alice", parties=parties, parameters={"b": "x", "a": 1})
+    third = PartyConfig(name="alice", parties=parties, parameters={"b": "x", "a": 2})
+    assert one.parameter_digest == other.parameter_digest != third.parameter_digest
+    assert PartyConfig(name="alice", parties=parties).parameter_digest == bytes(32)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("host:1", ("host", 1)), ("[fe80::1]:65535", ("fe80::1", 65535)), ("127.0.0.1:80", ("127.0.0.1", 80))],
+)
+def test_addresses(text: str, address: tuple[str, int]) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["", ":1", "host", "host:", "host:0", "host:x", "a b:1", "host:²"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(ValueError, match="is not"):
+        parse_address(text)
