@@ -33,7 +33,7 @@ from partywire.engine.commands import (
 from partywire.engine.control import Rendezvous, decode_control_untrusted, encode_control
 from partywire.engine.control_socket import ControlClosed, ControlSocket, ControlTimeout, close_all
 from partywire.engine.errors import HandshakeRejected, LinkProtocolError, PartyWireError, RejectCode
-from partywire.engine.rendezvous import RendezvousBook
+from partywire.engine.rendezvous import RendezvousBook, check_fields_equal
 from partywire.engine.sessions import SessionBlock, SessionProposal, agree
 from partywire.engine.supervisor import SupervisorHandle, spawn_supervisor
 from partywire.shm import fence
@@ -56,6 +56,9 @@ if TYPE_CHECKING:
     from .session import BlockingSession, Session
 
 T = TypeVar("T")
+
+CHILD_VARIABLE = "PARTYWIRE_WORKER"
+"""Set in the environment of child workers."""
 
 log = logging.getLogger("partywire")
 
@@ -149,6 +152,11 @@ class Party:
         """Start the supervisor and become worker 0. Waits about as long as a Python process takes to start."""
         if self._worker is not None or self._is_stopped:
             raise RuntimeError("a Party is opened once; make a new one")
+        if CHILD_VARIABLE in os.environ:
+            raise RuntimeError(
+                "a child worker is loading the script that opened its party; put what opens the party "
+                "under `if __name__ == '__main__':`"
+            )
         if self.config.insecure and not self.config.is_loopback:
             log.warning("%s: links are plaintext (insecure = true); use a trusted network only", self.name)
         else:
@@ -306,16 +314,21 @@ class Party:
         await self.rendezvous("barrier", {}, timeout=timeout)
 
     async def rendezvous(
-        self, kind: str, fields: Mapping[str, object], *, timeout: float | None = None
+        self, kind: str, fields: Mapping[str, object], *, timeout: float | None = None, equal: bool = False
     ) -> dict[str, Mapping[str, object]]:
-        """Enter a common step and return what every peer announced for it, by name. What the fields mean is the
-        caller's business; nothing in them has been compared.
+        """Enter a common step and return what every peer announced for it, by name.
+
+        What the fields mean is the caller's business. With `equal` they must be the same at every party.
 
         Raises:
-            SetupMismatch: a peer is in a step of another kind; raised at every party.
+            SetupMismatch: a peer is in a step of another kind, or has another value in a field that must be equal;
+                raised at every party, naming both.
             RendezvousTimeout, SetupAborted, PeerLost, PeerClosed: as for `make_sessions`.
         """
-        return (await self._meet(kind, fields, timeout))[1]
+        round_, outcome = await self._meet(kind, fields, timeout)
+        if equal:
+            check_fields_equal(round_, fields, outcome, fields)
+        return outcome
 
     async def agree(
         self,
@@ -535,10 +548,10 @@ class BlockingParty:
         self._run(self.asynchronous.barrier(timeout=timeout))
 
     def rendezvous(
-        self, kind: str, fields: Mapping[str, object], *, timeout: float | None = None
+        self, kind: str, fields: Mapping[str, object], *, timeout: float | None = None, equal: bool = False
     ) -> dict[str, Mapping[str, object]]:
         """Like Party.rendezvous."""
-        return self._run(self.asynchronous.rendezvous(kind, fields, timeout=timeout))
+        return self._run(self.asynchronous.rendezvous(kind, fields, timeout=timeout, equal=equal))
 
     def agree(
         self,

@@ -33,7 +33,7 @@ from .values import SMALL_SIZE_MAX, array_meta, byte_view, decode, encode, split
 from .waiting import NEVER, Wait, run_blocking
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from numpy.typing import NDArray
 
@@ -198,18 +198,20 @@ class Session:
         if self.worker.clock() >= deadline and timeout is not None:
             raise self._time_out(mailbox, timeout, "trying to send to")
 
+    # The calls for neighbours return the coroutine of the call that they stand for: one frame less per message.
+
     async def broadcast(self, value: object, *, timeout: float | None = None) -> None:
         """Send the same message to every peer. Raises like `send`."""
         for mailbox in self._peers:
             await self.send(mailbox.peer, value, timeout=timeout)
 
-    async def send_next(self, value: object, *, timeout: float | None = None) -> None:
+    def send_next(self, value: object, *, timeout: float | None = None) -> Coroutine[Any, Any, None]:
         """Send to the party with the next index, the first after the last. Raises like `send`."""
-        await self.send(self._next, value, timeout=timeout)
+        return self.send(self._next, value, timeout=timeout)
 
-    async def send_prev(self, value: object, *, timeout: float | None = None) -> None:
+    def send_prev(self, value: object, *, timeout: float | None = None) -> Coroutine[Any, Any, None]:
         """Send to the party with the index before ours. Raises like `send`."""
-        await self.send(self._previous, value, timeout=timeout)
+        return self.send(self._previous, value, timeout=timeout)
 
     # Receiving.
 
@@ -329,13 +331,13 @@ class Session:
         await self.send(peer, value, timeout=timeout)
         return await self.recv(peer, out=out, timeout=timeout)
 
-    async def recv_next(self, *, out: Any = None, timeout: float | None = None) -> Any:
+    def recv_next(self, *, out: Any = None, timeout: float | None = None) -> Coroutine[Any, Any, Any]:
         """Receive from the party with the next index. Raises like `recv`."""
-        return await self.recv(self._next, out=out, timeout=timeout)
+        return self.recv(self._next, out=out, timeout=timeout)
 
-    async def recv_prev(self, *, out: Any = None, timeout: float | None = None) -> Any:
+    def recv_prev(self, *, out: Any = None, timeout: float | None = None) -> Coroutine[Any, Any, Any]:
         """Receive from the party with the index before ours. Raises like `recv`."""
-        return await self.recv(self._previous, out=out, timeout=timeout)
+        return self.recv(self._previous, out=out, timeout=timeout)
 
     # Jobs in lockstep.
 

@@ -17,7 +17,7 @@ import itertools
 import math
 import select
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from partywire.engine import limits
 from partywire.engine.commands import (
@@ -62,6 +62,14 @@ SLEEP_MAX_S: Final = 1.0
 
 CONTROL_INTERVAL: Final = 64
 """Passes between two looks at the control socket while there is work; a look costs a system call."""
+
+
+class Totals(NamedTuple):
+    """What a worker has carried since it began."""
+
+    messages_received: int
+    bytes_sent: int
+    bytes_received: int
 
 
 class Worker:
@@ -110,6 +118,8 @@ class Worker:
         self.on_command: Callable[[Message, list[int]], None] | None = None
         self.on_control: Callable[[PeerLink, bytes], None] | None = None
         self._receivers: list[Lane | ControlLane] = []
+        # Messages and bytes of lanes that are gone.
+        self._totals_before = Totals(0, 0, 0)
         self._dirty: list[Lane] = []
         self._timers: list[tuple[float, int, Wait]] = []
         self._timer_numbers = itertools.count()
@@ -235,6 +245,14 @@ class Worker:
             work += agent()
         self.flush()
         return work
+
+    def totals(self) -> Totals:
+        """Messages and bytes of all lanes, those that are gone included."""
+        totals = self._totals_before
+        for link in self.links.values():
+            for lane in link.lanes.values():
+                totals = add_totals(totals, lane)
+        return totals
 
     # Sleeping.
 
@@ -454,6 +472,7 @@ class Worker:
         """Give the rings of a link back; the sessions on them fail."""
         for lane in link.lanes.values():
             self.lose_lane(lane, cause)
+            self._totals_before = add_totals(self._totals_before, lane)
             self._receivers.remove(lane)
             lane.close()
         link.lanes.clear()
@@ -565,3 +584,12 @@ class Worker:
         if self._control is not None:
             self._control.close()
         self._doorbell.close()
+
+
+def add_totals(totals: Totals, lane: Lane) -> Totals:
+    """The totals with one more lane in them."""
+    return Totals(
+        totals.messages_received + lane.messages_received,
+        totals.bytes_sent + lane.bytes_sent,
+        totals.bytes_received + lane.bytes_received,
+    )
