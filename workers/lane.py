@@ -102,6 +102,8 @@ class Lane:
         self.is_over = False
         # Why it is over; empty after a goodbye.
         self.cause = ""
+        # Set while `receive` runs: found set at its beginning, an exception (Ctrl-C) has interrupted the last one.
+        self._is_receiving = False
         self.messages_received = 0
         self.bytes_received = 0
         self.bytes_sent = 0
@@ -300,12 +302,19 @@ class Lane:
 
     def receive(self) -> int:
         """Deliver everything that the I/O process has published. Returns the count of records."""
+        if self._is_receiving:
+            self._worker.lose_lane(self, "an exception interrupted the worker while it received")
+        self._is_receiving = True
         try:
             records = self.reader.poll()
         except ShmError as error:
+            self._is_receiving = False
+            if self.is_over:
+                return 0
             self._worker.lose_lane(self, f"the ring from the I/O process failed: {error}")
             return 1
         if not records:
+            self._is_receiving = False
             return 0
         for kind, connection, epoch, _, payload in records:
             if self.is_over:
@@ -325,6 +334,7 @@ class Lane:
         count = len(records)
         del records, payload
         self.reader.release_all()
+        self._is_receiving = False
         return count
 
     def _deliver_untrusted(self, frames: list[Frame]) -> None:
@@ -431,9 +441,17 @@ class Lane:
         if self.is_finished or self.is_over:
             self.is_finished = True
             return True
+        try:
+            if not self._write_goodbye(encode_goodbye(reason)):
+                return False
+        except ShmError as error:
+            self._worker.lose_lane(self, f"the ring to the I/O process failed: {error}")
+        self.is_finished = True
+        return True
+
+    def _write_goodbye(self, goodbye: bytes) -> bool:
         if not self._write_parts():
             return False
-        goodbye = encode_goodbye(reason)
         if not self._has_said_goodbye:
             if not self.writer.try_write((goodbye,), len(goodbye), DATA, self.connection, self.epoch):
                 return False
@@ -441,7 +459,6 @@ class Lane:
         if not self.writer.try_write((b"",), 0, FINISH, self.connection, self.epoch):
             return False
         self.writer.publish()
-        self.is_finished = True
         return True
 
     def close(self) -> None:

@@ -199,13 +199,18 @@ class Mailbox(Wait):
     # What the session does.
 
     def clear_target(self) -> None:
-        """The waiting `recv(out=...)` is over. A message that is half in its memory goes on in a buffer of our own."""
-        target, self.target = self.target, None
+        """The `recv(out=...)` that waited is over. A message that is not whole yet goes on in a buffer of our own."""
+        self.target = None
         assembly = self.assembly
         if assembly is not None and assembly.target is not None:
             assembly.leave_target()
             self.worker.inbox_size += assembly.size + MESSAGE_OVERHEAD
-        elif target is not None and self.queue and self.queue[0][1] == IN_PLACE:
+
+    def give_up_target(self) -> None:
+        """`clear_target` for a `recv` that ends without its message: one that is whole already is kept as well."""
+        target = self.target
+        self.clear_target()
+        if target is not None and self.queue and self.queue[0][1] == IN_PLACE:
             session, _, length, _ = self.queue[0]
             body = bytearray(target.meta)
             body += target.view

@@ -174,6 +174,8 @@ class Session:
                 begun |= written
                 if not written:
                     await self._wait_for_room(mailbox, deadline, timeout)
+        except ShmError:
+            raise  # the lane is lost, which says more
         except BaseException:
             if begun and self.failure is None:
                 # The peer has half of a message; whatever came next would be taken for its other half.
@@ -267,11 +269,11 @@ class Session:
                     raise self._time_out(mailbox, timeout, "waiting for a message of")
                 await mailbox
         except BaseException:
-            mailbox.clear_target()
+            mailbox.give_up_target()
             raise
         finally:
             mailbox.deadline = NEVER
-            mailbox.target = None
+            mailbox.clear_target()
 
     def _take(self, mailbox: Mailbox, frame: Frame, out: Any) -> Any:
         """Remove the first in line and return its value; it stays there when it does not fit."""

@@ -141,6 +141,39 @@ def config(**changes: Any) -> PartyConfig:
     return PartyConfig(**(values | changes))
 
 
+def test_two_parties_in_one_loop_talk_and_close_in_any_order() -> None:
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+            parties = {"alice": first.getsockname()[:2], "bob": second.getsockname()[:2]}
+            alice = Party(PartyConfig(name="alice", parties=parties), first)
+            bob = Party(PartyConfig(name="bob", parties=parties), second)
+            await asyncio.gather(alice.open(), bob.open())
+            try:
+                [[ours], [theirs]] = await asyncio.gather(alice.make_sessions(1), bob.make_sessions(1))
+                await ours.send("bob", b"hello")
+                assert await theirs.recv("alice") == b"hello"
+                stat = alice.stat()
+                assert stat.sessions == 1
+                assert stat.links[0].is_up
+                assert stat.links[0].lanes[0].tx.records >= 1
+                assert stat.as_dict()["links"][0]["lanes"][0]["rx"]["records"] >= 0
+                assert alice.worker.totals().bytes_sent > 0
+                with pytest.raises(RuntimeError, match="opened once"):
+                    await alice.open()
+            finally:
+                await alice.close()
+                await bob.close()
+                await bob.close()
+
+    asyncio.run(main())
+
+
+def test_a_party_is_not_opened_by_a_script_that_a_child_worker_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARTYWIRE_WORKER", "1")
+    with pytest.raises(RuntimeError, match="__name__ == '__main__'"):
+        BlockingParty(config()).open()
+
+
 def test_a_peer_that_is_not_there_is_named() -> None:
     party = BlockingParty(config())
     with pytest.raises(ConnectFailed, match="bob") as failed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from partywire.engine.frames import (
     fragment_begin_header,
     frame_header,
 )
+from partywire.shm.counters import WORD_HEAD, WORD_TAIL
+from partywire.shm.errors import ShmError
 from partywire.workers.errors import (
     InboxOverflow,
     MessageTooLarge,
@@ -42,7 +46,9 @@ from partywire.workers.values import (
     VecRing32,
     VecRing48,
     VecRing64,
+    array_meta,
 )
+from partywire.workers.waiting import run_blocking
 from tests.workers.harness import Stuck, Table
 
 if TYPE_CHECKING:
@@ -279,7 +285,81 @@ def test_giving_up_a_receive_in_place_keeps_the_half_that_arrived(two: Table) ->
     assert two.workers[1].inbox_size == 0
 
 
+def test_cancelling_a_receive_in_place_after_the_message_is_whole_keeps_it(two: Table) -> None:
+    [(ours, theirs)] = two.sessions(0)
+    sent = np.arange(MIB, dtype=np.uint64)
+    slot = two.schedulers[1].spawn(theirs.recv(0, out=np.zeros_like(sent)))
+    two.settle()
+    sender = two.schedulers[0].spawn(ours.send(1, sent))
+    mailbox = theirs._mailboxes[0]
+    while not mailbox.queue:
+        two.workers[0].service()
+        two.schedulers[0].do_work()
+        two.move()
+        two.workers[1].service()
+    slot.coroutine.close()
+    slot.is_done = True
+    two.schedulers[1]._slots.discard(slot)
+    two.settle()
+    assert sender.is_done
+    assert np.array_equal(two.ok(nothing(), theirs.recv(0))[1], sent)
+    assert two.workers[1].inbox_size == 0
+
+
+def test_a_message_inside_another_one_leaves_the_receivers_memory_alone(two: Table) -> None:
+    """No sender of ours does this; a peer that does must not write into memory after the call has returned."""
+    [(_, theirs)] = two.sessions(0)
+    out = np.zeros(MIB, np.uint8)
+    slot = two.schedulers[1].spawn(theirs.recv(0, out=out))
+    two.settle()
+    meta = array_meta(out)
+    two.feed(1, 0, fragment_begin_header(0, Descriptor.ARRAY, len(meta) + MIB, len(meta)) + meta)
+    two.feed(1, 0, encode_frame(0, Descriptor.BYTES, b"between"))
+    two.settle()
+    assert isinstance(slot.error, UnexpectedMessage)
+    for _ in range(4):
+        two.feed(1, 0, encode_frame(0, Descriptor.FRAGMENT, b"\xff" * (MIB // 4)))
+    two.settle()
+    assert not out.any()
+    assert two.ok(nothing(), theirs.recv(0))[1] == b"between"
+    assert two.ok(nothing(), theirs.recv(0))[1].all()
+    assert two.workers[1].inbox_size == 0
+
+
 # Order and directions.
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_traffic_keeps_every_order_and_loses_nothing(seed: int) -> None:
+    rng = random.Random(seed)
+    with Table(3, seed=seed, ring_size=1 << rng.randint(16, 20), slice_max=1 << rng.randint(4, 18)) as table:
+        made = table.sessions(*range(4))
+        sizes = (0, 1, 64, 5000, 17_000, 70_000, 300_000)
+        plan = {
+            (number, sender, receiver): [rng.choice(sizes) for _ in range(rng.randint(1, 12))]
+            for number in range(4)
+            for sender in range(3)
+            for receiver in range(3)
+            if sender != receiver
+        }
+
+        async def send(session: Session, receiver: int, messages: list[int]) -> None:
+            for order, size in enumerate(messages):
+                await session.send(receiver, bytes([order]) * size if order % 2 else np.full(size, order, np.uint8))
+
+        async def receive(session: Session, sender: int, messages: list[int]) -> None:
+            for order, size in enumerate(messages):
+                got = await session.recv(sender)
+                assert len(got) == size
+                assert bytes(got) == bytes([order]) * size
+
+        slots = []
+        for (number, sender, receiver), messages in plan.items():
+            slots.append(table.schedulers[sender].spawn(send(made[number][sender], receiver, messages)))
+            slots.append(table.schedulers[receiver].spawn(receive(made[number][receiver], sender, messages)))
+        table.settle()
+        assert [slot.error for slot in slots if slot.error is not None or not slot.is_done] == []
+        assert [worker.inbox_size for worker in table.workers] == [0, 0, 0]
 
 
 def test_messages_of_a_session_keep_their_order_whatever_their_sizes(two: Table) -> None:
@@ -565,6 +645,28 @@ def test_a_lost_link_wakes_blocked_senders(two: Table) -> None:
     assert isinstance(slot.error, PeerLost)
 
 
+@pytest.mark.parametrize("direction", ["tx", "rx"])
+def test_a_corrupt_ring_is_the_loss_of_its_lane(two: Table, direction: str) -> None:
+    [(ours, _)] = two.sessions(0)
+    end = two.end_of(0, 1)
+    slot = two.schedulers[0].spawn(ours.recv(1))
+    two.settle()
+    if direction == "rx":
+        end.writer._words[WORD_TAIL] = 12_345
+    else:
+        end.reader._words[WORD_HEAD] = 1 << 50
+        two.schedulers[0].spawn(ours.send(1, bytes(3 * MIB)))
+        two.held |= {(0, 1), (1, 0)}
+    with contextlib.suppress(ShmError):  # the stand-in for the I/O process meets the same ring
+        two.settle()
+    two.workers[0].service()
+    two.schedulers[0].do_work()
+    assert isinstance(slot.error, PeerLost)
+    assert "ring" in slot.error.cause
+    two.workers[0].sleep = lambda deadline=0.0: None  # type: ignore[method-assign]
+    assert run_blocking(two.workers[0], two.workers[0].finish(two.clock.now + 1))
+
+
 def test_other_peers_links_stay_up(three: Table) -> None:
     three.cut(0, 1)
     three.settle()
@@ -582,6 +684,31 @@ def test_the_end_of_our_own_supervisor_fails_everything(two: Table) -> None:
     two.settle()
     assert isinstance(slot.error, PeerLost)
     assert "supervisor" in str(slot.error)
+
+
+def test_an_interrupted_receive_loses_the_lane_and_not_silently_a_message(
+    two: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [(ours, theirs)] = two.sessions(0)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    two.ok(ours.send(1, b"lost"))
+    [lane] = two.workers[1].links[0].lanes.values()
+    ours_again = two.schedulers[0].spawn(ours.send(1, b"lost too"))
+    two.workers[0].service()
+    two.schedulers[0].do_work()
+    two.workers[0].flush()
+    two.move()
+    monkeypatch.setattr(lane, "_deliver_untrusted", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        two.workers[1].service()
+    monkeypatch.undo()
+    two.settle()
+    assert ours_again.is_done
+    assert isinstance(theirs.failure, PeerLost)
+    assert "interrupted" in theirs.failure.cause
 
 
 # Ids.
