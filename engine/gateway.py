@@ -36,6 +36,12 @@ crowd of silent ones; beyond it the oldest is closed, which is never one that ju
 ACCEPT_BATCH: Final = 64
 """Connections accepted before others are served."""
 
+ACCEPT_PAUSE_S: Final = 0.1
+"""How long nothing is accepted once descriptors or memory ran out: the listening socket stays readable meanwhile, so
+without a pause this process would spin until somebody else gives something back."""
+
+_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
 REPORT_INTERVAL_S: Final = 0.5
 """Least time between two reports of refused connections, so that a port scan does not flood the supervisor."""
 
@@ -62,6 +68,7 @@ class Gateway:
         self._selector = selectors.DefaultSelector()
         self._waiting: OrderedDict[int, Waiting] = OrderedDict()  # oldest first, as deadlines are
         self._unknown = self._garbage = self._silent = 0
+        self._resume_at: float | None = None  # while nothing is accepted for want of descriptors or memory
         listener.setblocking(False)
         self._selector.register(listener, selectors.EVENT_READ)
 
@@ -81,16 +88,21 @@ class Gateway:
 
     def next_deadline(self) -> float | None:
         """When `do_work` must be called again at the latest."""
-        return next(iter(self._waiting.values())).deadline if self._waiting else None
+        deadlines = [self._resume_at, next(iter(self._waiting.values())).deadline if self._waiting else None]
+        return min((at for at in deadlines if at is not None), default=None)
 
     def do_work(self, now: float) -> int:
         """Accept, read and hand over whatever is ready; returns how many sockets moved on. Never waits."""
         work = 0
+        if self._resume_at is not None and now >= self._resume_at:
+            self._resume_at = None
+            self._selector.register(self._listener, selectors.EVENT_READ)
         for key, _ in self._selector.select(0):
             if key.data is None:
                 work += self._accept(now)
-            elif key.fd in self._waiting:  # not closed meanwhile to make room
-                self._read(key.data)
+            elif (waiting := self._waiting.get(key.fd)) is not None and waiting is key.data:
+                # Not closed meanwhile to make room, with its number taken over by another.
+                self._read(waiting)
                 work += 1
         while self._waiting:
             oldest = next(iter(self._waiting.values()))
@@ -115,9 +127,8 @@ class Gateway:
             try:
                 sock, address = self._listener.accept()
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE) and self._waiting:
-                    self._silent += 1
-                    self._drop(next(iter(self._waiting.values())))  # or the listener would be readable for ever
+                if error.errno in _OUT_OF_RESOURCES:
+                    self._make_room(now)
                 return count  # no more, or the one that came went away again
             sock.setblocking(False)
             host, port = address[:2]
@@ -129,6 +140,15 @@ class Gateway:
             self._selector.register(sock, selectors.EVENT_READ, waiting)
             self._read(waiting)  # the preamble usually came with the connection
         return ACCEPT_BATCH
+
+    def _make_room(self, now: float) -> None:
+        """A connection could not be accepted: give up the oldest that shows nothing, or else wait a moment."""
+        if self._waiting:
+            self._silent += 1
+            self._drop(next(iter(self._waiting.values())))
+        else:
+            self._resume_at = now + ACCEPT_PAUSE_S
+            self._selector.unregister(self._listener)
 
     def _read(self, waiting: Waiting) -> None:
         try:

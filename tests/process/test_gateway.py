@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ import pytest
 from partywire.engine import gateway as gateway_module
 from partywire.engine.commands import Accepted, Refused
 from partywire.engine.control_socket import ControlSocket
-from partywire.engine.gateway import PREAMBLE_TIMEOUT_S, Gateway, make_routes
+from partywire.engine.gateway import ACCEPT_PAUSE_S, PREAMBLE_TIMEOUT_S, Gateway, make_routes
 from partywire.engine.preamble import ConnectionClass, Preamble
 from partywire.engine.topology import PartySpec, PeerSpec, routing_tag
 from tests.support.family import make_listener
@@ -131,6 +132,48 @@ def test_a_crowd_of_silent_callers_costs_a_bounded_number_of_descriptors(
     assert crowd[0].recv(1) == b""  # the oldest went first
     rig.dial(PREAMBLE)
     rig.gateway.do_work(0.0)
+    assert len(rig.routed()) == 1
+
+
+def test_a_number_that_was_taken_over_in_the_same_turn_is_another_caller(
+    rig: GatewayRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_module, "WAITING_MAX", 2)
+    first, second = rig.dial(), rig.dial()
+    rig.gateway.do_work(0.0)
+    # In one turn: two more callers close the first two to make room, one of them gets the number of one that was
+    # closed, and what the first two sent has become readable.
+    third, fourth, fifth = rig.dial(), rig.dial(), rig.dial()
+    first.sendall(PREAMBLE[:4])
+    second.sendall(PREAMBLE[:4])
+    rig.gateway.do_work(0.0)
+    assert rig.gateway.waiting_count == 2
+    fourth.sendall(PREAMBLE)
+    fifth.sendall(PREAMBLE)
+    rig.gateway.do_work(0.0)
+    assert len(rig.routed()) == 2
+    assert rig.gateway.refused == Refused(unknown=0, garbage=0, silent=3)
+    third.close()
+
+
+def test_nothing_is_accepted_for_a_moment_when_descriptors_run_out(rig: GatewayRig) -> None:
+    class NoMore:
+        """A listening socket in a process whose descriptors are all in use."""
+
+        def accept(self) -> tuple[socket.socket, object]:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        def fileno(self) -> int:
+            return listener.fileno()
+
+    listener = rig.gateway._listener
+    rig.gateway._listener = NoMore()  # type: ignore[assignment]
+    rig.dial(PREAMBLE)
+    rig.gateway.do_work(0.0)
+    assert rig.gateway.next_deadline() == ACCEPT_PAUSE_S
+    assert rig.gateway.do_work(0.0) == 0  # the dial is still there, and nobody spins over it
+    rig.gateway._listener = listener
+    rig.gateway.do_work(ACCEPT_PAUSE_S)
     assert len(rig.routed()) == 1
 
 
