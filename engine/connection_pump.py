@@ -11,8 +11,11 @@ from ring memory, whose records are released as the kernel takes them).
 
 from __future__ import annotations
 
+import errno
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Protocol
+
+from partywire.shm.errors import ShmError
 
 from . import records
 from .records import StreamEnd
@@ -35,6 +38,9 @@ RECORDS_MAX: Final = 256
 SEND_SIZE: Final = 1024 * 1024
 """What one pass takes from a ring before other connections have their turn."""
 
+_PEER_IS_GONE = frozenset({errno.EPIPE, errno.ECONNRESET})
+"""Errors of a send behind which the kernel still holds what the peer had sent before it left."""
+
 
 class Owner(Protocol):
     """What a pump tells its multiplexer."""
@@ -50,6 +56,12 @@ class Owner(Protocol):
 
     def pump_told(self, pump: ConnectionPump) -> None:
         """STREAM_END is in the ring (or nobody is left to read it): the pump has nothing more to receive."""
+
+    def pump_has_more(self, pump: ConnectionPump) -> None:
+        """The ring holds more than one turn's worth: serve it again once others had theirs."""
+
+    def ring_broke(self, end: ConnectionPump, error: ShmError) -> None:
+        """A worker wrote nonsense into a ring of this pump."""
 
 
 class Incoming(Enum):
@@ -94,6 +106,7 @@ class ConnectionPump:
         self._unsent: list[memoryview] = []
         self._is_blocked = False  # whether the socket's buffer is full
         self._finish_seen = False
+        self._send_failure = ""  # why a send failed, while what the peer had sent before is still being received
 
     def start(self, received: bytes = b"") -> None:
         """Begin to receive. `received` came behind the handshake and is the start of the stream."""
@@ -111,6 +124,12 @@ class ConnectionPump:
         System calls: one per RECEIVE_SIZE bytes, one at end of file, and one for the bell if the worker sleeps. A
         receive that does not fill its claim emptied the socket, so none is spent to hear that there is nothing more.
         """
+        try:
+            self._receive()
+        except ShmError as error:
+            self._owner.ring_broke(self, error)
+
+    def _receive(self) -> None:
         rx = self._rx
         stream = self._stream
         if self._has_discarded:
@@ -129,7 +148,7 @@ class ConnectionPump:
             except OSError as error:
                 rx.abort()
                 rx.publish()
-                self._owner.pump_failed(self, (error.strerror or str(error)).lower())
+                self._owner.pump_failed(self, _describe(error))
                 return
             if not count:
                 rx.abort()
@@ -157,7 +176,7 @@ class ConnectionPump:
         try:
             count = self._stream.try_recv_into(scratch)
         except OSError as error:
-            self._owner.pump_failed(self, (error.strerror or str(error)).lower())
+            self._owner.pump_failed(self, _describe(error))
             return
         if count == 0:
             self._reach_end()
@@ -167,7 +186,10 @@ class ConnectionPump:
     def _reach_end(self) -> None:
         self._stream.on_readable(None)
         self.incoming = Incoming.ENDED
-        self._owner.pump_ended(self)
+        if self._send_failure:
+            self._owner.pump_failed(self, self._send_failure)
+        else:
+            self._owner.pump_ended(self)
 
     def fill_ring(self) -> None:
         """The bell rang: if the ring was full and has room now, go on where we stopped."""
@@ -254,8 +276,7 @@ class ConnectionPump:
             try:
                 count = self._stream.try_send(unsent)
             except OSError as error:
-                self.break_outgoing()
-                self._owner.pump_failed(self, (error.strerror or str(error)).lower())
+                self._fail_send(error)
                 return
             if count is None:
                 self._block()
@@ -277,6 +298,15 @@ class ConnectionPump:
         if self._finish_seen:
             self._finish()
 
+    def _fail_send(self, error: OSError) -> None:
+        """Send nothing more; but a peer that is gone may have left bytes that are received before that is told."""
+        if self.incoming is Incoming.OPEN and error.errno in _PEER_IS_GONE:
+            self._send_failure = _describe(error)
+            self.break_outgoing()
+        else:
+            self.break_outgoing()
+            self._owner.pump_failed(self, _describe(error))
+
     def _block(self) -> None:
         if not self._is_blocked:
             self._is_blocked = True
@@ -289,10 +319,14 @@ class ConnectionPump:
 
     def _send_more(self) -> None:
         """The socket has room again."""
-        self._send()
-        # What the worker published while this ring was not looked at may have rung a bell that was answered already.
-        while self.serve_ring():
-            pass
+        try:
+            self._send()
+            # What the worker published while this ring was not looked at may have rung a bell that was answered
+            # already. One turn's worth is taken now; a worker that never pauses must not keep others waiting.
+            if self.serve_ring():
+                self._owner.pump_has_more(self)
+        except ShmError as error:
+            self._owner.ring_broke(self, error)
 
     def _finish(self) -> None:
         if self.outgoing is Outgoing.OPEN:
@@ -337,6 +371,14 @@ class ConnectionPump:
         self.break_outgoing()
         self._stream.abort()
 
+    def give_up(self) -> None:
+        """A ring cannot be used any more: the worker will hear of the end from its own error."""
+        self.incoming = Incoming.TOLD
+        self.outgoing = Outgoing.BROKEN
+        self._finish_seen = True
+        self._unsent.clear()
+        self._stream.abort()
+
     def close_stream(self) -> None:
         """Close the socket; both directions ended in an orderly way."""
         self._unblock()
@@ -348,3 +390,7 @@ class ConnectionPump:
         self._stream.close()
         self._tx.close()
         self._rx.close()
+
+
+def _describe(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

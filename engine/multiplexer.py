@@ -84,16 +84,10 @@ class ControlLane:
         self._pending_size = 0
 
     def put(self, kind: int, payload: bytes) -> None:
-        """Hand one message to the opener, now or when it has made room.
-
-        Raises:
-            LinkProtocolError: the opener is more than CONTROL_PENDING_MAX behind.
-        """
+        """Hand one message to the opener, now or when it has made room."""
         self._pending.append((kind, payload))
         self._pending_size += len(payload)
         self.flush()
-        if self._pending_size > CONTROL_PENDING_MAX:
-            raise LinkProtocolError("", "control messages that nobody took, bytes", self._pending_size)
 
     def flush(self) -> bool:
         """Write what is held; True if nothing is left. Else a bell comes when there is room."""
@@ -114,6 +108,16 @@ class ControlLane:
     def is_flushed(self) -> bool:
         """Whether nothing is held."""
         return not self._pending
+
+    def give_up(self) -> None:
+        """A ring cannot be used any more: nothing is left to say."""
+        self.is_finished = True
+        self._pending.clear()
+
+    @property
+    def pending_size(self) -> int:
+        """Bytes of messages that the ring has no room for."""
+        return self._pending_size
 
     def close(self) -> None:
         """Give both rings back."""
@@ -160,6 +164,8 @@ class Multiplexer:
         self._served: list[ConnectionPump] = []  # the same, for the hot path
         self._broken: set[int] = set()  # connections that failed while the link stands; the link hears it at its end
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0  # when it fires; uvloop's handle for a time in the past does not know
+        self._will_serve = False  # whether the rings are served again in the loop's next turn
         self._outcome: StreamEnd | None = None  # set when the link is over and lanes are being told
         self._is_over = False
         # While closing: bytes moved when the progress was looked at last, and when that is looked at again.
@@ -171,7 +177,7 @@ class Multiplexer:
     def start(self, received: bytes = b"") -> None:
         """Serve the control connection; `received` came behind its handshake. Streams are added as they attach."""
         self._loop.add_reader(self._doorbell.fileno(), self._on_doorbell)
-        self._loop.call_soon(self._serve_again)  # arms the doorbell for the first time
+        self._serve_soon()  # arms the doorbell for the first time
         self._control.on_readable(self._on_control_readable)
         if received:
             self._take_control(memoryview(received))
@@ -192,29 +198,34 @@ class Multiplexer:
         doorbell = self._doorbell
         doorbell.disarm()
         doorbell.drain()
-        try:
-            for _ in range(PASSES_MAX):
-                self._serve_rings()
-                if self._is_over:
-                    return
-                doorbell.arm()
-                if not self._has_ring_work():
-                    return
-                doorbell.disarm()
-        except ShmError as error:
-            # A worker wrote nonsense into a ring: its process is broken, and so is the party.
-            self._lose(f"a ring of our own workers is broken: {error}")
-            return
-        self._loop.call_soon(self._serve_again)
+        for _ in range(PASSES_MAX):
+            self._serve_rings()
+            if self._is_over:
+                return
+            doorbell.arm()
+            if not self._has_ring_work():
+                return
+            doorbell.disarm()
+        self._serve_soon()
+
+    def _serve_soon(self) -> None:
+        """Serve the rings in the next turn of the loop: once, however often this was asked for."""
+        if not self._will_serve:
+            self._will_serve = True
+            self._loop.call_soon(self._serve_again)
 
     def _serve_again(self) -> None:
+        self._will_serve = False
         if not self._is_over:
             self._on_doorbell()
 
     def _serve_rings(self) -> None:
         for pump in self._served:
-            pump.serve_ring()
-            pump.fill_ring()
+            try:
+                pump.serve_ring()
+                pump.fill_ring()
+            except ShmError as error:
+                self.ring_broke(pump, error)
         self._serve_control_lane()
 
     def _has_ring_work(self) -> bool:
@@ -227,6 +238,12 @@ class Multiplexer:
         return not lane.is_finished and len(self._unsent) <= CONTROL_UNSENT_MAX and not lane.tx.is_empty()
 
     def _serve_control_lane(self) -> None:
+        try:
+            self._pass_control_messages()
+        except ShmError as error:
+            self.ring_broke(self._lane, error)
+
+    def _pass_control_messages(self) -> None:
         lane = self._lane
         if not lane.is_flushed:
             lane.flush()
@@ -302,6 +319,8 @@ class Multiplexer:
                 self._take_control_frame_untrusted(frame)
         except LinkProtocolError as error:
             self._link.lost(str(error))
+        except ShmError as error:
+            self.ring_broke(self._lane, error)
         self._send_control()
 
     def _take_control_frame_untrusted(self, frame: Frame) -> None:
@@ -311,6 +330,10 @@ class Multiplexer:
             raise LinkProtocolError(self._peer, "frame of a session on the control connection, session", session)
         if descriptor == Descriptor.CONTROL:
             self._lane.put(records.CONTROL, bytes(body))
+            if (size := self._lane.pending_size) > CONTROL_PENDING_MAX:
+                raise LinkProtocolError(
+                    self._peer, "control messages that our program did not take, bytes", size, CONTROL_PENDING_MAX
+                )
         elif descriptor == Descriptor.PING:
             if len(self._unsent) > CONTROL_UNSENT_LIMIT:
                 raise LinkProtocolError(self._peer, "PINGs whose answers are not read, bytes", len(self._unsent))
@@ -355,6 +378,16 @@ class Multiplexer:
         if self._outcome is not None:
             self._end_when_told()
 
+    def pump_has_more(self, pump: ConnectionPump) -> None:
+        """A ring that was blocked holds more than one turn's worth."""
+        self._serve_soon()
+
+    def ring_broke(self, end: ConnectionPump | ControlLane, error: ShmError) -> None:
+        """A worker wrote nonsense into a ring: its process is broken, and so is the party."""
+        self._lose(f"a ring of our own workers is broken: {error}")
+        end.give_up()
+        self._end_when_told()
+
     # Closing.
 
     def begin_close(self) -> None:
@@ -377,7 +410,10 @@ class Multiplexer:
         """A worker died: its connections break at the peer, its lanes count as finished."""
         for pump in list(self._served):
             if pump.connection % workers == index:
-                pump.orphan()
+                try:
+                    pump.orphan()
+                except ShmError as error:
+                    self.ring_broke(pump, error)
         if not self._is_over:
             self._say_goodbye_when_due()
 
@@ -395,13 +431,19 @@ class Multiplexer:
                 pump.discard_when_full()
         self._unsent += encode_goodbye()
         link.goodbye_said(self._loop.time())
+        # Before any stream ends: the peer takes an end of file for a loss if no goodbye comes soon.
+        self._send_control()
+        self._shut_down_pumps()
+        self._tell_link_of_broken()
+        self._after_facts()
+
+    def _shut_down_pumps(self) -> None:
+        if self._outcome is not None:
+            return  # the control connection broke under our goodbye
         for pump in self._served:
             if pump.connection not in self._broken:
                 pump.break_outgoing()  # the peer reads nothing more, if we only answer its goodbye
                 pump.shutdown_write()
-        self._tell_link_of_broken()
-        self._send_control()
-        self._after_facts()
 
     def _tell_link_of_broken(self) -> None:
         """Once goodbyes are said, a connection that broke earlier counts as ended."""
@@ -440,17 +482,22 @@ class Multiplexer:
     def _set_timer(self) -> None:
         deadline = self._link.next_deadline()
         if self._timer is not None:
-            if deadline is not None and self._timer.when() <= deadline:
+            if deadline is not None and self._timer_at <= deadline:
                 return  # it fires early and looks again; heartbeats move the deadline with every byte
             self._timer.cancel()
             self._timer = None
         if deadline is not None:
             self._timer = self._loop.call_at(deadline, self._on_timer)
+            self._timer_at = deadline
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._link.tick(self._loop.time())
-        self._after_facts()
+        if self._control_open:
+            # What arrived while this process was stopped, or starved, counts before its lateness does.
+            self._on_control_readable()
+        if self._outcome is None and not self._is_over:
+            self._link.tick(self._loop.time())
+            self._after_facts()
 
     def lose(self, cause: str) -> None:
         """Give the link up for a reason of our own."""
@@ -466,16 +513,10 @@ class Multiplexer:
             return
         self._outcome = outcome
         for pump in self._served:
-            if abort:
-                pump.receive_rest()
-            pump.tell(outcome)
-            if pump.connection in self._broken:
-                continue
-            if abort:
-                pump.abort()
-            else:
-                pump.break_outgoing()  # what workers of this party still write has no reader
-                pump.close_stream()
+            try:
+                self._end_pump(pump, outcome, abort=abort)
+            except ShmError:
+                pump.give_up()
         if abort:
             self._control.abort()
         else:
@@ -485,9 +526,21 @@ class Multiplexer:
             self._timer = None
         try:
             self._lane.put(records.STREAM_END, records.encode_stream_end(outcome))
-        except LinkProtocolError:
-            pass  # the opener is far behind, and learns of the end from the data lanes
+        except ShmError:
+            self._lane.give_up()
         self._end_when_told()
+
+    def _end_pump(self, pump: ConnectionPump, outcome: StreamEnd, *, abort: bool) -> None:
+        if abort:
+            pump.receive_rest()
+        pump.tell(outcome)
+        if pump.connection in self._broken:
+            return
+        if abort:
+            pump.abort()
+        else:
+            pump.break_outgoing()  # what workers of this party still write has no reader
+            pump.close_stream()
 
     def _end_when_told(self) -> None:
         if self._outcome is None or self._is_over:

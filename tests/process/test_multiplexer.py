@@ -11,6 +11,7 @@ from partywire.engine import multiplexer as multiplexer_module
 from partywire.engine import records
 from partywire.engine.frames import LINK_SESSION, Descriptor, encode_frame, encode_goodbye, encode_ping
 from partywire.engine.link import LinkTimeouts
+from partywire.shm.counters import WORD_HEAD, WORD_TAIL
 from tests.support.link_rig import LinkRig, Side
 
 if TYPE_CHECKING:
@@ -176,6 +177,51 @@ def test_answers_that_a_peer_asks_for_and_does_not_read_are_bounded(
     assert "PINGs whose answers are not read" in rig.bob.ended[1]
 
 
+def test_a_worker_that_never_pauses_keeps_no_other_waiting(make_rig: Callable[..., LinkRig]) -> None:
+    """A socket that gets room again is given one turn's worth; the rest comes after others had their turn."""
+    rig = make_rig(2, capacity=1 << 20)
+    pump = rig.alice.pumps[0]
+    served: list[bool] = []
+    original = pump.serve_ring
+
+    def serve_ring() -> bool:
+        assert rig.alice.try_send(bytes(64))  # the worker is always ahead
+        served.append(original())
+        return served[-1]
+
+    pump.serve_ring = serve_ring  # type: ignore[method-assign]
+    rig.loop.call_soon(pump._send_more)
+    rig.loop.call_soon(lambda: served.append(False))
+    rig.turns(1)
+    assert served[:2] == [True, False]
+    pump.serve_ring = original  # type: ignore[method-assign]
+
+
+def test_rings_are_served_once_per_turn_however_often_that_was_asked_for(
+    make_rig: Callable[..., LinkRig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = make_rig()
+    rig.turns()
+    passes: list[int] = []
+    monkeypatch.setattr(rig.alice.multiplexer, "_serve_rings", lambda: passes.append(1))
+    for _ in range(5):
+        rig.loop.call_soon(rig.alice.multiplexer.pump_has_more, rig.alice.pumps[0])
+    rig.turns()
+    assert len(passes) == 1
+
+
+def test_an_opener_that_takes_no_control_messages_loses_the_link_in_the_end(
+    make_rig: Callable[..., LinkRig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(multiplexer_module, "CONTROL_PENDING_MAX", 10_000)
+    rig = make_rig(capacity=1 << 20)
+    rig.alice.control.try_send([encode_frame(LINK_SESSION, Descriptor.CONTROL, bytes(1000))] * 40)
+    rig.wait(lambda: rig.bob.lanes[0].end, rig.bob.lanes[0].read)
+    assert rig.bob.lanes[0].end is not None
+    assert "alice broke the wire protocol: control messages that our program did not take" in rig.bob.lanes[0].end.cause
+    rig.wait(lambda: rig.bob.ended, rig.bob.read)
+
+
 # Closing.
 
 
@@ -277,6 +323,51 @@ def test_a_data_connection_that_breaks_ends_its_lane_and_no_other(make_rig: Call
     assert rig.bob.ended == (True, "alice said goodbye")
 
 
+def test_what_a_peer_sent_before_it_left_is_received_although_sending_to_it_fails(
+    make_rig: Callable[..., LinkRig],
+) -> None:
+    rig = make_rig(capacity=1 << 20)
+    data = random.Random(6).randbytes(40_000)  # more than bob's ring takes
+    rig.wait(lambda: rig.bob.pumps[0]._wants_space, pour(rig.alice, data))
+    rest = data[rig.bob.pumps[0].bytes_moved :]
+    rig.wait(lambda: len(rig.alice.streams[0]._outgoing.buffer) >= len(rest), pour(rig.alice, b""))
+    rig.alice.streams[0].close()
+    assert rig.bob.try_send(b"too late")
+    rig.turns()
+    ends = [rig.bob.lanes[0].end]
+    rig.wait(lambda: rig.bob.lanes[0].end, rig.bob.read)
+    assert ends == [None]
+    assert rig.bob.lanes[0].received == data
+    assert rig.bob.lanes[0].end is not None
+    assert not rig.bob.lanes[0].end.clean
+    assert "connection 0 to alice broke: connection reset by peer" in rig.bob.lanes[0].end.cause
+    assert rig.bob.ended is None
+
+
+def test_a_process_that_was_stopped_looks_at_what_came_before_it_counts_the_silence(
+    make_rig: Callable[..., LinkRig],
+) -> None:
+    rig = make_rig(timeouts=LinkTimeouts(heartbeat_interval_s=0.1, heartbeat_timeout_s=0.4))
+    rig.turns()
+    rig.alice.control.try_send([encode_frame(LINK_SESSION, Descriptor.CONTROL, b"{}")])
+    rig.bob.link._last_heard -= 10  # as if bob had not run for so long
+    rig.bob.multiplexer._on_timer()
+    rig.turns()
+    assert rig.bob.ended is None
+
+
+def test_a_deadline_that_passed_while_the_process_did_not_run_is_met_late(make_rig: Callable[..., LinkRig]) -> None:
+    rig = make_rig(timeouts=LinkTimeouts(heartbeat_interval_s=0.1, heartbeat_timeout_s=10))
+    rig.turns()
+    pings = rig.bob.link._last_token
+    rig.bob.link._next_ping -= 5
+    rig.loop.call_soon(rig.bob.multiplexer._after_facts)
+    rig.loop.call_soon(rig.bob.multiplexer._after_facts)  # before the timer fires
+    rig.turns()
+    assert rig.bob.link._last_token == pings + 1
+    assert rig.bob.ended is None
+
+
 def test_a_data_connection_that_ends_without_a_goodbye_loses_the_link_in_the_end(
     make_rig: Callable[..., LinkRig],
 ) -> None:
@@ -317,11 +408,32 @@ def test_nonsense_on_the_control_connection_loses_the_link_with_its_name(
 def test_a_worker_that_writes_nonsense_into_its_ring_ends_the_link(make_rig: Callable[..., LinkRig]) -> None:
     rig = make_rig()
     lane = rig.alice.lanes[0]
-    lane.tx._segment.words[0x100 // 8] = 12345  # tail, off the grid
+    lane.tx._segment.words[WORD_TAIL] = 12345  # off the grid
     lane.bell.ring()
     rig.wait(lambda: rig.alice.ended, rig.read_both)
     assert rig.alice.ended is not None
     assert "a ring of our own workers is broken" in rig.alice.ended[1]
+    rig.read_both()
+    assert lane.end is not None  # its other ring still tells
+
+
+@pytest.mark.parametrize("which", ["data", "control"])
+def test_a_worker_that_writes_nonsense_about_what_it_read_ends_the_link(
+    make_rig: Callable[..., LinkRig], which: str
+) -> None:
+    rig = make_rig(2)
+    lane = rig.bob.control_lane if which == "control" else rig.bob.lanes[0]
+    lane.rx._segment.words[WORD_HEAD] = 1 << 40  # beyond the tail
+    writer = rig.bob._lanes[-1 if which == "control" else 0].rx
+    writer._head_seen = writer._tail - writer._capacity  # it has to look, for it knows of no room
+    if which == "control":
+        rig.alice.control.try_send([encode_frame(LINK_SESSION, Descriptor.CONTROL, b"{}")])
+    else:
+        assert rig.alice.try_send(b"x")
+    rig.wait(lambda: rig.bob.ended, rig.bob.lanes[1].read)
+    assert rig.bob.ended is not None
+    assert "a ring of our own workers is broken" in rig.bob.ended[1]
+    assert rig.bob.lanes[1].end is not None
 
 
 def test_a_dead_worker_leaves_what_it_had_published_and_a_broken_connection(make_rig: Callable[..., LinkRig]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
@@ -150,6 +150,8 @@ class LinkRig:
         timeouts: LinkTimeouts | None = None,
     ) -> None:
         self.loop = uvloop.new_event_loop()
+        self.loop.set_exception_handler(self._take_bug)
+        self.bugs: list[BaseException] = []  # what escaped from a callback; ends an I/O process
         timeouts = timeouts or LinkTimeouts()
         pairs = [memory_pair(self.loop, capacity, ("alice", "bob")) for _ in range(connections + 1)]
         left, right = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
@@ -169,9 +171,14 @@ class LinkRig:
     async def _wait(self, what: Callable[[], object], each: Callable[[], object]) -> None:
         deadline = time.monotonic() + DEADLINE_S
         while not what():
+            if self.bugs:
+                raise self.bugs[0]
             assert time.monotonic() < deadline, "the condition never came true"
             each()
             await asyncio.sleep(0)
+
+    def _take_bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self.bugs.append(context.get("exception") or RuntimeError(context["message"]))
 
     def turns(self, count: int = 20) -> None:
         """Let the event loop turn so often."""
