@@ -40,7 +40,7 @@ Exit codes:
   0    the job ended, and its result is right as far as this party can check it
   1    the job failed, or its result is wrong
   2    the command line, a configuration or an input file cannot be used
-  3    a peer could not be reached, refused us, left, or runs something else
+  3    our address is taken, or a peer could not be reached, refused us, left, or runs something else
   130  interrupted by Ctrl-C (press it twice to end at once)
 
 Links are plaintext in this version: `insecure = true` is the default where every address is on this host, and has to

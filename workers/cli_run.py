@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
+from .config import load_config
 from .exit_code import ExitCode, UsageMistake
 from .jobs import JOBS, UnknownJob, load_job
 from .launcher import Launcher, Order, primary_failure
@@ -159,7 +160,8 @@ def run_job(
         raise UsageMistake("--local and --config exclude each other: either all parties run here, or one does")
     orders: list[tuple[Order, socket.socket | None]]
     if config is not None:
-        order = Order(str(config), str(config.absolute()), name, dict(options), sessions, workers)
+        party = load_config(config)
+        order = Order(party.name, party, name, dict(options), sessions, workers)
         return launch(name, job, [(order, None)], None, began_s, as_json, quiet)
     count = job.parties if local is None else local
     if count != job.parties:

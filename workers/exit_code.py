@@ -20,12 +20,12 @@ class ExitCode(IntEnum):
     OK = 0  # the job ended, and its result is right as far as it can be checked
     JOB = 1  # the job failed, or its result is wrong
     USAGE = 2  # the command line, a configuration or an input file cannot be used
-    PEERS = 3  # a peer could not be reached, refused us, left, or runs something else
+    PEERS = 3  # our address is taken, or a peer could not be reached, refused us, left, or runs something else
     INTERRUPTED = 130  # Ctrl-C, or SIGTERM
 
 
-USAGE_ERRORS = frozenset({"ConfigError", "JobInputError", "UnknownJob"})
-PEER_ERRORS = frozenset({"ConnectFailed", "PeerLost", "PeerClosed", "PartyFailed", "ListenFailed", "LinkLost"})
+USAGE_ERRORS = frozenset({"ConfigError", "JobInputError", "JobOptionError", "UnknownJob"})
+PEER_ERRORS = frozenset({"AddressUnavailable", "ConnectFailed", "PeerClosed", "PeerLost", "RendezvousTimeout"})
 
 
 class UsageMistake(PartyWireError):
@@ -37,6 +37,8 @@ def code_of(error: BaseException) -> ExitCode:
     if isinstance(error, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
     names = {type_.__name__ for type_ in type(error).__mro__}
+    if "JobFailed" in names and error.__cause__ is not None and code_of(error.__cause__) == ExitCode.PEERS:
+        return ExitCode.PEERS
     if isinstance(error, UsageMistake) or names & USAGE_ERRORS:
         return ExitCode.USAGE
     if isinstance(error, SetupMismatch | SetupAborted | HandshakeRejected | LinkProtocolError) or names & PEER_ERRORS:

@@ -30,7 +30,7 @@ from partywire.engine.commands import (
     Welcome,
     WorkerStarted,
 )
-from partywire.engine.control import Rendezvous, decode_control_untrusted, encode_control
+from partywire.engine.control import Abort, Rendezvous, decode_control_untrusted, encode_control
 from partywire.engine.control_socket import ControlClosed, ControlSocket, ControlTimeout, close_all
 from partywire.engine.errors import HandshakeRejected, LinkProtocolError, PartyWireError, RejectCode
 from partywire.engine.rendezvous import RendezvousBook, check_fields_equal
@@ -113,6 +113,9 @@ class Party:
         # Peer index -> why its link is not up (yet), as last heard.
         self._progress: dict[int, str] = {}
         self._failed_links: dict[int, LinkFailed] = {}
+        # Peers that told us, while we were opening, that they could not open.
+        self._gave_up: dict[str, str] = {}
+        self._was_opened = False
         self._channels: dict[int, Channel] = {}
         self._workers_started: set[int] = set()
         self._is_started = False
@@ -204,8 +207,19 @@ class Party:
     async def _connect(self) -> None:
         worker = self.worker
         deadline = worker.clock() + self.config.connect_s + OPEN_GRACE_S
-        if not await worker.until(self._is_open, deadline):
-            raise self._connect_failed()
+        try:
+            if not await worker.until(self._is_open, deadline):
+                raise self._connect_failed()
+        except PartyWireError as error:
+            await self._tell_why(str(error))
+            raise
+        self._was_opened = True
+
+    async def _tell_why(self, reason: str) -> None:
+        """Opening failed: peers whose links stand already shall name the reason, and not a lost connection."""
+        if any(link.is_up for link in self.worker.links.values()):
+            self._tell_all(encode_control(Abort(self._book.next_round, reason)))
+            await self._say_goodbye()
 
     def _is_open(self) -> bool:
         if self._failed_links:
@@ -215,15 +229,15 @@ class Party:
         for lost in self.worker.lost_workers.values():
             raise lost
         for link in self.worker.links.values():
-            if link.connection_count and not link.is_up:
-                raise PeerLost(link.name, None, link.epoch, link.cause or "it closed while the others still connect")
+            if link.name in self._gave_up or (link.connection_count and not link.is_up):
+                raise self._connect_failed(is_late=False)
         return (
             self._is_started
             and len(self._workers_started) == self.config.workers - 1
             and all(link.is_up and link.control is not None for link in self.worker.links.values())
         )
 
-    def _connect_failed(self) -> ConnectFailed:
+    def _connect_failed(self, is_late: bool = True) -> ConnectFailed:
         causes = []
         rejected: HandshakeRejected | None = None
         for link in self.worker.links.values():
@@ -232,9 +246,14 @@ class Party:
                 causes.append((link.name, failed.message))
                 if failed.code in RejectCode.__members__ and rejected is None:
                     rejected = HandshakeRejected(link.name, RejectCode[failed.code], failed.message, by_us=False)
+            elif link.name in self._gave_up:
+                causes.append((link.name, f"it gave up ({self._gave_up[link.name]})"))
+            elif link.connection_count and not link.is_up:
+                causes.append((link.name, link.cause or "it closed while the others still connect"))
             elif not link.is_up:
                 causes.append((link.name, self._progress.get(link.index, "not connected yet")))
-        error = ConnectFailed(self.name, tuple(causes), None if rejected is not None else self.config.connect_s)
+        is_late = is_late and rejected is None
+        error = ConnectFailed(self.name, tuple(causes), self.config.connect_s if is_late else None)
         error.__cause__ = rejected
         return error
 
@@ -264,7 +283,10 @@ class Party:
 
     def _take_control(self, link: PeerLink, body: bytes) -> None:
         try:
-            self._book.theirs(link.name, decode_control_untrusted(body, link.name))
+            message = decode_control_untrusted(body, link.name)
+            if isinstance(message, Abort) and not self._was_opened:
+                self._gave_up[link.name] = message.reason
+            self._book.theirs(link.name, message)
         except LinkProtocolError as error:
             self.worker.lose_link(link, str(error))
 

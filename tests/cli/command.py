@@ -1,0 +1,102 @@
+"""Runs the command as a user does, in processes of their own, and reads what they said."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from partywire.workers.config import PartyConfig, write_config
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FOLDER = Path(__file__).parent
+DEADLINE_S = 100.0
+NAMES = ("alice", "bob", "charlie")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """Standard output of a command with --json: exactly one object."""
+        document: dict[str, Any] = orjson.loads(self.out)
+        return document
+
+    @property
+    def sentence(self) -> str:
+        """The one thing that was said on stderr; anything else there fails the test."""
+        assert "Traceback" not in self.err
+        lines = [line for line in self.err.splitlines() if not is_progress(line)]
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("partywire: ")
+        return lines[0].removeprefix("partywire: ")
+
+
+def is_progress(line: str) -> bool:
+    """Lines that say how far a run is; they come on a busy machine only."""
+    return any(
+        word in line for word in (": starting ", ": connecting: ", ": making sessions", ": computing", " jobs  ")
+    )
+
+
+def start(*arguments: str, cwd: Path = FOLDER, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "partywire", *arguments],
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> Outcome:
+    try:
+        out, err = process.communicate(timeout=DEADLINE_S)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    return Outcome(process.returncode, out, err)
+
+
+def command(*arguments: str, cwd: Path = FOLDER, **environment: str) -> Outcome:
+    return finish(start(*arguments, cwd=cwd, **environment))
+
+
+def commands(argument_lists: Sequence[Sequence[str]]) -> list[Outcome]:
+    """Several at once, as at several hosts."""
+    return [finish(process) for process in [start(*arguments) for arguments in argument_lists]]
+
+
+def free_addresses(count: int) -> list[tuple[str, int]]:
+    """Loopback addresses that were free a moment ago."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    addresses = [("127.0.0.1", int(sock.getsockname()[1])) for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return addresses
+
+
+def write_configs(folder: Path, **settings: Any) -> list[str]:
+    """Configuration files of three parties on this host."""
+    parties = dict(zip(NAMES, free_addresses(3), strict=True))
+    paths = []
+    for name in NAMES:
+        path = folder / f"{name}.toml"
+        path.write_text(write_config(PartyConfig(name=name, parties=parties, **settings)))
+        paths.append(str(path))
+    return paths
