@@ -4,8 +4,9 @@ Between a parent (the opener for its supervisor, the supervisor for all others) 
 child never outlives its parent, and a parent never leaves a zombie: every child is watched through a pidfd, ended
 through it (so never a process that took over the number), and reaped.
 
-Children are started by exec of a module in a fresh interpreter: nothing of the parent is inherited but standard
-streams (reading is /dev/null), environment, and one control socket as descriptor CONTROL_FD.
+Children are started by exec of a module in a fresh interpreter: we hand down nothing but standard streams (reading is
+/dev/null), environment, and one control socket as descriptor CONTROL_FD. (Descriptors that the user's program made
+inheritable come along, as with any child of it.)
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class ChildProcess:
         """`pid` is a child of this process that nobody else waits for."""
         self.role = role
         self.pid = pid
-        self._pidfd = os.pidfd_open(pid)  # cannot fail or mistake: the child is not reaped yet
+        self._pidfd = os.pidfd_open(pid)  # cannot be another process: the child is not reaped yet
         self._exit_cause: str | None = None
 
     @classmethod
@@ -62,7 +63,13 @@ class ChildProcess:
         pid = os.posix_spawn(
             sys.executable, arguments, environment, file_actions=file_actions, setsid=new_session, setsigmask=()
         )
-        return cls(role, pid)
+        try:
+            return cls(role, pid)
+        except OSError:
+            # No descriptor left to watch it by.
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
 
     def fileno(self) -> int:
         """The pidfd; readable once the child has ended."""
@@ -155,6 +162,15 @@ def begin_child(*, dies_with_parent: bool = True) -> int:
     control_fd = int(sys.argv[1])
     os.set_inheritable(control_fd, False)
     return control_fd
+
+
+def parent_pidfd() -> int:
+    """A descriptor that is readable once the parent has ended; to be called before `begin_child`, which makes sure that
+    it is the right one.
+
+    The end of file on the control socket says the same, but not while a process that the parent forked holds a copy.
+    """
+    return os.pidfd_open(os.getppid())
 
 
 def die_with_parent() -> None:

@@ -19,6 +19,7 @@ nobody is a zombie.
 
 from __future__ import annotations
 
+import os
 import selectors
 import socket
 import time
@@ -30,7 +31,7 @@ from partywire.shm import fence
 from partywire.shm.doorbell import create_doorbell
 from partywire.shm.segment import sweep
 
-from .child_process import ChildProcess, begin_child
+from .child_process import ChildProcess, begin_child, parent_pidfd
 from .commands import (
     Close,
     CommandError,
@@ -148,8 +149,10 @@ class _Parts:
 class Supervisor:
     """Driven by its control sockets, by the ends of its children, and by time while it closes."""
 
-    def __init__(self, opener: ControlSocket) -> None:
+    def __init__(self, opener: ControlSocket, opener_pidfd: int) -> None:
+        """Takes ownership of both; `opener_pidfd` is readable once the opener has ended."""
         self._opener = opener
+        self._opener_pidfd = opener_pidfd
         self._selector = selectors.DefaultSelector()
         self._children: list[Child] = []
         self._start: Start | None = None  # set by the first message
@@ -186,8 +189,8 @@ class Supervisor:
                 return
             self._start_family(command)
             self._serve()
-        except ControlClosed:
-            pass  # the opener ended or died: so do we
+        except (ControlClosed, ControlTimeout):
+            pass  # the opener ended, died, or reads nothing any more: so do we
         finally:
             self._end_everything()
 
@@ -211,6 +214,7 @@ class Supervisor:
 
     def _start_family(self, start: Start) -> None:
         self._selector.register(self._opener, selectors.EVENT_READ)
+        self._selector.register(self._opener_pidfd, selectors.EVENT_READ)
         parts = _Parts()
         try:
             for _ in range(start.workers):
@@ -284,6 +288,8 @@ class Supervisor:
             self._watch_held_messages()
             for key, events in self._selector.select(timeout_s):
                 child: Child | None = key.data
+                if key.fileobj == self._opener_pidfd:
+                    raise ControlClosed("the opener")
                 if child is None:
                     self._serve_opener(events)
                 elif key.fileobj is child.process:
@@ -491,12 +497,14 @@ class Supervisor:
             self._listener.close()
         self._selector.close()
         self._opener.close()
+        os.close(self._opener_pidfd)
 
 
 def main() -> None:
     """The program of the supervisor process."""
     fence.register()
-    Supervisor(ControlSocket.from_fd(begin_child(dies_with_parent=False), "the opener")).run()
+    opener_pidfd = parent_pidfd()
+    Supervisor(ControlSocket.from_fd(begin_child(dies_with_parent=False), "the opener"), opener_pidfd).run()
 
 
 if __name__ == "__main__":

@@ -243,6 +243,14 @@ with ExitStack() as stack:
         openers[0].serve(1)
 """
 
+FORK = """
+    import os
+    if (fork := os.fork()) == 0:
+        time.sleep(60)
+        os._exit(0)
+    print(fork, flush=True)
+"""
+
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_opener_leaves_nothing(number: int) -> None:
@@ -253,6 +261,21 @@ def test_a_killed_opener_leaves_nothing(number: int) -> None:
         opener.send_signal(number)
         opener.wait(DEADLINE_S)
         assert_all_end(pids)
+
+
+def test_a_killed_opener_leaves_nothing_although_its_fork_lives_on() -> None:
+    """The fork has a copy of the control socket, so the supervisor reads no end of file."""
+    program = OPENER_PROGRAM.replace("    while True:", FORK + "    while True:")
+    with subprocess.Popen([sys.executable, "-c", program, "1"], stdout=subprocess.PIPE, text=True) as opener:
+        assert opener.stdout is not None
+        pids = [int(pid) for pid in opener.stdout.readline().split()]
+        fork = int(opener.stdout.readline())
+        try:
+            opener.kill()
+            opener.wait(DEADLINE_S)
+            assert_all_end(pids)
+        finally:
+            os.kill(fork, signal.SIGKILL)
 
 
 def test_an_opener_killed_while_everything_starts_leaves_nothing() -> None:
