@@ -34,6 +34,9 @@ hundreds in the kernel. Arbitrary; a party sends about ten per link in its life.
 SEND_TIMEOUT_S: Final = 10.0
 """How long `send` waits for room. The other end is a process that only serves its control socket."""
 
+RETRY_PAUSE_S: Final = 0.005
+"""Between two attempts of `send` while the kernel lacks what no poll reports."""
+
 _ANCILLARY_SIZE = socket.CMSG_SPACE(DESCRIPTORS_MAX * array.array("i").itemsize)
 
 
@@ -98,7 +101,9 @@ class ControlSocket:
         deadline = time.monotonic() + timeout_s
         while not (self.flush() and self._try_send(data, fds)):
             left = deadline - time.monotonic()
-            if left <= 0 or not _wait(self.fileno(), select.POLLOUT, left):
+            if left > 0 and _wait(self.fileno(), select.POLLOUT, 0):
+                time.sleep(min(left, RETRY_PAUSE_S))  # it has room, so the kernel is short of something else
+            elif left <= 0 or not _wait(self.fileno(), select.POLLOUT, left):
                 raise ControlTimeout(self.whose, timeout_s)
 
     def post(self, message: Message, fds: Sequence[int] = ()) -> None:
@@ -145,8 +150,8 @@ class ControlSocket:
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
-            if error.errno in _OUT_OF_FLIGHT:
-                return False  # too many descriptors of this user are in flight; some reader will make room
+            if error.errno in _OUT_OF_RESOURCES:
+                return False
             self._die()
             raise ControlClosed(self.whose) from error
         return True
@@ -216,7 +221,8 @@ class ControlSocket:
         self.close()
 
 
-_OUT_OF_FLIGHT = frozenset({errno.ETOOMANYREFS})
+# The kernel lacks memory, or too many descriptors of this user are in flight: both pass when somebody else reads.
+_OUT_OF_RESOURCES = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
 
 
 def close_all(fds: Sequence[int]) -> None:

@@ -46,6 +46,10 @@ class LinkState(Enum):
     REJECTED = "rejected"  # one side refused the other
 
 
+PINGS_UNANSWERED_MAX: Final = 64
+"""Pings that wait for their answers, unless twice the heartbeat timeout has more. A peer that sends other things and
+never answers would else cost memory for ever; with the default interval this is a minute."""
+
 _BEFORE_UP = frozenset({LinkState.AWAITING, LinkState.GREETING, LinkState.ATTACHING})
 _STANDING = frozenset({LinkState.UP, LinkState.CLOSING, LinkState.PEER_CLOSING})
 _DEAD = frozenset({LinkState.CLOSED, LinkState.LOST, LinkState.REJECTED})
@@ -140,6 +144,8 @@ class Link:
         self._next_ping = now
         self._last_token = 0
         self._pings: dict[int, float] = {}  # token -> when it was sent; unanswered
+        intervals = self._timeouts.heartbeat_timeout_s / self._timeouts.heartbeat_interval_s
+        self._pings_max: Final = max(PINGS_UNANSWERED_MAX, int(2 * intervals))
         # The end.
         self._goodbye_sent = False
         self._goodbye_received = False
@@ -411,6 +417,9 @@ class Link:
             self._last_cause = f"{self._peer} did not complete the handshake in {self._timeouts.handshake_s:g} s"
             self._events.append(GreetingTimedOut())
         if self._expects_signs_of_life and not self._goodbye_sent and now >= self._next_ping:
+            if len(self._pings) == self._pings_max:
+                self.lost(f"{self._peer} has not answered the last {len(self._pings)} pings")
+                return
             self._last_token += 1
             self._pings[self._last_token] = now
             # From now, not from the last due time: a process that was stopped must not send a burst of pings.
@@ -450,8 +459,7 @@ class Link:
         assert (CONTROL in self._ended) <= self._goodbye_received
         assert (self.next_deadline() is None) == (self._state in _DEAD or self._state is LinkState.PEER_CLOSING)
         assert (self._error is not None) == (self._state is LinkState.REJECTED)
-        # One ping per interval, and silence ends the link: unanswered pings stay few.
-        assert len(self._pings) <= self._timeouts.heartbeat_timeout_s / self._timeouts.heartbeat_interval_s + 1
+        assert len(self._pings) <= self._pings_max
 
 
 def _stream_name(stream: int) -> str:

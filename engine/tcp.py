@@ -192,8 +192,12 @@ class TcpListener(Listener):
             sock, _ = self._sock.accept()
         except OSError:
             return  # it went away before we came to it
-        tune(sock)
-        self._on_accept(TcpStream(sock, self._loop))
+        try:
+            tune(sock)
+        except OSError:
+            sock.close()  # the same
+        else:
+            self._on_accept(TcpStream(sock, self._loop))
 
     def close(self) -> None:
         if self._sock.fileno() >= 0:

@@ -378,6 +378,18 @@ def test_a_pong_must_answer_a_ping_and_answers_all_earlier_ones() -> None:
     assert link.pong_received_untrusted(6.5, 3) == 0.5
 
 
+def test_a_peer_that_talks_and_answers_no_ping_is_lost_before_it_costs_much_memory() -> None:
+    link = link_in(LinkState.UP)
+    now = 4.0
+    while not link.is_dead:
+        link.heard(now)
+        link.tick(now)
+        link.check_invariants()
+        now += 1.0
+        assert now < 100
+    assert drained(link)[-1] == LinkLost("bob has not answered the last 64 pings")
+
+
 def test_a_second_goodbye_and_an_early_one_are_errors() -> None:
     link = link_in(LinkState.PEER_CLOSING)
     with pytest.raises(LinkProtocolError, match="second GOODBYE"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import socket
 import typing
 
@@ -148,3 +150,61 @@ def test_an_invalid_message_ends_the_socket_and_closes_its_descriptors(
         b.try_receive()
     with pytest.raises(ControlClosed):
         b.try_receive()
+
+
+def test_descriptors_that_there_is_no_room_for_end_the_socket_and_are_not_lost_silently(
+    ends: tuple[ControlSocket, ControlSocket],
+) -> None:
+    a, b = ends
+    a.send(LinkProgress(1, "x"), [a.fileno()] * 10)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    before = len(os.listdir("/proc/self/fd"))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 2, hard))
+        with pytest.raises(CommandError, match="is the limit of open files too low"):
+            b.try_receive()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(ControlClosed):
+        b.try_receive()
+
+
+class Exhausted:
+    """A socket of a kernel that lacks something for the first `failures` messages."""
+
+    def __init__(self, sock: socket.socket, failures: int) -> None:
+        self.sock = sock
+        self.failures = failures
+
+    def sendmsg(self, *args: object) -> int:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.ENOBUFS, "No buffer space available")
+        return self.sock.sendmsg(*args)  # type: ignore[arg-type]
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+def test_a_kernel_that_lacks_memory_for_a_moment_delays_a_message_and_ends_nothing(
+    ends: tuple[ControlSocket, ControlSocket],
+) -> None:
+    a, b = ends
+    a._sock = Exhausted(a._sock, 3)  # type: ignore[assignment]
+    a.send(LinkProgress(1, "x"))
+    assert b.try_receive() == (LinkProgress(1, "x"), [])
+    a._sock.failures = 1  # type: ignore[attr-defined]
+    a.post(LinkProgress(1, "y"))
+    assert a.has_pending
+    assert a.flush()
+    assert b.try_receive() == (LinkProgress(1, "y"), [])
+    a._sock.failures = 10**6  # type: ignore[attr-defined]
+    with pytest.raises(ControlTimeout):
+        a.send(LinkProgress(1, "z"), timeout_s=0.02)
+    assert b.try_receive() is None
