@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from .errors import RingClosed, SegmentError
 from .fence import probe
+from .segment import close_owned
 
 if TYPE_CHECKING:
     from .fence import Fence
@@ -74,8 +75,8 @@ class Doorbell:
         try:
             return cls(eventfd, page_fd, fence)
         except BaseException:
-            os.close(eventfd)
-            os.close(page_fd)
+            close_owned(eventfd)
+            close_owned(page_fd)
             raise
 
     @property
@@ -143,8 +144,8 @@ class Bell:
         try:
             return cls(eventfd, page_fd)
         except BaseException:
-            os.close(eventfd)
-            os.close(page_fd)
+            close_owned(eventfd)
+            close_owned(page_fd)
             raise
 
     def ring_if_asleep(self) -> bool:

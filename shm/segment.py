@@ -104,7 +104,7 @@ class Segment:
                 raise SegmentError("a segment has another epoch than announced", seen_epoch, epoch, "ask for a new one")
             return cls(fd, capacity, seen_epoch, ring_id)
         except BaseException:
-            os.close(fd)
+            close_owned(fd)
             raise
 
     @property
@@ -270,6 +270,14 @@ def validate(fd: int) -> tuple[int, int, int]:
     if record_size_max != capacity // 2 - RECORD_HEADER_SIZE or features != 0 or epoch == 0:
         raise SegmentError("a segment's header contradicts itself")
     return capacity, epoch, ring_id
+
+
+def close_owned(fd: int) -> None:
+    """Close a descriptor that may never have been one: the error under way says more than EBADF would."""
+    try:
+        os.close(fd)
+    except OSError:
+        pass
 
 
 def map_whole(fd: int, size: int) -> mmap.mmap:
