@@ -41,36 +41,41 @@ class SessionTable:
     def make(self, session_id: int) -> Session:
         """A session with an id on which all parties agreed. Takes what was parked for it.
 
+        A peer may have sent its messages and left before we come to make the session: then they can be received, and
+        what comes behind them is PeerClosed.
+
         Raises:
-            PeerLost, PeerClosed: a peer is not there any more.
+            PeerLost: the link to a peer is broken or not up yet.
             ValueError: the id is in use, or belongs to another worker.
         """
         if session_id in self.live or not 0 <= session_id < LINK_SESSION:
             raise ValueError(f"session id {session_id} is in use or not a session id")
-        worker = self._worker
-        session = Session(worker, session_id)
-        for link in worker.links.values():
-            if link.cause:
-                raise PeerLost(link.name, session_id, link.epoch, link.cause)
-            if link.is_closed:
-                raise PeerClosed(link.name, session_id, link.epoch)
-            if not link.connection_count:
-                raise PeerLost(link.name, session_id, link.epoch, "the link is not up yet")
-            lane = link.lanes.get(connection_of_session(session_id, link.connection_count))
-            if lane is None:
-                raise ValueError(f"session {session_id} belongs to another worker than {worker.index}")
-            if lane.is_over:
-                raise PeerLost(link.name, session_id, link.epoch, lane.cause or "the connection is closed")
+        session = Session(self._worker, session_id)
+        lanes = [self._lane_of(link, session_id) for link in self._worker.links.values()]
+        for lane in lanes:
             session.add_peer(lane)
         self.live[session_id] = session
         self._ceiling = max(self._ceiling, session_id + 1)
         session.register()
-        for link in worker.links.values():
-            frames = link.parked.pop(session_id, None)
+        for lane in lanes:
+            frames = lane.link.parked.pop(session_id, None)
             if frames:
                 self._release(frames)
-                link.lanes[connection_of_session(session_id, link.connection_count)].deliver_parked(frames)
+                lane.deliver_parked(frames)
+            if lane.is_over and session_id in lane.mailboxes:
+                lane.mailboxes[session_id].fail(PeerClosed(lane.link.name, session_id, lane.epoch))
         return session
+
+    def _lane_of(self, link: PeerLink, session_id: int) -> Lane:
+        """The lane that carries a session to one peer; it may be over if the peer has said goodbye."""
+        if link.cause or not link.connection_count:
+            raise PeerLost(link.name, session_id, link.epoch, link.cause or "the link is not up yet")
+        lane = link.lanes.get(connection_of_session(session_id, link.connection_count))
+        if lane is None:
+            raise ValueError(f"session {session_id} belongs to another worker than {self._worker.index}")
+        if lane.cause:
+            raise PeerLost(link.name, session_id, link.epoch, lane.cause)
+        return lane
 
     def skip_below(self, session_id: int) -> None:
         """Frames for ids below this one, if they are not live, are late and no sign of a fault.

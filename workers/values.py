@@ -90,7 +90,7 @@ class _Element(int):
         return super().__new__(cls, value)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({int(self)})"
+        return f"{type(self).__name__}(<hidden>)"  # it may be a share; int() shows it
 
 
 class Bit(_Element):

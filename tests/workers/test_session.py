@@ -619,8 +619,22 @@ def test_a_clean_goodbye_lets_the_peer_receive_first(two: Table) -> None:
     assert isinstance(error, PeerClosed)
     assert (error.peer, error.epoch) == ("alice", 7)
     assert isinstance(two.run(nothing(), theirs.send(0, b"x"))[1], PeerClosed)
-    with pytest.raises(PeerClosed):
-        two.workers[1].make_session(9)
+
+
+def test_what_a_peer_sent_and_left_before_we_made_the_session_can_be_received(two: Table) -> None:
+    two.workers[1].expect_sessions()
+    ours = two.workers[0].make_session(0)
+
+    async def send_and_leave() -> None:
+        await ours.send(1, b"last words")
+        await two.workers[0].finish(two.clock.now + 1)
+
+    two.ok(send_and_leave())
+    two.settle()
+    theirs = two.workers[1].make_session(0)
+    two.workers[1].expect_sessions_end()
+    assert two.ok(nothing(), theirs.recv(0))[1] == b"last words"
+    assert isinstance(two.run(nothing(), theirs.recv(0))[1], PeerClosed)
 
 
 def test_a_lost_link_fails_the_session_at_every_party(three: Table) -> None:

@@ -121,7 +121,7 @@ def test_keys_are_hidden_and_compared() -> None:
 
 def test_reprs_show_no_elements() -> None:
     assert repr(VecRing32([1234])) == "VecRing32(<1 elements>)"
-    assert repr(Ring32(7)) == "Ring32(7)"
+    assert repr(Ring32(7)) == str(Ring32(7)) == "Ring32(<hidden>)"
 
 
 def test_the_data_of_an_array_begins_at_a_multiple_of_16() -> None:
