@@ -79,11 +79,6 @@ TRANSITIONS: Final[dict[tuple[ConnectionState, ConnectionEvent], ConnectionState
     (_S.RECONNECTING, _E.HANDLE_CLOSED): _S.FRESH,
 }
 
-FAILED_STATES: Final = frozenset(
-    {_S.LISTENING_FAILED, _S.RESOLVING_FAILED, _S.BINDING_FAILED, _S.CONNECTING_FAILED, _S.DISCONNECTED}
-)
-"""Nothing happens in these until the owner asks for a reconnect."""
-
 
 class ConnectionMachine:
     """The state of one socket. Driven by its owner, who reports what the kernel said."""
@@ -99,15 +94,6 @@ class ConnectionMachine:
     def state(self) -> ConnectionState:
         """Where the socket stands."""
         return self._state
-
-    @property
-    def is_failed(self) -> bool:
-        """Whether only a reconnect can help."""
-        return self._state in FAILED_STATES
-
-    def allows(self, event: ConnectionEvent) -> bool:
-        """Whether `apply` would take this event."""
-        return (self._state, event) in TRANSITIONS
 
     def apply(self, event: ConnectionEvent) -> ConnectionState:
         """Take an event and return the state that follows. The state stays as it was when this raises.

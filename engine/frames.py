@@ -182,11 +182,6 @@ def body_size(descriptor: int, length_field: int) -> int:
     return length_field
 
 
-def header_size(descriptor: int) -> int:
-    """5 without a length field, 9 with one (the 5 bytes that open a FRAGMENT_BEGIN's body are not counted)."""
-    return FIXED_HEADER.size if SPEC_OF[descriptor].fixed_size is not None else HEADER.size
-
-
 # Encoding.
 
 

@@ -22,10 +22,9 @@ import uvloop
 from partywire.shm import fence
 from partywire.shm.doorbell import Bell, Doorbell
 from partywire.shm.errors import ShmError
-from partywire.shm.ring import RingReader, RingWriter
-from partywire.shm.segment import Segment
 
 from . import limits, tcp
+from .attempt import Attempt, Lane
 from .child_process import begin_child
 from .commands import (
     Accepted,
@@ -39,6 +38,7 @@ from .commands import (
     OpenLink,
 )
 from .connection_pump import ConnectionPump
+from .control_lane import ControlLane
 from .control_socket import ControlClosed, ControlSocket, close_all
 from .dialler import DialFailed, Dialler
 from .errors import HandshakeRejected, RejectCode
@@ -46,7 +46,7 @@ from .greeting import GreetingFailed, dismiss, greet
 from .handshake import Attach, Handshake, Role
 from .handshake_messages import NONCE_SIZE, Hello
 from .link import Link, LinkState, LinkTimeouts
-from .multiplexer import ControlLane, Multiplexer
+from .multiplexer import Multiplexer
 from .preamble import ConnectionClass, Preamble
 from .topology import dials, routing_tag, worker_of_connection
 
@@ -66,61 +66,6 @@ may claim to be our peer; beyond this they are closed."""
 
 EXIT_TIMEOUT_S: Final = 0.5
 """For tasks that were cancelled at the end."""
-
-
-class Lane:
-    """The ring pair of one connection with the descriptors that its worker gets."""
-
-    def __init__(self, size: int, ring_id: int, fence_: fence.Fence, bell: Bell) -> None:
-        self._tx_segment = Segment.create(size, ring_id << 1)
-        try:
-            self._rx_segment = Segment.create(size, ring_id << 1 | 1)
-        except BaseException:
-            self._tx_segment.close()
-            raise
-        self.tx = RingReader(self._tx_segment, fence_, bell)
-        self.rx = RingWriter(self._rx_segment, fence_, bell)
-
-    @property
-    def fds(self) -> tuple[int, int]:
-        """(tx, rx) as `Lanes` orders them; they stay ours."""
-        return self._tx_segment.fileno(), self._rx_segment.fileno()
-
-    def close(self) -> None:
-        """Give both back."""
-        self.tx.close()
-        self.rx.close()
-
-
-class Attempt:
-    """One life of the link: from the greeting to its end. Everything in it is made anew for the next one."""
-
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self.result: HandshakeResult | None = None  # set by the greeting
-        self.multiplexer: Multiplexer | None = None  # set behind it
-        self.lanes: dict[int, Lane] = {}
-        self.control_lane: Lane | None = None
-        self.failure: HandshakeRejected | ShmError | None = None  # why there will be no link at all
-        self.greeted = asyncio.Event()  # set when `result` or `failure` is, and when the attempt is given up
-        loop = asyncio.get_running_loop()
-        self.up: asyncio.Future[None] = loop.create_future()
-        self.ended: asyncio.Future[tuple[bool, str]] = loop.create_future()
-
-    def set_ended(self, clean: bool, cause: str) -> None:
-        """The multiplexer is done."""
-        if not self.ended.done():
-            self.ended.set_result((clean, cause))
-
-    def close(self) -> None:
-        """Give sockets and rings back."""
-        self.greeted.set()
-        if self.multiplexer is not None:
-            self.multiplexer.close()
-        for lane in self.lanes.values():
-            lane.close()
-        if self.control_lane is not None:
-            self.control_lane.close()
 
 
 class IoProcess:

@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from partywire.shm.doorbell import Doorbell
-    from partywire.shm.ring import RingReader, RingWriter
 
+    from .control_lane import ControlLane
     from .frames import Frame
     from .transport import Stream
 
@@ -70,59 +70,6 @@ one batch of the control lane); only answers to a peer that asks and does not li
 
 PASSES_MAX: Final = 8
 """Passes over all rings in one callback, so that sockets have their turn while workers send without a pause."""
-
-
-class ControlLane:
-    """The ring pair between the opener and this link's I/O process, and what does not fit it yet."""
-
-    def __init__(self, tx: RingReader, rx: RingWriter, epoch: int) -> None:
-        self.tx = tx
-        self.rx = rx
-        self.is_finished = False  # the opener's FINISH came: this party closes
-        self._epoch = epoch
-        self._pending: list[tuple[int, bytes]] = []  # (kind, payload) that the ring had no room for
-        self._pending_size = 0
-
-    def put(self, kind: int, payload: bytes) -> None:
-        """Hand one message to the opener, now or when it has made room."""
-        self._pending.append((kind, payload))
-        self._pending_size += len(payload)
-        self.flush()
-
-    def flush(self) -> bool:
-        """Write what is held; True if nothing is left. Else a bell comes when there is room."""
-        written = 0
-        for kind, payload in self._pending:
-            while not (done := self.rx.try_write([payload], len(payload), kind, 0, self._epoch)):
-                if not self.rx.request_space():
-                    break
-            if not done:
-                break
-            written += 1
-            self._pending_size -= len(payload)
-        del self._pending[:written]
-        self.rx.publish()
-        return not self._pending
-
-    @property
-    def is_flushed(self) -> bool:
-        """Whether nothing is held."""
-        return not self._pending
-
-    def give_up(self) -> None:
-        """A ring cannot be used any more: nothing is left to say."""
-        self.is_finished = True
-        self._pending.clear()
-
-    @property
-    def pending_size(self) -> int:
-        """Bytes of messages that the ring has no room for."""
-        return self._pending_size
-
-    def close(self) -> None:
-        """Give both rings back."""
-        self.tx.close()
-        self.rx.close()
 
 
 class Multiplexer:

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 from partywire.engine import records
+from partywire.engine.attempt import Lane
 from partywire.engine.connection_pump import ConnectionPump
+from partywire.engine.control_lane import ControlLane
 from partywire.engine.frames import encode_goodbye
 from partywire.engine.handshake import HandshakeResult
 from partywire.engine.handshake_messages import Hello
-from partywire.engine.io_process import Lane
 from partywire.engine.link import Link, LinkTimeouts
 from partywire.engine.memory import MemoryStream, memory_pair
-from partywire.engine.multiplexer import ControlLane, Multiplexer
+from partywire.engine.multiplexer import Multiplexer
 from partywire.shm import fence
 from partywire.shm.doorbell import Bell, Doorbell
 from partywire.shm.ring import RingReader, RingWriter

@@ -1,0 +1,78 @@
+"""One attempt to make a link, with everything that lives and dies with it: the greeting, the rings, the multiplexer.
+
+Between the I/O process, which makes attempt after attempt, and the tasks that work on one of them. The one invariant:
+nothing of an attempt is used for the next one, so a late task of a lost attempt can only touch what is closed already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from partywire.shm.ring import RingReader, RingWriter
+from partywire.shm.segment import Segment
+
+if TYPE_CHECKING:
+    from partywire.shm.doorbell import Bell
+    from partywire.shm.errors import ShmError
+    from partywire.shm.fence import Fence
+
+    from .errors import HandshakeRejected
+    from .handshake import HandshakeResult
+    from .link import Link
+    from .multiplexer import Multiplexer
+
+
+class Lane:
+    """The ring pair of one connection with the descriptors that its worker gets."""
+
+    def __init__(self, size: int, ring_id: int, fence: Fence, bell: Bell) -> None:
+        self._tx_segment = Segment.create(size, ring_id << 1)
+        try:
+            self._rx_segment = Segment.create(size, ring_id << 1 | 1)
+        except BaseException:
+            self._tx_segment.close()
+            raise
+        self.tx = RingReader(self._tx_segment, fence, bell)
+        self.rx = RingWriter(self._rx_segment, fence, bell)
+
+    @property
+    def fds(self) -> tuple[int, int]:
+        """(tx, rx) as `Lanes` orders them; they stay ours."""
+        return self._tx_segment.fileno(), self._rx_segment.fileno()
+
+    def close(self) -> None:
+        """Give both back."""
+        self.tx.close()
+        self.rx.close()
+
+
+class Attempt:
+    """One life of the link: from the greeting to its end. Everything in it is made anew for the next one."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.result: HandshakeResult | None = None  # set by the greeting
+        self.multiplexer: Multiplexer | None = None  # set behind it
+        self.lanes: dict[int, Lane] = {}
+        self.control_lane: Lane | None = None
+        self.failure: HandshakeRejected | ShmError | None = None  # why there will be no link at all
+        self.greeted = asyncio.Event()  # set when `result` or `failure` is, and when the attempt is given up
+        loop = asyncio.get_running_loop()
+        self.up: asyncio.Future[None] = loop.create_future()
+        self.ended: asyncio.Future[tuple[bool, str]] = loop.create_future()
+
+    def set_ended(self, clean: bool, cause: str) -> None:
+        """The multiplexer is done."""
+        if not self.ended.done():
+            self.ended.set_result((clean, cause))
+
+    def close(self) -> None:
+        """Give sockets and rings back."""
+        self.greeted.set()
+        if self.multiplexer is not None:
+            self.multiplexer.close()
+        for lane in self.lanes.values():
+            lane.close()
+        if self.control_lane is not None:
+            self.control_lane.close()
