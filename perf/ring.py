@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import os
 import select
+import statistics
 import subprocess
 import sys
 import time
@@ -243,7 +244,7 @@ def measure_costs(batches: int) -> tuple[float, float, float, float]:
     parts = [frame_of(1)]
     costs = []
     for records in (1, BATCH_COUNT):
-        wrote = read = 0
+        wrote, read = [], []
         for _ in range(batches * (1 if records > 1 else 10)):
             begin = time.perf_counter_ns()
             for _ in range(records):
@@ -253,10 +254,9 @@ def measure_costs(batches: int) -> tuple[float, float, float, float]:
             reader.poll(BATCH_COUNT)
             reader.release_all()
             end = time.perf_counter_ns()
-            wrote += middle - begin
-            read += end - middle
-        rounds = batches * (1 if records > 1 else 10)
-        costs.append((wrote / rounds / 1000, read / rounds / 1000))
+            wrote.append(middle - begin)
+            read.append(end - middle)
+        costs.append((statistics.median(wrote) / 1000, statistics.median(read) / 1000))
     for closing in (writer, reader, bell, doorbell):
         closing.close()
     (writer_one, reader_one), (writer_many, reader_many) = costs
