@@ -244,8 +244,11 @@ class ConnectionPump:
 
     @property
     def has_work(self) -> bool:
-        """Whether the ring has records that could go out now: the look after the doorbell was armed."""
-        return not self._is_blocked and not self._finish_seen and not self._tx.is_empty()
+        """Whether the ring has records that could go out now, or the end of a dead worker's has not been taken note of:
+        the look after the doorbell was armed."""
+        if self._is_blocked or self._finish_seen:
+            return False
+        return (self._orphaned and self.outgoing is Outgoing.OPEN) or not self._tx.is_empty()
 
     def serve_ring(self) -> bool:
         """Send what the worker published, straight from ring memory. True if there may be more than one pass takes.

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from partywire.engine import connection_pump, records
 from partywire.engine import multiplexer as multiplexer_module
-from partywire.engine import records
 from partywire.engine.frames import LINK_SESSION, Descriptor, encode_frame, encode_goodbye, encode_ping
 from partywire.engine.link import LinkTimeouts
 from partywire.shm.counters import WORD_HEAD, WORD_TAIL
@@ -445,6 +445,24 @@ def test_a_dead_worker_leaves_what_it_had_published_and_a_broken_connection(make
     assert rig.bob.lanes[0].end is not None
     assert not rig.bob.lanes[0].end.clean
     assert rig.bob.lanes[1].received == b"alive"
+    assert rig.bob.ended is None
+
+
+def test_a_dead_worker_with_more_than_one_turn_can_send_breaks_its_connection_in_the_end(
+    make_rig: Callable[..., LinkRig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_pump, "SEND_SIZE", 1000)
+    rig = make_rig(2, capacity=600)
+    count = 0
+    while rig.alice.try_send(bytes(400)):
+        count += 1
+    rig.loop.call_soon(rig.alice.multiplexer.drop_worker, 0, 2)
+    rig.turns()
+    rig.alice.streams[0]._outgoing.capacity = 1 << 20  # from now on nothing blocks
+    rig.wait(lambda: rig.bob.lanes[0].end, rig.bob.read)
+    assert rig.bob.lanes[0].end is not None
+    assert not rig.bob.lanes[0].end.clean
+    assert len(rig.bob.lanes[0].received) <= 400 * count
     assert rig.bob.ended is None
 
 
