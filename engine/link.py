@@ -241,7 +241,8 @@ class Link:
         """Why a further control connection of this peer must be refused at this moment, or None if it is welcome."""
         if self._state is LinkState.AWAITING:
             return None
-        if self._state is LinkState.GREETING:
+        if self._state in (LinkState.GREETING, LinkState.ATTACHING):
+            # Not a duplicate yet: the peer may have given up an attempt whose end has not reached us.
             return RejectCode.BUSY, f"{self._our_name} is greeting another connection of {self._peer}"
         if self._state in _DEAD:
             return RejectCode.EPOCH, f"the link between {self._our_name} and {self._peer} is over"

@@ -262,7 +262,7 @@ def test_a_second_control_connection_is_refused_with_the_reason_of_the_state() -
     assert codes == {
         LinkState.AWAITING: None,
         LinkState.GREETING: RejectCode.BUSY,
-        LinkState.ATTACHING: duplicate,
+        LinkState.ATTACHING: RejectCode.BUSY,
         LinkState.UP: duplicate,
         LinkState.CLOSING: duplicate,
         LinkState.PEER_CLOSING: duplicate,
