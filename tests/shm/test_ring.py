@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from partywire.shm import RecordTooLarge, RingClosed, RingReader, RingWriter, Segment, counters, probe, read_stat
+from partywire.shm import Fence, RecordTooLarge, RingClosed, RingReader, RingWriter, Segment, counters, probe, read_stat
 from partywire.shm.counters import WORD_HEAD, WORD_SPACE_WANTED, WORD_TAIL
+from partywire.shm.fence import do_nothing
 from partywire.shm.ring import JOIN_SIZE_MAX, KIND_PAD, RECORD_HEADER
 from tests.shm.ring_pair import RingPair, payload_of, payloads_of
 
@@ -465,6 +466,22 @@ def test_rings_without_bells_work() -> None:
         reader.release_all()
     writer.close()
     reader.close()
+
+
+@pytest.mark.parametrize("side", ["waker", "observer"])
+def test_both_sides_pay_where_the_back_end_asks_them_to(side: str) -> None:
+    paid = []
+    costly = {"waker": lambda: paid.append(1)} if side == "waker" else {"observe": lambda: paid.append(1)}
+    with RingPair(128, fence=Fence("membarrier", sleeper=do_nothing, **costly)) as pair:
+        pair.send(b"a")
+        after_publish = len(paid)
+        assert pair.reader.poll()
+        after_poll = len(paid)
+        pair.reader.release_all()
+        after_release = len(paid)
+        assert pair.writer.free_size == 128
+        steps = (after_publish, after_poll - after_publish, after_release - after_poll, len(paid) - after_release)
+    assert steps == ((1, 0, 1, 0) if side == "waker" else (0, 1, 0, 1))
 
 
 # Ends.
