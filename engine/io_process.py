@@ -178,8 +178,10 @@ class IoProcess:
             async with asyncio.timeout_at(deadline):
                 attempt = await self._bring_up()
         except TimeoutError:
-            cause = f"no link to {self._peer.name} within {self._options.connect_timeout_s:g} s; {self._last_cause}"
-            self._fail("TIMEOUT", cause)
+            peer = self._peer
+            unheard = f"nothing answered at {peer.host}:{peer.port}; is it running, is the address right?"
+            last = self._last_cause or unheard
+            self._fail("TIMEOUT", f"no link to {peer.name} within {self._options.connect_timeout_s:g} s; {last}")
             return
         except HandshakeRejected as error:
             self._fail(error.code.name, str(error))

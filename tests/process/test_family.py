@@ -340,6 +340,19 @@ def test_a_peer_that_is_not_there_is_named_with_the_cause_on_both_sides(stack: E
     assert "connection refused" in failed.message
 
 
+def test_a_peer_whose_address_takes_connections_and_never_answers_is_named(stack: ExitStack) -> None:
+    listeners = listeners_for(stack, 2)
+    parties = make_parties(listeners)
+    options = LinkOptions(ring_size=65536, control_ring_size=65536, connect_timeout_s=0.5)
+    bob = Opener(parties[1], listeners[1], options=options)
+    stack.callback(bob.close)
+    failed = bob.wait(lambda: bob.message(LinkFailed))
+    assert failed is not None
+    assert failed.code == "TIMEOUT"
+    host, port = listeners[0].getsockname()
+    assert failed.message.startswith(f"no link to alice within 0.5 s; nothing answered at {host}:{port}; is it running")
+
+
 def test_an_acceptor_says_who_has_not_dialled_and_which_strangers_did(stack: ExitStack) -> None:
     listeners = listeners_for(stack, 2)
     parties = make_parties(listeners)
