@@ -3,7 +3,7 @@
 Between the process that owns the socket and nobody: no bytes pass here. The one invariant: a state changes only by
 `ConnectionMachine.apply`, and an event that the table does not list for a state is our bug, named with both.
 
-All transitions live in TRANSITIONS; the diagram in the documentation is drawn from it by `mermaid_diagram`.
+All transitions live in TRANSITIONS; the diagram in docs/wire.md is drawn from it.
 """
 
 from __future__ import annotations
@@ -106,12 +106,3 @@ class ConnectionMachine:
             raise LocalProtocolError(self._name, self._state.name, event.name)
         self._state = following
         return following
-
-
-def mermaid_diagram() -> str:
-    """The table as a Mermaid state diagram."""
-    lines = ["stateDiagram-v2", f"    [*] --> {ConnectionState.FRESH.name}"]
-    lines += [
-        f"    {state.name} --> {following.name}: {event.value}" for (state, event), following in TRANSITIONS.items()
-    ]
-    return "\n".join(lines) + "\n"

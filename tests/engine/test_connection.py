@@ -13,7 +13,6 @@ from partywire.engine.connection import (
     ConnectionEvent,
     ConnectionMachine,
     ConnectionState,
-    mermaid_diagram,
 )
 from partywire.engine.errors import LocalProtocolError
 
@@ -135,10 +134,3 @@ def test_a_dial_that_fails_twice_tries_the_next_address_and_then_looks_the_name_
         (E.HANDLE_CLOSED, S.FRESH),
     ]
     assert [machine.apply(event) for event, _ in walk] == [state for _, state in walk]
-
-
-def test_the_diagram_shows_every_transition() -> None:
-    diagram = mermaid_diagram()
-    assert diagram.startswith("stateDiagram-v2\n    [*] --> FRESH\n")
-    assert len(diagram.splitlines()) == 2 + len(TRANSITIONS)
-    assert "    CONNECTING --> CONNECTED: connect succeeded\n" in diagram
