@@ -38,7 +38,16 @@ from .batch_share import (
     load_error,
 )
 from .channel import PICKLE_PROTOCOL, ChannelClosed
-from .errors import JobFailed, PartyFailed, RendezvousTimeout, SessionError, WorkerDied
+from .errors import (
+    JobFailed,
+    PartyFailed,
+    PeerClosed,
+    PeerLost,
+    RendezvousTimeout,
+    SessionClosed,
+    SessionError,
+    WorkerDied,
+)
 from .party import BlockingParty, Party
 from .scheduler import Scheduler
 from .waiting import NEVER, Wait, run_blocking
@@ -88,9 +97,11 @@ class _Failure:
         return not isinstance(self.error, SessionError)
 
     @property
-    def rank(self) -> tuple[bool, int]:
-        """Of several that are seen before the batch stops the least counts: ours first, then the lowest job."""
-        return not self.is_ours, self.index
+    def rank(self) -> tuple[int, int]:
+        """Of several the least counts: ours, then what peers told us, last what our own giving up did to other jobs;
+        among these the lowest job."""
+        kind = 0 if self.is_ours else 2 if isinstance(self.error, SessionClosed) else 1
+        return kind, self.index
 
 
 class BatchRunner:
@@ -206,6 +217,7 @@ class _Batch:
         self._has_expectation = False
         self._expecting: set[int] = set()  # children that expect sessions
         self._running: set[int] = set()  # children that were told to run
+        self._told_to_stop: set[int] = set()
         self._stopped: set[int] = set()  # children that have stopped
         self._child_totals: dict[int, Totals] = {}
         self._is_ended = False
@@ -230,7 +242,7 @@ class _Batch:
         plan = await self._agree()
         self._share = BatchShare(self._worker, self.scheduler, plan, self._job_final, self._job_failed)
         for index, channel in self._channels.items():
-            channel.send(RunShare(plan, self._pickled[index](plan), sys.path))
+            channel.send(RunShare(plan, self._pickled[index](plan), sys.path, sys.argv))
             self._running.add(index)
         self._share.start(self._function, {index: self._inputs[index] for index in plan.jobs_of(0, self._workers)})
         self._end_expectation()
@@ -317,6 +329,7 @@ class _Batch:
         failure = _Failure(index, error)
         if self._failure is None or (not self._is_ended and failure.rank < self._failure.rank):
             self._failure = failure
+        self._stop(self._reason(failure))
         self.scheduler.notify()
 
     def _raise_dead_workers(self) -> None:
@@ -354,7 +367,9 @@ class _Batch:
         if self._is_ended or self._share is None:
             return False
         if not isinstance(error, WorkerDied):
-            self._stop(describe(error) if isinstance(error, Exception) else f"{self._party.name} was interrupted")
+            reason = describe(error) if isinstance(error, Exception) else f"{self._party.name} was interrupted"
+            self._stop(reason)
+            self._share.stop(reason)
             return False
         self._failure = _Failure(-1, error)
         return True
@@ -374,20 +389,21 @@ class _Batch:
             return
         if isinstance(failure.error, PartyFailed) and not isinstance(failure.error, WorkerDied):
             raise failure.error
-        cause = describe(failure.error)
-        self._stop(self._reason(failure, cause))
+        self._stop(self._reason(failure))
+        self._share.stop(self._reason(failure))
         # Children first: what they still say may name the failure that came before ours.
         await self._worker.until(self._children_stopped, self._worker.clock() + STOP_TIMEOUT_S)
         if not failure.is_ours and self._worker.lost_workers:
             # The peers noticed the death of our worker, and told us so, before our own supervisor did.
             failure = _Failure(-1, next(iter(self._worker.lost_workers.values())))
-            cause = describe(failure.error)
-        index, party, cause = await self._common_failure(failure, cause)
+        index, party, cause = await self._common_failure(failure)
         if isinstance(failure.error, WorkerDied):
             raise WorkerDied(*failure.error.args)
         raise JobFailed(index, party, cause) from failure.error
 
-    def _reason(self, failure: _Failure, cause: str) -> str:
+    def _reason(self, failure: _Failure) -> str:
+        """What the peers are told by the resets of our sessions."""
+        cause = describe(failure.error)
         if not failure.is_ours:
             return cause
         where = f"job {failure.index} failed at {self._party.name}: " if failure.index >= 0 else ""
@@ -397,22 +413,29 @@ class _Batch:
         return self._stopped >= self._running - self._worker.lost_workers.keys()
 
     def _stop(self, reason: str) -> None:
-        """Stop our own share at once and tell the children to stop theirs; the sessions' resets stop the peers."""
-        assert self._share is not None
-        self._share.stop(reason)
-        for index in self._running:
+        """Give up all sessions of the batch, ours at once and the children's by message; resets stop the peers. Also
+        from inside a job; what is said a second time is not sent."""
+        if self._share is not None:
+            self._share.abort(reason)
+        for index in self._running - self._told_to_stop:
+            self._told_to_stop.add(index)
             try:
                 self._channels[index].send(StopShare(self._number, reason))
             except ChannelClosed:
                 pass  # WorkerLost follows on the control socket
 
-    async def _common_failure(self, failure: _Failure, cause: str) -> tuple[int, str, str]:
+    async def _common_failure(self, failure: _Failure) -> tuple[int, str, str]:
         """The failure that all parties name: of those that began at a party the one of the lowest job."""
+        cause = describe(failure.error)
         ours = {"index": failure.index, "is_ours": failure.is_ours, "cause": cause[:REASON_LENGTH_MAX]}
         said: dict[str, Mapping[str, object]] = {self._party.name: ours}
         try:
             said |= await self._party.rendezvous("batch failure", ours, timeout=STOP_TIMEOUT_S)
-        except (SessionError, RendezvousTimeout, SetupAborted, LinkProtocolError):
+        except (PeerClosed, PeerLost) as gone:
+            if isinstance(failure.error, PeerClosed | PeerLost):
+                # We saw the end of a peer that left because of this one, whose own words are still under way.
+                return failure.index, gone.peer, describe(gone)
+        except (RendezvousTimeout, SetupAborted, LinkProtocolError):
             pass  # somebody cannot tell any more; what we know ourselves has to do
         began = [
             (index, name, str(theirs.get("cause")))

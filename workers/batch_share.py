@@ -107,6 +107,7 @@ class RunShare:
     plan: BatchPlan
     payload: bytes = field(repr=False)
     sys_path: list[str] = field(repr=False)
+    sys_argv: list[str] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +226,7 @@ class BatchShare:
             # All are made before any of them runs: a peer's frames for the last may be here already.
             self._sessions = [self._worker.make_session(plan.first_id + number) for number in numbers]
         except BaseException as error:
-            self._close_sessions(describe(error))
+            self.abort(describe(error))
             raise
         for number, session in zip(numbers, self._sessions, strict=True):
             jobs = [(index, function, inputs[index]) for index in range(number, plan.jobs, plan.sessions)]
@@ -236,11 +237,20 @@ class BatchShare:
         """What was carried since this share was made."""
         return totals_of(self._worker) - self._totals_before
 
-    def stop(self, reason: str) -> None:
-        """Give up every job that is not final, here and, by resets, at the peers."""
-        self._scheduler.cancel(reason)
-        self._close_sessions(reason)
+    def abort(self, reason: str) -> None:
+        """Give up every job that is not final, here and, by resets, at the peers. Also from inside a running job,
+        which then finds its session closed; call `stop` when no job runs."""
+        for session in self._sessions:
+            session.on_failure = session.on_final = None
+            session.abort(reason)
+        self._sessions.clear()
         self._values.clear()
+        self._worker.flush()
+
+    def stop(self, reason: str) -> None:
+        """`abort`, and close the coroutines of all jobs, whatever they wait for. Not from inside a job."""
+        self.abort(reason)
+        self._scheduler.cancel(reason)
 
     def finish(self) -> None:
         """Forget the sessions of a batch of which every job is final."""
@@ -248,13 +258,6 @@ class BatchShare:
             session.on_failure = session.on_final = None
             session.close()
         self._sessions.clear()
-
-    def _close_sessions(self, reason: str) -> None:
-        for session in self._sessions:
-            session.on_failure = session.on_final = None
-            session.abort(reason)
-        self._sessions.clear()
-        self._worker.flush()
 
     def _ended(self, index: int, value: Any) -> None:
         self._values[index] = value if self._prepare is None else self._prepare(index, value)

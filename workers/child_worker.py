@@ -51,6 +51,7 @@ class ChildWorker:
         self._left = 0  # jobs of the share that are not final
         self._expected: int | None = None  # the batch whose sessions are expected
         self._has_opener = True
+        self._stop: StopShare | None = None  # to be obeyed as soon as no job runs
         self._ticker = Wait(worker)
 
     def run(self) -> None:
@@ -59,8 +60,9 @@ class ChildWorker:
         worker.watch(self._channel.fileno(), self._take_messages)
         try:
             while not worker.is_closing and self._has_opener:
+                self._obey_stop()
                 try:
-                    self._scheduler.run(lambda: worker.is_closing or not self._has_opener)
+                    self._scheduler.run(lambda: worker.is_closing or not self._has_opener or self._stop is not None)
                 except WorkerDied:
                     worker.lost_workers.clear()  # a sibling; the opener decides what follows from it
         except PartyFailed:
@@ -95,13 +97,20 @@ class ChildWorker:
                 self._end_expectation()
             case RunShare():
                 self._run(message)
-            case StopShare(batch, reason):
-                if self._share is not None and self._share.plan.number == batch:
-                    self._share.stop(reason)
-                    self._end_share()
-                self._say(ShareStopped(batch))
+            case StopShare(_, reason):
+                self._stop = message
+                if self._share is not None:
+                    self._share.abort(reason)  # we may be inside a plain job that waits for a message
             case _:
                 raise TypeError(f"{type(message).__name__} is not for a worker")
+
+    def _obey_stop(self) -> None:
+        stop, self._stop = self._stop, None
+        if stop is not None:
+            if self._share is not None:
+                self._share.stop(stop.reason)
+                self._end_share()
+            self._say(ShareStopped(stop.batch))
 
     async def _say_when_linked(self, message: SessionsExpected) -> None:
         """The opener may know that a link is up before our lanes of it have arrived."""
@@ -134,6 +143,7 @@ class ChildWorker:
             if entry not in sys.path:
                 sys.path.append(entry)
         if b"__main__" in order.payload and self._main_path is not None:
+            sys.argv[:] = order.sys_argv
             load_main(self._main_path)
         function, inputs = pickle.loads(order.payload)
         return function, inputs
@@ -150,7 +160,7 @@ class ChildWorker:
             self._end_share()
 
     def _failed(self, index: int, error: BaseException) -> None:
-        if self._share is not None:
+        if self._share is not None and self._stop is None:
             self._say(ShareFailed(self._share.plan.number, index, portable_error(error)))
 
     def _end_share(self) -> None:

@@ -15,7 +15,7 @@ from .run_event import Failed
 
 
 class ExitCode(IntEnum):
-    """What the command returns to its shell; documented in `partywire --help` and docs/operations.md."""
+    """What the command returns to its shell; documented in `partywire --help`."""
 
     OK = 0  # the job ended, and its result is right as far as it can be checked
     JOB = 1  # the job failed, or its result is wrong

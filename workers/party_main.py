@@ -8,22 +8,16 @@ what a job prints goes to standard output, which the parent shows with the party
 from __future__ import annotations
 
 import os
-import pickle
 import signal
-import socket
 import sys
 import time
 from typing import TYPE_CHECKING
 
-from partywire.shm import fence
-
-from .exit_code import ExitCode, failure
-from .run_event import Failed, Progressed, encode_event
-from .worker_main import hold_blas_to_one_thread
-
 if TYPE_CHECKING:
+    import socket
+
     from .launcher import Order
-    from .run_event import RunEvent
+    from .run_event import Progressed, RunEvent
 
 EVENT_INTERVAL_S = 0.1
 """Between two progress events: a person sees no more, and each costs the launcher time on the same cores."""
@@ -39,6 +33,8 @@ class EventPipe:
 
     def write(self, event: RunEvent) -> None:
         """Write one event; progress in quick succession is thinned out, but the last word of it is never lost."""
+        from .run_event import Progressed
+
         if isinstance(event, Progressed):
             now = time.monotonic()
             if event.jobs_done and now - self._written_at < EVENT_INTERVAL_S:
@@ -51,6 +47,8 @@ class EventPipe:
         self._write(event)
 
     def _write(self, event: RunEvent) -> None:
+        from .run_event import encode_event
+
         data = memoryview(encode_event(event))
         try:
             while data:
@@ -60,37 +58,59 @@ class EventPipe:
 
 
 def main() -> int:
-    fence.register()
-    hold_blas_to_one_thread()
+    # Until somebody can report it, an interrupt just ends us; a trace from the middle of an import helps nobody.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     order_fd, events_fd, listener_fd, parent_pid = (int(argument) for argument in sys.argv[1:5])
-    for fd in (order_fd, events_fd, listener_fd):
-        if fd >= 0:
-            os.set_inheritable(fd, False)
-    die_with(parent_pid)
-    signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
-    with os.fdopen(order_fd, "rb") as pipe:
-        order: Order = pickle.load(pipe)
+    begin(parent_pid, (order_fd, events_fd, listener_fd))
+    from .exit_code import ExitCode, failure
+    from .run_event import Failed
+
+    order = read_order(order_fd)
     events = EventPipe(events_fd)
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         from .party_run import run_order  # numpy comes with it
 
-        listener = socket.socket(fileno=listener_fd) if listener_fd >= 0 else None
-        event = run_order(order, listener, events.write)
+        event: RunEvent = run_order(order, listener_of(listener_fd), events.write)
     except (Exception, KeyboardInterrupt) as error:
         event = failure(order.party, error)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the outcome stands; only its report is left
     sys.stdout.flush()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the outcome stands; only its report is left
     events.write(event)
     return event.exit_code if isinstance(event, Failed) else ExitCode.OK
 
 
-def die_with(parent_pid: int) -> None:
-    """Let the kernel kill this process when the launcher dies, so that a killed command leaves nothing behind."""
+def begin(parent_pid: int, fds: tuple[int, ...]) -> None:
+    """What comes before numpy and before any thread; afterwards this process dies with the launcher."""
     from partywire.engine.child_process import die_with_parent
+    from partywire.shm import fence
 
+    from .worker_main import hold_blas_to_one_thread
+
+    fence.register()
+    hold_blas_to_one_thread()
+    for fd in fds:
+        if fd >= 0:
+            os.set_inheritable(fd, False)
     die_with_parent()
     if os.getppid() != parent_pid:
-        os._exit(ExitCode.INTERRUPTED)
+        os._exit(1)
+
+
+def read_order(fd: int) -> Order:
+    import pickle
+
+    with os.fdopen(fd, "rb") as pipe:
+        order: Order = pickle.load(pipe)
+    return order
+
+
+def listener_of(fd: int) -> socket.socket | None:
+    import socket
+
+    return socket.socket(fileno=fd) if fd >= 0 else None
 
 
 if __name__ == "__main__":

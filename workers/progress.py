@@ -178,19 +178,19 @@ class ProgressDisplay:
         state = self._state
         if not state.jobs_total:
             return state.activity()
-        return f"{state.jobs_done} of {state.jobs_total} jobs  {rate_text(*rates)}"
+        elapsed_s = time.monotonic() - self._began
+        return f"{state.jobs_done} of {state.jobs_total} jobs  {rate_text(*rates)}  {elapsed_s:.0f} s"
 
     def _draw_bar(self, rates: tuple[float, float]) -> None:
         if self._bar is None:
             # Imported when it is needed: 60 ms that a short run, and the time until all sessions are ready, do not pay.
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+            from rich.progress import BarColumn, Progress, TextColumn
 
             columns = (
                 TextColumn("[bold]{task.description}", markup=True),
                 BarColumn(),
                 TextColumn("{task.fields[status]}", markup=False),
-                TimeElapsedColumn(),
             )
             self._bar = Progress(*columns, console=Console(file=self._stream), auto_refresh=False, transient=True)
             self._task = self._bar.add_task(self._state.job, total=None, status="")

@@ -13,9 +13,6 @@ from partywire.shm import fence
 
 WELCOME_TIMEOUT_S = 60.0
 
-WORKER_VARIABLE = "PARTYWIRE_WORKER"
-"""Set in child workers: a script that opens its party without a guard would otherwise do so again in each of them."""
-
 BLAS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -29,7 +26,6 @@ def main() -> None:
     control_fd = begin_child()
     fence.register()
     hold_blas_to_one_thread()
-    os.environ[WORKER_VARIABLE] = "1"
     serve(ControlSocket.from_fd(control_fd, "the supervisor"))
 
 
@@ -39,9 +35,11 @@ def serve(control: ControlSocket) -> None:
 
     from .channel import Channel
     from .child_worker import ChildWorker
+    from .party import CHILD_VARIABLE
     from .waiting import run_blocking
     from .worker import Worker
 
+    os.environ[CHILD_VARIABLE] = "1"  # a script that opens its party without a guard must not do so again here
     try:
         worker, welcome, fds = Worker.from_control_socket(control, WELCOME_TIMEOUT_S)
     except ControlClosed:

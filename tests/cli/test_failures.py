@@ -119,6 +119,28 @@ def test_an_interrupt_ends_every_process_and_says_so() -> None:
     wait_until_gone(pidfds)
 
 
+def test_an_interrupt_while_a_peer_is_missing_ends_the_wait(tmp_path: Path) -> None:
+    alice, *_ = write_configs(tmp_path)
+    process = start("run", "sample_jobs:GoodJob", "--config", alice)
+    assert process.stderr is not None
+    while "connecting" not in (line := process.stderr.readline()):
+        assert line, "it ended"
+    process.send_signal(signal.SIGINT)
+    outcome = finish(process)
+    assert outcome.code == 130
+    assert "interrupted" in outcome.sentence
+
+
+def test_an_interrupt_right_after_the_start_shows_no_trace() -> None:
+    process = start("run", "sample_jobs:GoodJob")
+    while not descendants(process.pid):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    outcome = finish(process)
+    assert outcome.code == 130
+    assert "Traceback" not in outcome.err
+
+
 def test_a_second_interrupt_ends_at_once() -> None:
     process = running_job()
     pidfds = [os.pidfd_open(pid) for pid in descendants(process.pid)]

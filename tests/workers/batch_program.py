@@ -6,6 +6,7 @@ A script on purpose: its jobs live in `__main__`, where child workers have to fi
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import json
 import os
 import pickle
@@ -211,6 +212,7 @@ def run_scenario(name: str, config: Any, listener: socket.socket, sessions: int)
 
 
 if __name__ == "__main__":
+    faulthandler.dump_traceback_later(30, exit=True)  # what it hangs in, if it hangs
     with os.fdopen(int(sys.argv[1]), "rb") as pipe:
         scenario, config, listener_fd, sessions = pickle.load(pipe)
     with socket.socket(fileno=listener_fd) as listener:

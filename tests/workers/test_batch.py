@@ -21,6 +21,19 @@ PROGRAM = Path(__file__).with_name("batch_program.py")
 DEADLINE_S = 90.0
 
 
+UNGUARDED = """
+import pickle, socket, sys
+from partywire import BatchRunner, BlockingParty
+
+def job(session, x):
+    return x
+
+config, listener_fd = pickle.load(open(sys.argv[1], "rb"))
+with socket.socket(fileno=listener_fd) as listener, BlockingParty(config, listener) as party:
+    BatchRunner(party).map(job, range(20))
+"""
+
+
 def run_parties(
     scenario: str, workers: tuple[int, int, int] = (1, 1, 1), sessions: tuple[int, ...] = (4,)
 ) -> list[Any]:
@@ -153,6 +166,25 @@ def test_a_result_that_cannot_leave_a_child_worker_is_an_error_at_every_party() 
     said = run_parties("bad_result", (2, 1, 1))
     assert [one["error"] for one in said] == ["JobFailed"] * 3
     assert all("cannot be sent to the opener" in one["says"] for one in said)
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    with make_local_parties(2) as parties:
+        orders = [(dataclasses.replace(config, workers=2), listener.fileno()) for config, listener in
+                  zip(parties.configs, parties.listeners, strict=True)]  # fmt: skip
+        processes = []
+        for index, (config, listener_fd) in enumerate(orders):
+            order = tmp_path / f"order{index}"
+            order.write_bytes(pickle.dumps((config, listener_fd)))
+            command = [sys.executable, str(script), str(order)]
+            processes.append(
+                subprocess.Popen(command, pass_fds=[listener_fd], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            )
+        outputs = [process.communicate(timeout=DEADLINE_S)[0] for process in processes]
+    assert [process.returncode for process in processes] == [1, 1]
+    assert any(b"__name__ == '__main__'" in output for output in outputs)
 
 
 def test_a_job_that_child_workers_cannot_import_is_refused_before_the_peers_are_asked() -> None:
