@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import struct
 from typing import TYPE_CHECKING, Final
@@ -93,15 +94,24 @@ def open_listener(host: str, port: int) -> socket.socket:
 
 
 class TcpStream(Stream):
-    """A connected TCP socket. Copies nothing: views go to `sendmsg`, bytes arrive by `recv_into`."""
+    """A connected TCP socket. Copies nothing: views go to `sendmsg`, bytes arrive by `recv_into`.
+
+    uvloop calls a reader only once more when a socket breaks, whether or not that call took all that had arrived
+    before: libuv gives a descriptor up at the first EPOLLERR. So that readiness stays level-triggered, a second epoll
+    instance waits for nothing but the break, which costs no system call until then, and the stream calls its reader
+    itself from there on.
+    """
 
     def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         """Takes ownership of a connected, tuned socket."""
         self._sock = sock
         self._loop = loop
         self._fd = sock.fileno()
-        self._reading = False  # whether the loop watches for reading
+        self._reader: Callable[[], object] | None = None
         self._writing = False
+        self._break: select.epoll | None = None  # readable once the socket broke; made with the first reader
+        self._is_broken = False
+        self._will_read = False  # whether the reader of a broken socket is called in the loop's next turn
         try:
             host, port = sock.getpeername()[:2]
             self._peer_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -137,12 +147,44 @@ class TcpStream(Stream):
             pass  # broken already; the next receive says so
 
     def on_readable(self, callback: Callable[[], object] | None) -> None:
-        if callback is not None:
+        was_reading = self._reader is not None
+        self._reader = callback
+        if self._is_broken:
+            self._read_soon()
+        elif callback is not None:
             self._loop.add_reader(self._open_fd(), callback)
-            self._reading = True
-        elif self._reading:
+            if self._break is None:
+                self._break = select.epoll()
+                self._break.register(self._fd, 0)  # errors and hang-ups are reported unasked
+                self._loop.add_reader(self._break.fileno(), self._on_break)
+        elif was_reading:
             self._loop.remove_reader(self._fd)
-            self._reading = False
+
+    def _on_break(self) -> None:
+        self._is_broken = True
+        self._forget_break()
+        if self._reader is not None:
+            self._loop.remove_reader(self._fd)
+            self._read_soon()
+
+    def _forget_break(self) -> None:
+        if self._break is not None:
+            self._loop.remove_reader(self._break.fileno())
+            self._break.close()
+            self._break = None
+
+    def _read_soon(self) -> None:
+        if self._reader is not None and not self._will_read:
+            self._will_read = True
+            self._loop.call_soon(self._read_broken)
+
+    def _read_broken(self) -> None:
+        """What arrived before the break is still there; the reader ends this when it meets the end."""
+        self._will_read = False
+        reader = self._reader
+        if reader is not None:
+            self._read_soon()
+            reader()
 
     def on_writable(self, callback: Callable[[], object] | None) -> None:
         if callback is not None:
@@ -160,6 +202,7 @@ class TcpStream(Stream):
     def close(self) -> None:
         self.on_readable(None)
         self.on_writable(None)
+        self._forget_break()
         self._sock.close()
 
     def abort(self) -> None:

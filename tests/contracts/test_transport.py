@@ -262,6 +262,38 @@ def test_readiness_is_level_triggered_and_ends_when_told(runner: Runner) -> None
     runner.run(scenario())
 
 
+def test_a_reader_is_called_until_it_has_seen_the_break(runner: Runner) -> None:
+    """Also when bytes and the break are there together, and one call does not take them all."""
+
+    async def scenario() -> None:
+        ours, theirs = await runner.pair()
+        calls = 0
+        seen = asyncio.Event()
+        piece = memoryview(bytearray(1))
+
+        def read() -> None:
+            nonlocal calls
+            calls += 1
+            try:
+                ended = theirs.try_recv_into(piece) == 0
+            except OSError:
+                ended = True
+            if ended:
+                theirs.on_readable(None)
+                seen.set()
+
+        assert ours.try_send([b"abc"])
+        ours.abort()
+        theirs.on_readable(read)
+        await seen.wait()
+        assert calls <= 4
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert calls <= 4
+
+    runner.run(scenario())
+
+
 def test_a_callback_may_close_its_stream(runner: Runner) -> None:
     async def scenario() -> None:
         left, right = await runner.pair()
