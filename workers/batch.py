@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -200,7 +201,9 @@ class _Batch:
         worker = party.worker
         self._party = party
         self._worker = worker
-        self._number = number
+        self._round = number  # for messages
+        # Told from every other batch of this process, of other runners too: a child may still be busy with one.
+        self._number = time.monotonic_ns()
         self._function = function
         self._inputs = inputs
         self._on_progress = on_progress
@@ -269,7 +272,7 @@ class _Batch:
     async def _agree(self) -> BatchPlan:
         fields = {"job": job_name(self._function), "number of inputs": len(self._inputs)}
         block, outcome = await self._party.agree("batch", self._session_count, fields)
-        check_fields_equal(self._number, fields, outcome, fields)
+        check_fields_equal(self._round, fields, outcome, fields)
         return BatchPlan(self._number, block.first, block.count, len(self._inputs))
 
     def _pickle_shares(self) -> dict[int, Callable[[BatchPlan], bytes]]:
