@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ..values import PrfKey
-from .errors import NotInRing, NotThreeParties, ShareMismatch
+from .errors import NotInRing, NotThreeParties, ShareMismatch, described
 from .prf import KeyStream, fresh_key
-from .shares import ArithmeticShare, BinaryShare, packed_size, ring_dtype, to_ring
+from .shares import ArithmeticShare, BinaryShare, packed_size, plain_array, ring_dtype, to_ring
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -211,7 +211,7 @@ class Replicated3:
             return np.asarray((left * right).sum(axis=-1, dtype=left.dtype))
 
         if not x.shape or not y.shape:
-            raise ShareMismatch("inner product", x, y)
+            raise ShareMismatch("inner product", described(x), described(y))
         return await self.reshare(self._cross_terms("inner product", inner, x, y))
 
     async def matmul(self, x: ArithmeticShare, y: ArithmeticShare) -> ArithmeticShare:
@@ -239,7 +239,7 @@ class Replicated3:
     async def open_bits(self, x: BinaryShare) -> NDArray[np.bool_]:
         """Tell all parties the bits of a share of one slice. 1 round, 1/8 byte per element."""
         if x.slices != 1:
-            raise ShareMismatch("opening bits", x, "one slice")
+            raise ShareMismatch("opening bits", repr(x), "one slice")
         missing = await self.exchange(x.prev, x.prev.size, _BYTE)
         packed = x.own[0] ^ x.prev[0] ^ missing
         return np.unpackbits(packed, count=prod(x.shape), bitorder="little").astype(np.bool_).reshape(x.shape)
@@ -256,9 +256,13 @@ class Replicated3:
         """Tell all parties `count` **public** integers of party `owner`, such as shapes. 2 rounds, 8 bytes each.
 
         Nothing is hidden here; secrets go through `input`.
+
+        Raises:
+            NotInRing: the values are no integers, or need more than 64 bits.
+            ShareMismatch: the owner's values are not `count` in a row.
         """
         plain = self._own_plaintext(owner, values, (count,))
-        known = None if plain is None else plain.astype(_PUBLIC)
+        known = None if plain is None else _public_words(plain)
         for distance in (1, 2):
             is_receiver = self.party_index == (owner + distance) % 3
             is_sender = self.party_index == (owner + distance - 1) % 3
@@ -281,6 +285,8 @@ class Replicated3:
         self._require_party(owner)
         if (words is not None) != (self.party_index == owner):
             raise ShareMismatch("dealing", f"party {self.party_index}", f"owner {owner}: the owner alone has the words")
+        if words is not None and words.shape != shape:
+            raise ShareMismatch("dealing", f"words of shape {words.shape}", f"the public shape {shape}")
         mask = self.mask_of(owner, shape, dtype)
         if mask is None:  # the party after the owner
             received = await self.exchange(None, prod(shape), dtype)
@@ -296,13 +302,13 @@ class Replicated3:
         self, operation: str, op: Callable[[Words, Words], Words], x: ArithmeticShare, y: ArithmeticShare
     ) -> Words:
         """This party's three of the nine terms of a bilinear operation: own*own + own*prev + prev*own."""
-        if x.dtype != y.dtype:
-            raise ShareMismatch(operation, x, y)
+        if not (isinstance(x, ArithmeticShare) and isinstance(y, ArithmeticShare)) or x.dtype != y.dtype:
+            raise ShareMismatch(operation, described(x), described(y))
         try:
             part = np.asarray(op(x.own, y.own + y.prev))
             np.add(part, op(x.prev, y.own), out=part)
         except ValueError as exc:
-            raise ShareMismatch(operation, x, y) from exc
+            raise ShareMismatch(operation, described(x), described(y)) from exc
         return part
 
     def _own_plaintext(self, owner: int, values: ArrayLike | None, shape: tuple[int, ...]) -> Words | None:
@@ -313,7 +319,7 @@ class Replicated3:
             return None
         if values is None:
             raise ShareMismatch("input", "no values", f"owner {owner}")
-        plain = np.asarray(values)
+        plain = plain_array(values)
         if plain.shape != shape:
             raise ShareMismatch("input", f"values of shape {plain.shape}", f"the public shape {shape}")
         return plain
@@ -322,3 +328,14 @@ class Replicated3:
     def _require_party(index: int) -> None:
         if index not in (0, 1, 2):
             raise NotThreeParties(f"party {index}")
+
+
+def _public_words(plain: Words) -> NDArray[np.int64]:
+    """Integers as they are announced. Raises NotInRing for what 64 bits and a sign do not hold."""
+    are_integers = plain.dtype.kind in "biu" or (
+        plain.dtype == object and all(type(item) is int for item in plain.flat)
+    )
+    limit = 1 << 63
+    if not are_integers or any(not -limit <= int(item) < limit for item in plain.flat):
+        raise NotInRing("an announcement", f"values of dtype {plain.dtype}", "integers of 64 bits with a sign")
+    return plain.astype(_PUBLIC)

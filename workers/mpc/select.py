@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import ShareMismatch
+from .errors import ShareMismatch, described
 from .shares import ArithmeticShare, BinaryShare, ring_dtype
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ async def multiply_by_bit(mpc: Replicated3, bit: BinaryShare, x: ArithmeticShare
         ShareMismatch: the bit has more than one slice, or its shape is not that of the last axes of x.
     """
     if bit.slices != 1 or x.shape[x.own.ndim - len(bit.shape) :] != bit.shape or x.own.ndim < len(bit.shape):
-        raise ShareMismatch("multiplication by a bit", bit, x)
+        raise ShareMismatch("multiplication by a bit", repr(bit), described(x))
     dtype = x.dtype
     count = prod(bit.shape)
     party = mpc.party_index
@@ -87,7 +87,7 @@ async def inject(mpc: Replicated3, bit: BinaryShare, dtype: DTypeLike = np.uint3
     """The bit as a ring element 0 or 1: b = c + d - 2cd. 2 rounds; w bytes per element, and w more by party 0."""
     ring = ring_dtype(dtype)
     if bit.slices != 1:
-        raise ShareMismatch("injection", bit, "one slice")
+        raise ShareMismatch("injection", repr(bit), "one slice")
     known = _unpacked(bit.own ^ bit.prev, bit.shape, ring) if mpc.party_index == 0 else None
     c = await mpc.input(0, known, bit.shape, ring)
     zero = np.zeros(bit.shape, ring)

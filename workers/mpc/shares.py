@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import NotInRing, ShareMismatch
+from .errors import NotInRing, ShareMismatch, described
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Words = NDArray[Any]
 
-__all__ = ["ArithmeticShare", "BinaryShare", "packed_size", "ring_dtype", "to_ring"]
+__all__ = ["ArithmeticShare", "BinaryShare", "packed_size", "plain_array", "ring_dtype", "to_ring"]
 
 _RINGS = (np.dtype(np.uint32), np.dtype(np.uint64))
 
@@ -35,13 +35,22 @@ def ring_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """`dtype` if it stands for Z_2^32 or Z_2^64. Raises NotInRing otherwise."""
     found = np.dtype(dtype)
     if found not in _RINGS:
-        raise NotInRing("arithmetic sharing", found, "uint32 or uint64")
+        raise NotInRing("arithmetic sharing", str(found), "uint32 or uint64")
     return found
+
+
+def plain_array(values: ArrayLike) -> Words:
+    """`values` as numpy sees them, but lists of integers that share no fixed width stay integers."""
+    array = np.asarray(values)
+    if array.dtype.kind == "f" and not isinstance(values, np.ndarray | np.generic):
+        # What numpy makes of [-1, 2**63], and of [].
+        array = np.asarray(values, dtype=object)
+    return array
 
 
 def to_ring(values: ArrayLike, dtype: np.dtype[Any]) -> Words:
     """Integers of any sign and size, modulo 2^bits. Raises NotInRing for anything but integers and truth values."""
-    array = np.asarray(values)
+    array = plain_array(values)
     if array.dtype == object and all(type(item) is int for item in array.flat):
         array = np.asarray(array % (1 << 8 * dtype.itemsize))  # Python's own integers above 64 bits
     elif array.dtype.kind not in "biu":
@@ -103,12 +112,12 @@ class ArithmeticShare:
 
     def __mul__(self, public: ArrayLike) -> ArithmeticShare:
         if isinstance(public, ArithmeticShare):
-            raise ShareMismatch("multiplication by a public value", self, public)
+            raise ShareMismatch("multiplication by a public value", described(self), described(public))
         factor = to_ring(public, self.dtype)
         try:
             return _share(np.multiply(self.own, factor), np.multiply(self.prev, factor))
         except ValueError as exc:
-            raise ShareMismatch("multiplication by a public value", self, f"shape {factor.shape}") from exc
+            raise ShareMismatch("multiplication by a public value", described(self), f"shape {factor.shape}") from exc
 
     __rmul__ = __mul__
 
@@ -137,11 +146,11 @@ class ArithmeticShare:
 
     def _joined(self, operation: str, op: Callable[[Words, Words], Words], other: object) -> ArithmeticShare:
         if not isinstance(other, ArithmeticShare) or other.dtype != self.dtype:
-            raise ShareMismatch(operation, self, other)
+            raise ShareMismatch(operation, described(self), described(other))
         try:
             return _share(op(self.own, other.own), op(self.prev, other.prev))
         except ValueError as exc:
-            raise ShareMismatch(operation, self, other) from exc
+            raise ShareMismatch(operation, described(self), described(other)) from exc
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -161,7 +170,7 @@ class BinaryShare:
     def __post_init__(self) -> None:
         for part in (self.own, self.prev):
             if part.dtype != np.uint8:
-                raise NotInRing("binary sharing", part.dtype, "packed uint8")
+                raise NotInRing("binary sharing", str(part.dtype), "packed uint8")
             if part.ndim != 2 or part.shape != (len(self.own), packed_size(prod(self.shape))):
                 raise ShareMismatch("a binary share", f"words of shape {part.shape}", f"secrets of shape {self.shape}")
 
@@ -185,7 +194,7 @@ class BinaryShare:
         first = shares[0]
         for share in shares:
             if share.shape != first.shape:
-                raise ShareMismatch("concatenation of slices", first, share)
+                raise ShareMismatch("concatenation of slices", described(first), described(share))
         return BinaryShare(
             np.concatenate([share.own for share in shares]),
             np.concatenate([share.prev for share in shares]),
@@ -194,7 +203,9 @@ class BinaryShare:
 
     def require_same(self, operation: str, other: object) -> None:
         if not isinstance(other, BinaryShare) or (other.slices, other.shape) != (self.slices, self.shape):
-            raise ShareMismatch(operation, self, other)
+            # The representation of a share is hidden, and tells the number of slices.
+            seen = repr(other) if isinstance(other, BinaryShare) else described(other)
+            raise ShareMismatch(operation, repr(self), seen)
 
 
 def _share(own: Any, prev: Any) -> ArithmeticShare:

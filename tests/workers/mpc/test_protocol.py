@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from partywire.workers.errors import UnexpectedMessage
-from partywire.workers.mpc import ArithmeticShare, BinaryShare, NotInRing, NotThreeParties, Replicated3, ShareMismatch
+from partywire.workers.mpc import (
+    ArithmeticShare,
+    BinaryShare,
+    MpcError,
+    NotInRing,
+    NotThreeParties,
+    Replicated3,
+    ShareMismatch,
+)
 from partywire.workers.values import PrfKey
 from tests.support.local_sessions import LocalSession, join_parties, local_sessions, run_parties
 from tests.workers.mpc.programs import compute
@@ -157,6 +165,20 @@ def test_a_secret_may_be_opened_to_one_party_alone(receiver: int) -> None:
             assert opened is None
 
 
+def test_integers_of_any_sign_and_size_may_be_mixed() -> None:
+    values = [-1, 1 << 63, (1 << 64) + 5]
+
+    async def program(session: LocalSession) -> Any:
+        mpc = await Replicated3.setup(session)
+        mixed = await mpc.input(0, values if mpc.party_index == 0 else None, (3,), np.uint64)
+        words = await mpc.input(1, values[:2] if mpc.party_index == 1 else None, (2,), np.uint64)
+        return list(await mpc.open(mixed)), list(await mpc.open(words))
+
+    outcomes, _ = run_parties(program)
+    ring = [value % (1 << 64) for value in values]
+    assert outcomes == [(ring, ring[:2])] * 3
+
+
 @pytest.mark.parametrize("owner", [0, 1, 2])
 def test_an_announcement_reaches_all_parties(owner: int) -> None:
     async def program(session: LocalSession) -> Any:
@@ -298,6 +320,7 @@ def bits_share(slices: int, shape: tuple[int, ...]) -> BinaryShare:
         lambda mpc: mpc.input(0, None, (4,)),
         lambda mpc: mpc.input(1, np.zeros(4, np.uint32), (4,)),
         lambda mpc: mpc.deal_bits(0, None, (1, 1)),
+        lambda mpc: mpc.deal_bits(0, np.zeros((1, 1), np.uint8), (1, 2)),
     ],
 )
 def test_operands_that_do_not_fit_are_refused_before_anything_is_sent(call: Any) -> None:
@@ -315,6 +338,8 @@ def test_operands_that_do_not_fit_are_refused_before_anything_is_sent(call: Any)
         lambda mpc: mpc.input(0, np.zeros(4, np.uint16), (4,), np.uint16),
         lambda mpc: mpc.input(0, np.zeros(4, np.int32), (4,), np.int32),
         lambda mpc: mpc.input_bits(0, np.zeros(4, np.uint8), (4,)),
+        lambda mpc: mpc.announce(0, [0.5], 1),
+        lambda mpc: mpc.announce(0, [1 << 63], 1),
     ],
 )
 def test_values_outside_the_rings_are_refused_before_anything_is_sent(call: Any) -> None:
@@ -341,6 +366,30 @@ def test_values_outside_the_rings_are_refused_before_anything_is_sent(call: Any)
 def test_shares_that_do_not_fit_are_refused(build: Any) -> None:
     with pytest.raises(ShareMismatch):
         build()
+
+
+SECRET = 1234567891
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda: words_share((2,)) + SECRET,  # type: ignore[operator]
+        lambda: words_share((2,)) - np.array([SECRET, SECRET]),
+        lambda: bits_share(1, (8,)) ^ np.array([SECRET]),
+        lambda: words_share((2,)) * "1234567891",
+        lambda: ArithmeticShare(np.full(2, SECRET, np.uint32), np.full(3, SECRET, np.uint32)),
+        lambda: words_share((2,)) * words_share((2,)),  # type: ignore[operator]
+        lambda: asyncio.run(one_party(local_sessions()[0]).multiply(words_share((2,)), np.array([SECRET]))),  # type: ignore[arg-type]
+        lambda: asyncio.run(one_party(local_sessions()[0]).and_(bits_share(1, (8,)), SECRET)),  # type: ignore[arg-type]
+    ],
+)
+def test_a_mistake_with_a_plaintext_does_not_carry_it_into_the_error(mistake: Any) -> None:
+    """The sentence of an error goes to the log and to the other parties, its fields to other processes."""
+    with pytest.raises(MpcError) as caught:
+        mistake()
+    assert str(SECRET) not in str(caught.value) + repr(caught.value)
+    assert all(isinstance(field, str) for field in vars(caught.value).values())
 
 
 def test_shares_hold_ring_elements_only() -> None:
