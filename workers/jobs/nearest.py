@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..mpc import ArithmeticShare, Replicated3, less_than, select
+from .digits import CHUNK_SIZE_MAX
 from .digits_data import Gallery, Probes
 from .errors import JobInputError
 
@@ -30,11 +31,13 @@ if TYPE_CHECKING:
 
     from ..mpc import RingSession
 
-__all__ = ["GALLERY_OWNER", "PROBE_OWNER", "GalleryShare", "MatchPlan", "match_chunk", "share_gallery"]
+__all__ = ["GALLERY_OWNER", "PROBE_OWNER", "GalleryShare", "MatchPlan", "agree", "match_chunk", "share_gallery"]
 
 GALLERY_OWNER = 0
 PROBE_OWNER = 1
 RING = np.dtype(np.uint32)
+# What one message of 1 GiB holds. Arbitrary; a gallery of this size takes each party 2 GiB of shares.
+VALUES_MAX = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,11 @@ async def share_gallery(session: RingSession, mine: tuple[Gallery | Probes | Non
     mpc = await Replicated3.setup(session)
     gallery = data if isinstance(data, Gallery) else None
     probes = data if isinstance(data, Probes) else None
-    plan = await _agree(mpc, gallery, probes, chunk_size)
+    plan = await agree(
+        mpc,
+        None if gallery is None else [*gallery.images.shape, gallery.value_max, gallery.is_built_in],
+        None if probes is None else [*probes.images.shape, probes.value_max, probes.is_built_in, chunk_size],
+    )
     shape = (plan.gallery_count, plan.features)
     scaled = norms = labels = None
     if gallery is not None:
@@ -128,27 +135,37 @@ async def _nearest_label(
     return candidates[1, 0]
 
 
-async def _agree(mpc: Replicated3, gallery: Gallery | None, probes: Probes | None, chunk_size: int) -> MatchPlan:
-    """Both owners announce their public numbers; every party draws the same conclusions."""
-    ours = None
-    if gallery is not None:
-        ours = [*gallery.images.shape, gallery.value_max, gallery.is_built_in]
-    gallery_says = await mpc.announce(GALLERY_OWNER, ours, 4)
-    ours = None
-    if probes is not None:
-        ours = [*probes.images.shape, probes.value_max, probes.is_built_in, chunk_size]
-    probes_say = await mpc.announce(PROBE_OWNER, ours, 5)
+async def agree(mpc: Replicated3, gallery: list[int] | None, probes: list[int] | None) -> MatchPlan:
+    """Both owners announce their public numbers; every party draws the same conclusions.
+
+    Raises:
+        JobInputError: at all parties, if the numbers do not fit each other, the ring or memory.
+    """
+    gallery_says = [int(number) for number in await mpc.announce(GALLERY_OWNER, gallery, 4)]
+    probes_say = [int(number) for number in await mpc.announce(PROBE_OWNER, probes, 5)]
     plan = MatchPlan(
-        gallery_count=int(gallery_says[0]),
-        probe_count=int(probes_say[0]),
-        features=int(gallery_says[1]),
-        value_max=int(max(gallery_says[2], probes_say[2])),
-        chunk_size=int(probes_say[4]),
+        gallery_count=gallery_says[0],
+        probe_count=probes_say[0],
+        features=gallery_says[1],
+        value_max=max(gallery_says[2], probes_say[2]),
+        chunk_size=probes_say[4],
         is_built_in=bool(gallery_says[3] and probes_say[3]),
     )
+    if min(*gallery_says[:3], *probes_say[:3], plan.chunk_size) < 1 or plan.chunk_size > CHUNK_SIZE_MAX:
+        raise JobInputError("the images", "are announced with sizes that no images have")
     if probes_say[1] != plan.features:
-        raise JobInputError("the probes", f"have {probes_say[1]} values per image, the gallery has {plan.features}")
+        raise JobInputError(
+            f"the probes of party {PROBE_OWNER}",
+            f"have {probes_say[1]} values per image, the gallery of party {GALLERY_OWNER} has {plan.features}",
+        )
     if plan.compare_bits > 8 * RING.itemsize:
         what = f"{plan.features} values up to {plan.value_max} per image give distances above 31 bits"
         raise JobInputError("the images", f"{what}; scale them down and lower --value-max")
+    for count, whose in ((plan.gallery_count, f"gallery of party {GALLERY_OWNER}"), (plan.probe_count, "probes")):
+        if count * plan.features > VALUES_MAX:
+            what = f"has {count} images of {plan.features} values, more than {VALUES_MAX} values"
+            raise JobInputError(f"the {whose}", what)
+    if plan.gallery_count * min(plan.chunk_size, plan.probe_count) > VALUES_MAX:
+        what = f"makes more than {VALUES_MAX} pairs with {plan.gallery_count} gallery images; lower --chunk"
+        raise JobInputError(f"a chunk of {plan.chunk_size} probes", what)
     return plan

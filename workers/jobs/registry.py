@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import isabstract
 
 from .errors import UnknownJob
 from .job import Job
@@ -24,6 +25,8 @@ def load_job(name: str) -> type[Job]:
     module_name, colon, class_name = target.partition(":")
     if not colon or not module_name or not class_name:
         raise UnknownJob(name, JOBS)
+    if module_name.startswith("."):
+        raise UnknownJob(name, JOBS, f"there is no module {module_name}")
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as exc:
@@ -32,6 +35,8 @@ def load_job(name: str) -> type[Job]:
             raise
         raise UnknownJob(name, JOBS, f"there is no module {module_name}") from exc
     found = getattr(module, class_name, None)
-    if not (isinstance(found, type) and issubclass(found, Job)):
+    if not (isinstance(found, type) and issubclass(found, Job)) or isabstract(found):
         raise UnknownJob(name, JOBS, f"{class_name} in {module_name} is not a subclass of partywire's Job")
+    if not hasattr(found, "name") or not hasattr(found, "summary"):
+        raise UnknownJob(name, JOBS, f"{class_name} in {module_name} has no name or no summary")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -23,7 +24,8 @@ from partywire.workers.jobs.digits_data import (
     load_probes,
     nearest_labels,
 )
-from partywire.workers.jobs.nearest import MatchPlan, match_chunk, share_gallery
+from partywire.workers.jobs.nearest import MatchPlan, agree, match_chunk, share_gallery
+from partywire.workers.mpc import Replicated3
 from tests.support.local_sessions import LocalSession, run_job, run_parties
 
 if TYPE_CHECKING:
@@ -79,6 +81,17 @@ def test_fewer_probes_in_any_chunks_give_the_first_labels(probes: int, chunk: in
     reports = run_job(jobs_with(probes=probes, chunk=chunk))
     assert reports[2].result["labels"] == nearest_labels(*built_in())[:probes].tolist()
     assert reports[2].checked is True
+
+
+def test_the_helper_needs_no_scikit_learn_to_learn_the_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    from partywire.workers.jobs import digits_data
+
+    jobs = jobs_with(probes=2)
+    digits_data._built_in_digits.cache_clear()
+    monkeypatch.setattr(digits_data, "find_spec", lambda name: None)
+    reports = run_job(jobs)
+    assert [report.checked for report in reports] == [None] * 3
+    assert all(len(report.result["labels"]) == 2 for report in reports)  # type: ignore[arg-type]
 
 
 def test_a_wrong_label_fails_the_check() -> None:
@@ -198,6 +211,58 @@ def test_what_is_sent_depends_on_the_plan_alone() -> None:
     assert sizes(random_images, random_probe) == sizes(np.zeros((11, 4), np.uint32), np.zeros((3, 4), np.uint32))
 
 
+@pytest.mark.parametrize(("features", "value_max"), [(1, 46340), (2, 32767), (64, 16), (64, 5792), (3, 1)])
+@pytest.mark.parametrize("first", ["nearest", "farthest"])
+def test_the_widest_difference_of_distances_that_the_bounds_admit_is_compared_rightly(
+    features: int, value_max: int, first: str
+) -> None:
+    """One image at distance 0 and one at the greatest distance there is, in both orders."""
+    probe = np.full((1, features), value_max, np.uint32)
+    images = np.stack([probe[0], np.zeros(features, np.uint32)])
+    images = images if first == "nearest" else images[::-1]
+    gallery = Gallery(images, np.array([7, 9], np.uint32), value_max, is_built_in=False)
+    probes = Probes(probe, value_max, is_built_in=False)
+
+    async def program(session: LocalSession) -> NDArray[np.uint32]:
+        share = await share_gallery(session, ((gallery, probes, None)[session.party_index], 1))
+        assert share.plan.features * value_max**2 < 1 << share.plan.compare_bits - 1
+        return await match_chunk(share, session, probe if session.party_index == 1 else 1)
+
+    for labels in run_parties(program)[0]:
+        assert list(labels) == [7 if first == "nearest" else 9]
+
+
+@pytest.mark.parametrize(("features", "value_max"), [(2, 32768), (64, 5793), (2, 46340)])
+def test_one_more_than_the_bounds_admit_is_refused_at_all_parties(features: int, value_max: int) -> None:
+    gallery = Gallery(np.zeros((2, features), np.uint32), np.zeros(2, np.uint32), value_max, is_built_in=False)
+    probes = Probes(np.zeros((1, features), np.uint32), 1, is_built_in=False)
+
+    async def program(session: LocalSession) -> str:
+        with pytest.raises(JobInputError) as caught:
+            await share_gallery(session, ((gallery, probes, None)[session.party_index], 1))
+        return str(caught.value)
+
+    [sentence] = set(run_parties(program)[0])
+    assert "give distances above 31 bits" in sentence
+
+
+@pytest.mark.parametrize("position", range(9))
+@pytest.mark.parametrize("number", [0, -1, 1 << 40, (1 << 63) - 1])
+def test_numbers_that_no_owner_announces_are_refused_before_memory_is_reserved(position: int, number: int) -> None:
+    said = [3, 2, 255, 0, 2, 2, 255, 0, 4]
+    if position in (3, 7):  # whether the data are the built-in ones; any number is a truth value
+        return
+    said[position] = number
+
+    async def program(session: LocalSession) -> str:
+        mpc = await Replicated3.setup(session)
+        with pytest.raises(JobInputError) as caught:
+            await agree(mpc, said[:4] if mpc.party_index == 0 else None, said[4:] if mpc.party_index == 1 else None)
+        return str(caught.value)
+
+    assert len(set(run_parties(program)[0])) == 1
+
+
 @pytest.mark.parametrize(("features", "value_max", "bits"), [(64, 16, 16), (784, 255, 27), (1, 1, 2), (1, 46340, 32)])
 def test_the_width_of_comparison_follows_from_public_bounds(features: int, value_max: int, bits: int) -> None:
     plan = MatchPlan(10, 1, features, value_max, 1, is_built_in=False)
@@ -231,7 +296,26 @@ def test_images_that_cannot_be_used_are_named_without_their_content(
         DigitsJob(0, {"gallery": path, "labels": path})
 
 
-@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00", b"\x93NUMPY\x01\x00v\x00{'descr': '<i8'"])
+def npy(header: bytes, data: bytes = bytes(48)) -> bytes:
+    return b"\x93NUMPY\x01\x00v\x00" + header.ljust(117) + b"\n" + data
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no array",
+        b"\x93NUMPY\x01\x00",
+        b"\x93NUMPY\x01\x00v\x00{'descr': '<i8'",
+        npy(b"{'descr': '<i8'"),  # numpy lets out a TokenError of the standard library
+        npy(b"(" * 117),
+        npy(b"{[]: 1}"),
+        npy(b"{'descr': '<i8', 'fortran_order': False, 'shape': (2, 9)}"),  # more than there is
+        npy(b"{'descr': '<i8', 'fortran_order': False, 'shape': (-2, 3)}"),
+        npy(b"{'descr': '<i8', 'fortran_order': False, 'shape': (1099511627776, 16777216)}"),
+        npy(b"{'descr': '|O', 'fortran_order': False, 'shape': (2, 3)}"),
+    ],
+)
 def test_a_file_that_is_no_npy_is_one_sentence(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.npy"
     path.write_bytes(content)
@@ -242,7 +326,11 @@ def test_a_file_that_is_no_npy_is_one_sentence(tmp_path: Path, content: bytes) -
 def test_pickles_archives_folders_and_missing_files_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     np.savez(tmp_path / "archive.npz", a=np.zeros(3))
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 and no more")
+    os.mkfifo(tmp_path / "pipe.npy")  # opening it would wait for a writer
     for name, sentence in [
+        ("broken.npz", "is an archive"),
+        ("pipe.npy", "cannot be read: it is no regular file"),
         ("objects.npy", "cannot be read"),
         ("archive.npz", "is an archive"),
         (".", "cannot be read"),
@@ -250,6 +338,23 @@ def test_pickles_archives_folders_and_missing_files_are_refused(tmp_path: Path) 
     ]:
         with pytest.raises(JobInputError, match=sentence):
             DigitsJob(1, {"probe-images": str(tmp_path / name)})
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["u1", "<i2", ">i4", ">u8", "<i8"])
+def test_integers_of_any_width_and_byte_order_are_taken(tmp_path: Path, dtype: str, order: Any) -> None:
+    images = np.random.default_rng(1).integers(0, 100, (4, 3))
+    path = saved(tmp_path / "p.npy", np.array(images, dtype=dtype, order=order))
+    loaded = load_probes(DigitsJob(1, {"probe-images": path}).values).images
+    np.testing.assert_array_equal(loaded, images)
+    assert loaded.dtype == np.uint32
+    assert loaded.dtype.isnative
+
+
+def test_a_file_written_long_ago_is_read_without_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "p.npy"
+    path.write_bytes(npy(b"{'descr': '<i8', 'fortran_order': False, 'shape': (2L, 3L), }"))
+    assert load_probes(DigitsJob(1, {"probe-images": str(path)}).values).images.shape == (2, 3)
 
 
 def test_labels_must_belong_to_the_gallery(tmp_path: Path) -> None:
@@ -287,7 +392,9 @@ def test_more_probes_than_there_are_is_one_sentence() -> None:
 
 def test_probes_of_another_size_than_the_gallery_fail_at_all_parties(tmp_path: Path) -> None:
     jobs = jobs_with(probe_images=saved(tmp_path / "p.npy", np.zeros((2, 63), np.uint8)))
-    with pytest.raises(JobInputError, match="have 63 values per image, the gallery has 64"):
+    with pytest.raises(
+        JobInputError, match="the probes of party 1: have 63 values per image, the gallery of party 0 has 64"
+    ):
         run_job(jobs)  # run_job itself requires that all three fail
 
 

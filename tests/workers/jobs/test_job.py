@@ -47,6 +47,13 @@ class EchoJob(Job):
         return JobReport({"party": self.party_index})
 
 
+class NamelessJob(Job):
+    """A job that its author has not finished."""
+
+    def run(self, runner: JobRunner) -> JobReport:
+        return JobReport({})
+
+
 def test_options_that_are_not_given_have_their_defaults() -> None:
     assert resolve_options(OPTIONS, {"ratio": None}) == {"count": 3, "ratio": None, "file": None, "title": "none"}
 
@@ -95,6 +102,9 @@ def test_a_users_own_job_is_found_by_module_and_class() -> None:
         ("partywire.workers.jobs.digits:NoSuch", "is not a subclass"),
         ("partywire.workers.jobs.digits:CHUNK_SIZE", "is not a subclass"),
         (":Job", ""),
+        (".digits:DigitsJob", "there is no module"),
+        ("partywire.workers.jobs:Job", "is not a subclass"),
+        ("tests.workers.jobs.test_job:NamelessJob", "has no name"),
         ("module:", ""),
     ],
 )
