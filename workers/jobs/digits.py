@@ -58,7 +58,9 @@ class DigitsJob(Job):
         """Share the gallery, then match all chunks. `checked` is set where the built-in data make that possible."""
         from . import digits_data, nearest
 
-        [gallery_share] = runner.map(nearest.share_gallery, [(self._data, self.values["chunk"])])
+        [gallery_share] = runner.map(nearest.try_share_gallery, [(self._data, self.values["chunk"])])
+        if isinstance(gallery_share, JobInputError):
+            raise gallery_share
         plan = gallery_share.plan
         if isinstance(self._data, digits_data.Probes):
             inputs: list[Any] = [self._data.images[chunk] for chunk in plan.chunks()]

@@ -31,7 +31,16 @@ if TYPE_CHECKING:
 
     from ..mpc import RingSession
 
-__all__ = ["GALLERY_OWNER", "PROBE_OWNER", "GalleryShare", "MatchPlan", "agree", "match_chunk", "share_gallery"]
+__all__ = [
+    "GALLERY_OWNER",
+    "PROBE_OWNER",
+    "GalleryShare",
+    "MatchPlan",
+    "agree",
+    "match_chunk",
+    "share_gallery",
+    "try_share_gallery",
+]
 
 GALLERY_OWNER = 0
 PROBE_OWNER = 1
@@ -104,6 +113,16 @@ async def share_gallery(session: RingSession, mine: tuple[Gallery | Probes | Non
     )
 
 
+async def try_share_gallery(
+    session: RingSession, mine: tuple[Gallery | Probes | None, int]
+) -> GalleryShare | JobInputError:
+    """`share_gallery`, with the refusal as a result: all parties draw it, so it is no failure of one of them."""
+    try:
+        return await share_gallery(session, mine)
+    except JobInputError as refusal:
+        return refusal
+
+
 async def match_chunk(gallery: GalleryShare, session: RingSession, mine: Any) -> NDArray[np.uint32]:
     """The labels of the nearest gallery images for some probes, opened to all parties: (b,).
 
@@ -155,17 +174,28 @@ async def agree(mpc: Replicated3, gallery: list[int] | None, probes: list[int] |
         raise JobInputError("the images", "are announced with sizes that no images have")
     if probes_say[1] != plan.features:
         raise JobInputError(
-            f"the probes of party {PROBE_OWNER}",
-            f"have {probes_say[1]} values per image, the gallery of party {GALLERY_OWNER} has {plan.features}",
+            f"the probes of {_name(mpc, PROBE_OWNER)}",
+            f"have {probes_say[1]} values per image, the gallery of {_name(mpc, GALLERY_OWNER)} has {plan.features}",
         )
     if plan.compare_bits > 8 * RING.itemsize:
         what = f"{plan.features} values up to {plan.value_max} per image give distances above 31 bits"
         raise JobInputError("the images", f"{what}; scale them down and lower --value-max")
-    for count, whose in ((plan.gallery_count, f"gallery of party {GALLERY_OWNER}"), (plan.probe_count, "probes")):
+    for count, what, owner in (
+        (plan.gallery_count, "gallery", GALLERY_OWNER),
+        (plan.probe_count, "probes", PROBE_OWNER),
+    ):
         if count * plan.features > VALUES_MAX:
-            what = f"has {count} images of {plan.features} values, more than {VALUES_MAX} values"
-            raise JobInputError(f"the {whose}", what)
+            raise JobInputError(
+                f"the {what} of {_name(mpc, owner)}",
+                f"{count} images of {plan.features} values are more than {VALUES_MAX} values",
+            )
     if plan.gallery_count * min(plan.chunk_size, plan.probe_count) > VALUES_MAX:
-        what = f"makes more than {VALUES_MAX} pairs with {plan.gallery_count} gallery images; lower --chunk"
-        raise JobInputError(f"a chunk of {plan.chunk_size} probes", what)
+        pairs = f"makes more than {VALUES_MAX} pairs with {plan.gallery_count} gallery images; lower --chunk"
+        raise JobInputError(f"a chunk of {plan.chunk_size} probes", pairs)
     return plan
+
+
+def _name(mpc: Replicated3, index: int) -> str:
+    """A party's name if the session knows names, else its index."""
+    parties = getattr(mpc.session, "parties", None)
+    return str(parties[index]) if isinstance(parties, tuple) else f"party {index}"

@@ -398,6 +398,19 @@ def test_probes_of_another_size_than_the_gallery_fail_at_all_parties(tmp_path: P
         run_job(jobs)  # run_job itself requires that all three fail
 
 
+def test_data_that_do_not_fit_each_other_are_a_usage_error_in_one_sentence_for_every_party(tmp_path: Path) -> None:
+    """The batch itself ends well, so that no party takes the mistake for a failure of a peer."""
+    probes = saved(tmp_path / "p.npy", np.zeros((2, 63), np.uint8))
+    command = [sys.executable, "-m", "partywire", "run", "digits", "--local", "3", "--probe-images", probes]
+    done = subprocess.run([*command, "--json", "--quiet"], capture_output=True, text=True, timeout=120, check=False)
+    sentence = "the probes of bob: have 63 values per image, the gallery of alice has 64"
+    assert done.returncode == 2
+    assert done.stderr.splitlines() in [[f"partywire: {party}: {sentence}"] for party in ("alice", "bob", "charlie")]
+    said = [(failed["kind"], failed["message"]) for failed in orjson.loads(done.stdout)["parties"].values()]
+    assert ("JobInputError", sentence) in said
+    assert all(kind == "JobInputError" or "interrupted" in message for kind, message in said)
+
+
 def test_distances_that_do_not_fit_the_ring_fail_at_all_parties(tmp_path: Path) -> None:
     images = saved(tmp_path / "p.npy", np.zeros((2, 64), np.uint8))
     with pytest.raises(JobInputError, match="64 values up to 40000 per image give distances above 31 bits"):
