@@ -330,7 +330,7 @@ class _Batch:
 
     def _job_failed(self, index: int, error: BaseException) -> None:
         failure = _Failure(index, error)
-        if self._failure is None or (not self._is_ended and failure.rank < self._failure.rank):
+        if self._failure is None or failure.rank < self._failure.rank:
             self._failure = failure
         self._stop(self._reason(failure))
         self.scheduler.notify()
@@ -394,8 +394,9 @@ class _Batch:
             raise failure.error
         self._stop(self._reason(failure))
         self._share.stop(self._reason(failure))
-        # Children first: what they still say may name the failure that came before ours.
+        # Children first: one of them may have begun what we only heard of from a peer.
         await self._worker.until(self._children_stopped, self._worker.clock() + STOP_TIMEOUT_S)
+        failure = self._failure or failure
         if not failure.is_ours and self._worker.lost_workers:
             # The peers noticed the death of our worker, and told us so, before our own supervisor did.
             failure = _Failure(-1, next(iter(self._worker.lost_workers.values())))
