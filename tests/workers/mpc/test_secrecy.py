@@ -277,6 +277,14 @@ class MaskedOnceForAll(Replicated3):
         np.add(part, self.mask, out=part)
 
 
+class DealtInTheOpen(Replicated3):
+    """What an owner deals is hidden under zeros."""
+
+    def mask_of(self, owner: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any] | None:
+        mask = super().mask_of(owner, shape, dtype)
+        return None if mask is None else np.zeros_like(mask)
+
+
 @pytest.mark.parametrize("kind", [Unmasked, MaskedForStrangersOnly])
 @pytest.mark.parametrize("program", [product, and_gate, times_bit, injection])
 def test_a_protocol_without_a_mask_unknown_to_the_receiver_is_found(program: Program, kind: type[Replicated3]) -> None:
@@ -285,3 +293,10 @@ def test_a_protocol_without_a_mask_unknown_to_the_receiver_is_found(program: Pro
 
 def test_a_mask_that_is_used_twice_is_found() -> None:
     assert max(greatest_shifts(two_products, kind=MaskedOnceForAll)) > 5 * SHIFT_MAX
+
+
+@pytest.mark.parametrize("program", [comparison, times_bit, injection])
+def test_a_deal_that_hides_nothing_is_found(program: Program) -> None:
+    shifts = greatest_shifts(program, (0, 1) if program is comparison else (0,), kind=DealtInTheOpen)
+    assert shifts[1] > 5 * SHIFT_MAX  # the party after the dealer
+    assert max(shifts[0], shifts[2]) < SHIFT_MAX
