@@ -11,6 +11,7 @@ import hashlib
 import ipaddress
 import json
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from partywire.engine.topology import PartySpec, PeerSpec, check_name
 from .errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 __all__ = ["PartyConfig", "load_config", "parse_address", "parse_config", "write_config"]
 
@@ -42,16 +43,16 @@ _TOP = ("name", "insecure", "workers", "parties", "parameters", *_TABLES)
 class PartyConfig:
     """Everything that one party needs to know. Built by hand, or from a file with `load_config`.
 
-    `parties` maps every party's name, ours included, to its (host, port), in index order. Raises ConfigError when
-    the values cannot work together.
+    `parties` maps every party's name, ours included, to its address, in index order. An address is a (host, port) or
+    the text "host:port", and is kept as the former. Raises ConfigError when the values cannot work together.
     """
 
     name: str
-    parties: Mapping[str, tuple[str, int]]
+    parties: Mapping[str, Any]
     insecure: bool | None = None
     """True allows plaintext connections. None means: only when every address is a loopback address."""
     workers: int = 1
-    listen: tuple[str, int] | None = None
+    listen: Any = None
     """Where to listen when it is not the address that the others dial."""
     inbox_mib: int = INBOX_MIB_DEFAULT
     ring_mib: int = RING_MIB_DEFAULT
@@ -65,7 +66,15 @@ class PartyConfig:
     """The file that it was read from, for messages."""
 
     def __post_init__(self) -> None:
-        problems = list(_problems_of(self))
+        problems: list[tuple[str, str]] = []
+        if not isinstance(self.parties, Mapping):
+            raise ConfigError(self.path, (("parties", "must map each name to host and port"),))
+        parties = {name: _pair(f"parties.{name}", given, problems) for name, given in self.parties.items()}
+        listen = None if self.listen is None else _pair("listen.address", self.listen, problems)
+        if not problems:
+            object.__setattr__(self, "parties", parties)
+            object.__setattr__(self, "listen", listen)
+            problems += _problems_of(self)
         if problems:
             raise ConfigError(self.path, tuple(problems))
 
@@ -80,7 +89,8 @@ class PartyConfig:
     @property
     def listen_address(self) -> tuple[str, int]:
         """The address that our own listening socket binds."""
-        return self.listen if self.listen is not None else self.parties[self.name]
+        address: tuple[str, int] = self.listen if self.listen is not None else self.parties[self.name]
+        return address
 
     @property
     def parameter_digest(self) -> bytes:
@@ -91,8 +101,27 @@ class PartyConfig:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether nothing can leave this host."""
-        return all(is_loopback(host) for host, _ in self.parties.values())
+        """Whether nothing can leave this host or come from elsewhere."""
+        hosts = [host for host, _ in self.parties.values()]
+        if self.listen is not None:
+            hosts.append(self.listen[0])
+        return all(is_loopback(host) for host in hosts)
+
+
+def _pair(key: str, given: object, problems: list[tuple[str, str]]) -> tuple[str, int] | None:
+    """An address as (host, port); port 0 is for whoever brings a listening socket."""
+    if isinstance(given, str):
+        try:
+            return parse_address(given)
+        except ValueError as error:
+            problems.append((key, str(error)))
+            return None
+    if isinstance(given, (tuple, list)) and len(given) == 2:
+        host, port = given
+        if isinstance(host, str) and host and type(port) is int and 0 <= port <= 65535:
+            return host, port
+    problems.append((key, 'must be "host:port" or (host, port)'))
+    return None
 
 
 def is_loopback(host: str) -> bool:
@@ -148,19 +177,23 @@ def _problems_of(config: PartyConfig) -> Iterable[tuple[str, str]]:
     for key, value in config.parameters.items():
         if not isinstance(key, str) or type(value) not in (str, int, float, bool):
             yield f"parameters.{key}", "must be text, a number, true or false"
-    yield from _range_problem("workers", config.workers, 1, limits.WORKERS_MAX)
-    yield from _range_problem("limits.inbox_mib", config.inbox_mib, 1, 1 << 20)
-    yield from _range_problem("limits.ring_mib", config.ring_mib, 1, 1024)
-    if config.ring_mib & (config.ring_mib - 1):
+    yield from _range_problem("workers", config.workers, 1, limits.WORKERS_MAX, int)
+    yield from _range_problem("limits.inbox_mib", config.inbox_mib, 1, 1 << 20, int)
+    yield from _range_problem("limits.ring_mib", config.ring_mib, 1, 1024, int)
+    if isinstance(config.ring_mib, int) and config.ring_mib & (config.ring_mib - 1):
         yield "limits.ring_mib", f"{config.ring_mib} is not a power of two"
-    yield from _range_problem("limits.message_mib", config.message_mib, 1, MESSAGE_MIB_DEFAULT)
+    yield from _range_problem("limits.message_mib", config.message_mib, 1, MESSAGE_MIB_DEFAULT, int)
     yield from _range_problem("timeouts.connect_s", config.connect_s, 0.1, 86_400)
     yield from _range_problem("timeouts.close_s", config.close_s, 0.1, 3_600)
     yield from _range_problem("timeouts.heartbeat_s", config.heartbeat_s, 0.5, 3_600)
 
 
-def _range_problem(key: str, value: float, least: float, most: float) -> Iterable[tuple[str, str]]:
-    if not least <= value <= most:
+def _range_problem(
+    key: str, value: object, least: float, most: float, kind: type[int] | type[float] = float
+) -> Iterable[tuple[str, str]]:
+    if isinstance(value, bool) or not isinstance(value, (int, kind)):
+        yield key, f"must be a {'whole ' if kind is int else ''}number, not a {type(value).__name__}"
+    elif not least <= value <= most:
         yield key, f"{value} is not between {least} and {most}"
 
 
@@ -174,7 +207,7 @@ def load_config(path: str | Path) -> PartyConfig:
         ConfigError: the file cannot be read or used; names every key at fault.
     """
     try:
-        text = Path(path).read_text("utf-8")
+        text = Path(path).read_text("utf-8-sig")  # some editors put a mark in front
     except OSError as error:
         raise ConfigError(str(path), (("", f"cannot be read: {error.strerror}"),)) from error
     except UnicodeDecodeError as error:

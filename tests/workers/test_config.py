@@ -159,3 +159,46 @@ def test_addresses(text: str, address: tuple[str, int]) -> None:
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(ValueError, match="is not"):
         parse_address(text)
+
+
+def test_addresses_of_a_config_made_by_hand_may_be_text() -> None:
+    parties = {"alice": "127.0.0.1:7001", "bob": ("127.0.0.1", 7002), "charlie": ["::1", 7003]}
+    config = PartyConfig(name="alice", parties=parties, listen="127.0.0.1:7009")
+    assert config.parties == {"alice": ("127.0.0.1", 7001), "bob": ("127.0.0.1", 7002), "charlie": ("::1", 7003)}
+    assert config.listen_address == ("127.0.0.1", 7009)
+    assert config.spec.peers[0].host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"parties": {"alice": "127.0.0.1:1", "bob": "nowhere"}}, "parties.bob"),
+        ({"parties": {"alice": "127.0.0.1:1", "bob": ("127.0.0.1", "7002")}}, "parties.bob"),
+        ({"parties": {"alice": "127.0.0.1:1", "bob": ("127.0.0.1", 70_000)}}, "parties.bob"),
+        ({"parties": {"alice": "127.0.0.1:1", "bob": 7}}, "parties.bob"),
+        ({"parties": ["alice", "bob"]}, "parties"),
+        ({"listen": 7001}, "listen.address"),
+        ({"workers": "2"}, "workers"),
+        ({"workers": True}, "workers"),
+        ({"ring_mib": 4.0}, "limits.ring_mib"),
+        ({"connect_s": "soon"}, "timeouts.connect_s"),
+        ({"close_s": float("nan")}, "timeouts.close_s"),
+    ],
+)
+def test_each_mistake_of_a_config_made_by_hand_names_its_key(changes: dict[str, Any], key: str) -> None:
+    good: dict[str, Any] = {"name": "alice", "parties": {"alice": "127.0.0.1:7001", "bob": "127.0.0.1:7002"}}
+    with pytest.raises(ConfigError) as caught:
+        PartyConfig(**(good | changes))
+    assert key in caught.value.keys
+
+
+def test_listening_beyond_this_host_needs_a_word_on_security() -> None:
+    beyond = GOOD + '[listen]\naddress = "0.0.0.0:7001"\n'
+    assert keys(beyond) == ("insecure",)
+    assert not parse_config("insecure = true\n" + beyond).is_loopback
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "alice.toml"
+    path.write_text("\ufeff" + GOOD, "utf-8")
+    assert load_config(path).name == "alice"
