@@ -26,6 +26,7 @@ Fields hold names, ids, sizes and states, never payload or keys. All of them sur
 from __future__ import annotations
 
 from partywire.engine.errors import PartyWireError
+from partywire.engine.limits import NAME_SIZE_MAX
 
 __all__ = [
     "AddressUnavailable",
@@ -284,6 +285,13 @@ class UnknownPeer(PartyWireError):
         super().__init__(name, known)
         self.name = name
         self.known = known
+
+    @classmethod
+    def of(cls, given: object, known: tuple[str, ...]) -> UnknownPeer:
+        """For what a caller gave as a peer. A value in its place (arguments swapped) may be secret: only its type is
+        told."""
+        is_name = (isinstance(given, str) and len(given) <= NAME_SIZE_MAX) or isinstance(given, int)
+        return cls(given if is_name else f"a value of type {type(given).__name__}", known)
 
     def __str__(self) -> str:
         return f"{self.name!r} is not a peer; the peers are {', '.join(self.known) or 'none'}"

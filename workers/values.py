@@ -257,6 +257,9 @@ class NetworkVec(list[Any]):
 
     __slots__ = ()
 
+    def __repr__(self) -> str:
+        return f"NetworkVec(<{len(self)} values>)"
+
 
 Value: TypeAlias = (
     "bytes | bytearray | memoryview | _Element | PrfKey | StateChecksum | _Vector | NetworkVec"
@@ -344,6 +347,8 @@ def _stable_bytes(array: NDArray[Any]) -> Buffer:
 
 
 def _encode_array(array: NDArray[Any]) -> Encoded:
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError("the mask of a masked array cannot be sent; send its data and its mask as two arrays")
     meta = array_meta(array)
     body = _stable_bytes(array)
     return Descriptor.ARRAY.value, len(meta) + len(body), meta, body
