@@ -277,6 +277,11 @@ class RingWriter:
         self._words[WORD_SPACE_WANTED] = 0
 
     @property
+    def is_claimed(self) -> bool:
+        """Whether a claim is open, to be ended by `commit` or `abort`."""
+        return self._size_gate < 0 and self._claim_size >= 0
+
+    @property
     def free_size(self) -> int:
         """The ring bytes that are free now, headers and pads included; a claim may still find too little in a row."""
         if self._closed or self._failed is not None:

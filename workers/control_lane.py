@@ -33,6 +33,8 @@ class ControlLane:
         self._pending: deque[tuple[int, bytes]] = deque()
         self._is_finished = False
         self.is_over = False
+        # Set while `receive` hands records on: found set at its beginning, an exception (Ctrl-C) has interrupted it.
+        self._is_receiving = False
 
     def send(self, body: bytes) -> None:
         """Send the body of one CONTROL frame. Never waits. Nothing happens when the link is gone.
@@ -76,13 +78,18 @@ class ControlLane:
     def receive(self) -> int:
         """Hand on what the peer's opener wrote. Returns the count of records."""
         work = self._write() if self._pending else 0
+        if self._is_receiving and not self.is_over:
+            self._lose("an exception interrupted the worker while it received")
+        self._is_receiving = True
         try:
             records = self._reader.poll()
         except ShmError as error:
+            self._is_receiving = False
             if not self.is_over:
                 self._lose(f"the control ring failed: {error}")
             return work
         if not records:
+            self._is_receiving = False
             return work
         for kind, _, _, _, payload in records:
             if self.is_over:
@@ -96,6 +103,7 @@ class ControlLane:
         work += len(records)
         del records, payload
         self._reader.release_all()
+        self._is_receiving = False
         self._worker.notify()
         return work
 

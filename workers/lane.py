@@ -165,23 +165,33 @@ class Lane:
             if claim is None:
                 yield False
                 continue
-            room = len(claim) - len(header)
-            if not whole:
-                header = (
-                    fragment_begin_header(session, descriptor, length, room)
-                    if position == 0
-                    else HEADER.pack(session, Descriptor.FRAGMENT, room)
-                )
-            start = len(header)
-            claim[:start] = header
-            if position < len(head):  # only in the first frame, which has room for it
-                claim[start : start + len(head)] = head
-                start += len(head)
-            begin = position + (start - len(header)) - len(head)
-            claim[start:] = view[begin : begin + len(claim) - start]
-            self._commit(claim)
+            try:
+                room = len(claim) - len(header)
+                if not whole:
+                    header = (
+                        fragment_begin_header(session, descriptor, length, room)
+                        if position == 0
+                        else HEADER.pack(session, Descriptor.FRAGMENT, room)
+                    )
+                start = len(header)
+                claim[:start] = header
+                if position < len(head):  # only in the first frame, which has room for it
+                    claim[start : start + len(head)] = head
+                    start += len(head)
+                begin = position + (start - len(header)) - len(head)
+                claim[start:] = view[begin : begin + len(claim) - start]
+                self._commit(claim)
+            except BaseException:
+                self._give_back(claim)
+                raise
             position += room
             yield True
+
+    def _give_back(self, claim: memoryview) -> None:
+        """An exception (Ctrl-C) came while a frame was written: an open claim would refuse everything after it."""
+        claim.release()
+        if self.writer.is_claimed:
+            self.writer.abort()
 
     def _commit(self, claim: memoryview) -> None:
         size = len(claim)
@@ -245,7 +255,9 @@ class Lane:
     def retry(self) -> int:
         """Write what is still here, and let the first in line try if what was refused last would fit now.
 
-        Returns the count of things that went on; 0 asks for patience, not for another call at once.
+        Returns the count of things that went on; 0 asks for patience, not for another call at once. The lane stays
+        stalled as long as somebody stands in line: whoever was woken may have left, or be unable to run now, and need
+        not wake the next.
         """
         try:
             if not self._write_parts():
@@ -255,8 +267,9 @@ class Lane:
                 return 0
         except ShmError as error:
             self._worker.lose_lane(self, f"the ring to the I/O process failed: {error}")
-        self.unstall()
         self.wake_next()
+        if not self.waiters:
+            self.unstall()
         return 1
 
     def unstall(self) -> None:
@@ -340,25 +353,31 @@ class Lane:
     def _deliver_untrusted(self, frames: list[Frame]) -> None:
         # Hot: one dictionary look-up and one append per message; the inbox is counted once per slice.
         mailboxes = self.mailboxes
+        worker = self._worker
         size = 0
         special = 0
         mailbox: Mailbox | None = None
-        for frame in frames:
-            session, descriptor, _, body = frame
-            mailbox = mailboxes.get(session)
-            if mailbox is None or descriptor > _ARRAY:
-                special += 1
-                self._deliver_special_untrusted(frame, mailbox)
-                continue
-            mailbox.queue.append(frame)
-            size += len(body)
-            waker = mailbox.waker
-            if waker is not None:
-                mailbox.waker = None
-                waker()
+        try:
+            for frame in frames:
+                session, descriptor, _, body = frame
+                mailbox = mailboxes.get(session)
+                if mailbox is None or descriptor > _ARRAY:
+                    special += 1
+                    self._deliver_special_untrusted(frame, mailbox)
+                    continue
+                mailbox.queue.append(frame)
+                size += len(body)
+                waker = mailbox.waker
+                if waker is not None:
+                    mailbox.waker = None
+                    waker()
+        except BaseException:
+            # What stands in the queues already is taken off the inbox with them, so it has to be put on it.
+            done = 1 + next(at for at, other in enumerate(frames) if other is frame)
+            worker.inbox_size += size + (done - special) * MESSAGE_OVERHEAD
+            raise
         count = len(frames) - special
         self.messages_received += count
-        worker = self._worker
         worker.inbox_size += size + count * MESSAGE_OVERHEAD
         if worker.inbox_size > worker.inbox_size_max and mailbox is not None:
             worker.overflow(mailbox)
@@ -385,6 +404,8 @@ class Lane:
             mailbox.session.reset_by_peer(mailbox, code, reason)
         elif descriptor == Descriptor.JOB_END:
             mailbox.session.job_ended_by_peer_untrusted(mailbox, *decode_job_end_untrusted(body, self.link.name))
+            if self._worker.inbox_size > self._worker.inbox_size_max:
+                self._worker.overflow(mailbox)
 
     def _deliver_unknown_untrusted(self, frame: Frame) -> None:
         session = frame[0]
@@ -460,6 +481,16 @@ class Lane:
             return False
         self.writer.publish()
         return True
+
+    def leave_to_parent(self, cause: str) -> None:
+        """This process is a fork: nothing may be written to the rings, which the parent goes on using."""
+        self.is_over = True
+        self.is_finished = True
+        self.cause = cause
+        self.is_stalled = False
+        self.parts.clear()
+        self.parts_size = 0
+        self.waiters.clear()
 
     def close(self) -> None:
         """Give the rings back. Waiting senders find the lane over."""

@@ -221,7 +221,7 @@ class Mailbox(Wait):
         """Forget everything that was received."""
         worker = self.worker
         for _, descriptor, _, body in self.queue:
-            if descriptor not in (IN_PLACE, _JOB_END):
+            if descriptor != IN_PLACE:
                 worker.inbox_size -= len(body) + MESSAGE_OVERHEAD
         self.queue.clear()
         assembly, self.assembly = self.assembly, None
@@ -250,8 +250,7 @@ class Mailbox(Wait):
             raise LinkProtocolError(self.peer, "number of a job's end", job, self.markers_seen)
         self.markers_seen += 1
         if not self.behind:
-            self.queue.append((self.session.id, _JOB_END, job, bytes((status,))))
-            self.wake()
+            self.deliver((self.session.id, _JOB_END, job, bytes((status,))))
             return False
         if self.queue or self.assembly is not None:
             raise self._leftover(job)
@@ -266,7 +265,7 @@ class Mailbox(Wait):
         """
         if not self.behind and self.queue:
             if self.queue[0][1] == _JOB_END:
-                self.queue.popleft()
+                self.worker.inbox_size -= len(self.queue.popleft()[3]) + MESSAGE_OVERHEAD
                 return True
             raise self._leftover(job)
         self.behind += 1

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from partywire.engine.frames import JobStatus
 
-from .errors import PartyFailed, SessionError, WorkerDied
+from .errors import PartyFailed, SessionError, WorkerDied, describe_to_peers
 from .waiting import LoopDriver, Wait
 
 if TYPE_CHECKING:
@@ -220,7 +220,10 @@ class Scheduler:
 
         Raises:
             WorkerDied, PartyFailed: our own party cannot go on; the coroutines are left as they are.
+            RuntimeError: an asyncio loop runs in this thread.
         """
+        if asyncio._get_running_loop() is not None:
+            raise RuntimeError("an asyncio loop runs in this thread already: await run_async instead of calling run")
         done = until or (lambda: self.is_idle)
         if self._own_loop is None:
             self._own_loop = asyncio.new_event_loop()
@@ -376,6 +379,6 @@ async def _report_failure(session: Session, error: Exception) -> None:
     if session.failure is not None:
         return
     try:
-        await session.end_job(JobStatus.FAILED, f"{type(error).__name__}: {error}")
+        await session.end_job(JobStatus.FAILED, describe_to_peers(error))
     except SessionError:
         pass  # it failed while we stood in line to say so; the peers have been told

@@ -30,7 +30,7 @@ from .errors import (
 )
 from .mailbox import IN_PLACE, MESSAGE_OVERHEAD, Mailbox, Target
 from .values import SMALL_SIZE_MAX, array_meta, byte_view, decode, encode, split_array_untrusted
-from .waiting import NEVER, Wait, run_blocking
+from .waiting import NEVER, Wait, deadline_of, run_blocking, shared_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -104,9 +104,10 @@ class Session:
             PeerLost, PeerClosed, PeerAborted: the peer, or the session, is gone.
             MessageTooLarge, TypeError: nothing was sent; the session goes on.
         """
-        mailbox = self._mailboxes.get(peer)
-        if mailbox is None:
-            raise self._unknown(peer)
+        try:
+            mailbox = self._mailboxes[peer]
+        except (KeyError, TypeError):
+            raise self._unknown(peer) from None
         if mailbox.failure is not None:
             raise mailbox.failure.again()
         lane = mailbox.lane
@@ -141,7 +142,7 @@ class Session:
         limit = min(self.worker.message_size_max, lane.message_size_max)
         if size > limit:
             raise MessageTooLarge(size, limit, "limits.message_mib")
-        deadline = NEVER if timeout is None else self.worker.clock() + timeout
+        deadline = deadline_of(self.worker, timeout)
         while mailbox.is_sending:
             await self._wait_for_room(mailbox, deadline, timeout)
         mailbox.is_sending = True
@@ -168,16 +169,21 @@ class Session:
             lane.wake_next()
 
     async def _send_chunks(self, mailbox: Mailbox, encoded: Encoded, deadline: float, timeout: float | None) -> None:
-        begun = False
+        begun = may_have_begun = False
+        chunks = mailbox.lane.chunks(self.id, *encoded)
         try:
-            for written in mailbox.lane.chunks(self.id, *encoded):
-                begun |= written
+            while True:
+                may_have_begun = True  # an exception (Ctrl-C) may come before or behind the publication
+                written = next(chunks, None)
+                if written is None:
+                    return
+                may_have_begun = begun = begun or written
                 if not written:
                     await self._wait_for_room(mailbox, deadline, timeout)
         except ShmError:
             raise  # the lane is lost, which says more
         except BaseException:
-            if begun and self.failure is None:
+            if may_have_begun and self.failure is None:
                 # The peer has half of a message; whatever came next would be taken for its other half.
                 self.abort(f"a send to {mailbox.peer} was cancelled half way")
             raise
@@ -204,6 +210,7 @@ class Session:
 
     async def broadcast(self, value: object, *, timeout: float | None = None) -> None:
         """Send the same message to every peer. Raises like `send`."""
+        timeout = shared_timeout(self.worker, timeout)
         for mailbox in self._peers:
             await self.send(mailbox.peer, value, timeout=timeout)
 
@@ -232,9 +239,10 @@ class Session:
             SessionDesync: the peer has ended the job in which we still expect a message; the session is over.
             PeerLost, PeerClosed, PeerAborted, InboxOverflow: as their names say; the session is over.
         """
-        mailbox = self._mailboxes.get(peer)
-        if mailbox is None:
-            raise self._unknown(peer)
+        try:
+            mailbox = self._mailboxes[peer]
+        except (KeyError, TypeError):
+            raise self._unknown(peer) from None
         queue = mailbox.queue
         if not queue:
             if timeout is None and out is None:
@@ -255,19 +263,22 @@ class Session:
         return self._take(mailbox, frame, out)
 
     async def _wait_for_message(self, mailbox: Mailbox, out: Any, timeout: float | None) -> None:
-        deadline = NEVER
-        if timeout is not None:
-            deadline = self.worker.clock() + timeout
-            self.worker.set_timer(mailbox, deadline)
+        if mailbox.waker is not None or mailbox.target is not None:
+            self._refuse_to_wait(mailbox)
+        deadline = deadline_of(self.worker, timeout)
         if isinstance(out, np.ndarray) and mailbox.assembly is None and out.flags.c_contiguous and out.flags.writeable:
             mailbox.target = Target(array_meta(out), byte_view(out))
+        if timeout is not None:
+            self.worker.set_timer(mailbox, deadline)
         try:
-            while not mailbox.queue:
+            while True:
                 if mailbox.failure is not None or mailbox.waker is not None:
                     self._refuse_to_wait(mailbox)
-                if timeout is not None and self.worker.clock() >= deadline:
+                await mailbox  # also when the time is up already: what has arrived is taken in first
+                if mailbox.queue:
+                    return
+                if timeout is not None and mailbox.failure is None and self.worker.clock() >= deadline:
                     raise self._time_out(mailbox, timeout, "waiting for a message of")
-                await mailbox
         except BaseException:
             mailbox.give_up_target()
             raise
@@ -281,6 +292,8 @@ class Session:
         if descriptor == _JOB_END:
             raise self._job_over(mailbox)
         if descriptor == IN_PLACE:
+            if mailbox.target is not None:
+                self._refuse_to_wait(mailbox)  # it lies in the memory of a call that was woken and has not gone on
             mailbox.queue.popleft()
             return out
         try:
@@ -316,6 +329,7 @@ class Session:
 
     async def recv_all(self, *, timeout: float | None = None) -> list[Any]:
         """Receive one message of every peer: a list by party index, with None at our own place. Raises like `recv`."""
+        timeout = shared_timeout(self.worker, timeout)
         values: list[Any] = [None] * len(self.parties)
         for mailbox in self._peers:
             values[mailbox.lane.link.index] = await self.recv(mailbox.peer, timeout=timeout)
@@ -323,6 +337,7 @@ class Session:
 
     async def gather(self, value: object, *, timeout: float | None = None) -> list[Any]:
         """Broadcast a value and receive everybody's: a list by party index, ours included."""
+        timeout = shared_timeout(self.worker, timeout)
         await self.broadcast(value, timeout=timeout)
         values = await self.recv_all(timeout=timeout)
         values[self.party_index] = value
@@ -330,6 +345,7 @@ class Session:
 
     async def exchange(self, peer: str | int, value: object, *, out: Any = None, timeout: float | None = None) -> Any:
         """Send a value to a peer and receive its own. Both may do it at once with any size."""
+        timeout = shared_timeout(self.worker, timeout)
         await self.send(peer, value, timeout=timeout)
         return await self.recv(peer, out=out, timeout=timeout)
 
@@ -454,7 +470,7 @@ class Session:
     # Refusing.
 
     def _unknown(self, peer: object) -> UnknownPeer:
-        return UnknownPeer(peer, tuple(mailbox.peer for mailbox in self._peers))
+        return UnknownPeer.of(peer, tuple(mailbox.peer for mailbox in self._peers))
 
     def _raise_failure(self, mailbox: Mailbox) -> None:
         if mailbox.failure is not None:
@@ -465,7 +481,7 @@ class Session:
         raise RuntimeError(f"two calls wait for a message of {mailbox.peer} on session {self.id} at once")
 
     def _time_out(self, mailbox: Mailbox, seconds: float, what: str) -> SessionTimeout:
-        error = SessionTimeout(self.id, mailbox.peer, seconds, what)
+        error = SessionTimeout(self.id, mailbox.peer, float(seconds), what)  # a Timeout does not survive pickling
         self.fail(error, ResetCode.ABORTED, str(error))
         return error
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -26,6 +27,30 @@ T = TypeVar("T")
 
 NEVER = math.inf
 """The deadline of a wait without one."""
+
+
+class Timeout(float):
+    """The timeout of a call of several steps: its value is the whole, `deadline` says when that ends."""
+
+    deadline: float
+
+    def __new__(cls, seconds: float, deadline: float) -> Timeout:
+        """`deadline` on the worker's clock."""
+        timeout = super().__new__(cls, seconds)
+        timeout.deadline = deadline
+        return timeout
+
+
+def deadline_of(worker: Worker, timeout: float | None) -> float:
+    """When a call with this timeout gives up."""
+    if timeout is None:
+        return NEVER
+    return timeout.deadline if isinstance(timeout, Timeout) else worker.clock() + timeout
+
+
+def shared_timeout(worker: Worker, timeout: float | None) -> float | None:
+    """One timeout for all the steps of a call that begins now."""
+    return None if timeout is None else Timeout(timeout, deadline_of(worker, timeout))
 
 
 class Wait:
@@ -58,11 +83,12 @@ class Wait:
 
     def _await_in_loop(self) -> Generator[Any, None, None]:
         future = self.worker.create_future()
-        self.waker = partial(_resolve, future)
+        waker = self.waker = partial(_resolve, future)
         try:
             yield from future
         finally:
-            self.waker = None
+            if self.waker is waker:  # between the wake-up and this turn somebody else may have come to stand here
+                self.waker = None
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
@@ -77,8 +103,19 @@ def run_blocking(worker: Worker, coroutine: Coroutine[Any, Any, T]) -> T:
     """Run an operation to its end in this thread, serving the worker's rings meanwhile, and publish what it sent.
 
     May be nested: a synchronous job inside a scheduler uses it, and meanwhile other sessions only receive.
+
+    Raises:
+        RuntimeError: another thread is inside such a call.
     """
     nested = worker.driving
+    thread = get_ident()
+    if not nested:
+        worker.driving_thread = thread
+    elif worker.driving_thread not in (0, thread):
+        coroutine.close()
+        raise RuntimeError(
+            f"two threads use party {worker.party.name} at once; a party and its sessions belong to one thread"
+        )
     worker.driving = True
     woken = _Flag()
     try:
@@ -88,19 +125,22 @@ def run_blocking(worker: Worker, coroutine: Coroutine[Any, Any, T]) -> T:
                 if not isinstance(wait, Wait):
                     raise RuntimeError("only the asynchronous form of Party and Session can await asyncio")
                 woken.is_set = False
-                wait.waker = woken.set
+                waker = wait.waker = woken.set
                 try:
                     while not woken.is_set:
                         if not worker.service():
                             worker.sleep()
                 finally:
-                    wait.waker = None
+                    if wait.waker is waker:
+                        wait.waker = None
         except StopIteration as stop:
             result: T = stop.value
             return result
     finally:
         coroutine.close()
         worker.driving = nested
+        if not nested:
+            worker.driving_thread = 0
         worker.flush()
         if worker.loop_driver is not None:
             worker.loop_driver.schedule()
@@ -158,6 +198,8 @@ class LoopDriver:
             return
         self._is_attached = False
         self._worker.loop_driver = None
+        if self._worker.is_of_parent:
+            return  # a fork shares even the loop's epoll with its parent
         for fd in self._worker.descriptors():
             self._loop.remove_reader(fd)
         if self._timer is not None:
@@ -196,7 +238,7 @@ class LoopDriver:
 
     def _pump(self) -> None:
         self._is_scheduled = False
-        if not self._is_attached:
+        if not self._is_attached or self._worker.is_of_parent:
             return
         if self._is_armed:
             self._is_armed = False

@@ -12,11 +12,14 @@ Assumptions: one thread.
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import math
+import os
 import select
 import time
+import weakref
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from partywire.engine import limits
@@ -37,7 +40,7 @@ from partywire.shm.ring import RingReader, RingWriter
 from partywire.shm.segment import Segment
 
 from .control_lane import ControlLane
-from .errors import InboxOverflow, PartyFailed, PeerClosed, PeerLost, UnknownPeer, WorkerDied
+from .errors import InboxOverflow, PartyFailed, PeerClosed, PeerLost, SessionClosed, UnknownPeer, WorkerDied
 from .lane import Lane
 from .peer_link import PeerLink, WorkerCounters
 from .session_table import SessionTable
@@ -104,6 +107,8 @@ class Worker:
         self.inbox_size_max = inbox_size_max
         # True while a native driver resumes coroutines: a Wait then yields itself instead of a future.
         self.driving = False
+        # The thread inside a blocking call, 0 when there is none.
+        self.driving_thread = 0
         self.loop_driver: LoopDriver | None = None
         # What else a pass of the driver runs (a Scheduler's do_work).
         self.agents: list[Callable[[], int]] = []
@@ -112,6 +117,8 @@ class Worker:
         # Why nothing works any more; raised by everything that waits.
         self.failure: PartyFailed | None = None
         self.lost_workers: dict[int, WorkerDied] = {}
+        # Whether this process is a fork of the one that the worker belongs to.
+        self.is_of_parent = False
         # Whether the supervisor asked this process to end.
         self.is_closing = False
         # Who wants to know of commands that do not concern lanes, and of what peers write on the control lanes.
@@ -127,9 +134,13 @@ class Worker:
         self._passes = 0
         self._watched: dict[int, Callable[[], None]] = {}
         self._is_fully_closed = False
+        # Whether the supervisor's end is gone; then the socket is readable for ever and nobody looks at it.
+        self._is_control_over = False
         self._poller = select.poll()
         for fd in self.descriptors():
             self._poller.register(fd, select.POLLIN)
+        _watch_forks()
+        _workers_here.add(self)
 
     @classmethod
     def from_control_socket(
@@ -178,7 +189,7 @@ class Worker:
         for link in self.links.values():
             if peer == link.name or (peer == link.index and not isinstance(peer, bool)):
                 return link
-        raise UnknownPeer(peer, tuple(link.name for link in self.links.values()))
+        raise UnknownPeer.of(peer, tuple(link.name for link in self.links.values()))
 
     # Sessions.
 
@@ -312,7 +323,7 @@ class Worker:
     def descriptors(self) -> list[int]:
         """What a loop has to watch for reading while the doorbell is armed."""
         fds = [self._doorbell.fileno()]
-        if self._control is not None:
+        if self._control is not None and not self._is_control_over:
             fds.append(self._control.fileno())
         return fds + list(self._watched)
 
@@ -410,7 +421,9 @@ class Worker:
             try:
                 received = self._control.try_receive()
             except (ControlClosed, CommandError) as error:
-                self._poller.unregister(self._control.fileno())
+                if not self._is_control_over:
+                    self._is_control_over = True
+                    self._poller.unregister(self._control.fileno())
                 if self.loop_driver is not None:
                     self.loop_driver.remove_descriptor(self._control.fileno())
                 self.fail(f"its supervisor is gone: {error}")
@@ -584,6 +597,48 @@ class Worker:
         if self._control is not None:
             self._control.close()
         self._doorbell.close()
+        self.notify()
+
+    def leave_to_parent(self) -> None:
+        """This process is a fork of the one that the worker belongs to: touch nothing that is shared with it.
+
+        The rings and the doorbell are mapped here too, so even closing them would be seen there.
+        """
+        if self._is_fully_closed:
+            return
+        self._is_fully_closed = True
+        self.is_of_parent = True
+        cause = "this process is a fork of the one that opened the party; open a party of its own after the fork"
+        self.failure = PartyFailed(self.party.name, cause)
+        self._receivers.clear()
+        self._dirty.clear()
+        self.stalled.clear()
+        self._timers.clear()
+        for link in self.links.values():
+            link.cause = cause
+            for lane in link.lanes.values():
+                lane.leave_to_parent(cause)
+            if link.control is not None:
+                link.control.is_over = True
+        for session in tuple(self.table.live.values()):
+            session.on_final = session.on_failure = None
+            session.fail(SessionClosed(session.id, cause))
+        if self._control is not None:
+            self._control.close()  # or the supervisor would not see the end of the opener while this process lives
+
+
+# Workers of this process that were not closed. A fork has no part in them.
+_workers_here: Final[weakref.WeakSet[Worker]] = weakref.WeakSet()
+
+
+@functools.cache
+def _watch_forks() -> None:
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _after_fork() -> None:
+    for worker in tuple(_workers_here):
+        worker.leave_to_parent()
 
 
 def add_totals(totals: Totals, lane: Lane) -> Totals:

@@ -193,6 +193,20 @@ def test_a_commit_or_abort_without_a_claim_is_a_mistake_of_the_caller(pair: Ring
         pair.writer.abort()
 
 
+def test_a_writer_says_whether_a_claim_is_open(pair: RingPair) -> None:
+    writer = pair.writer
+    seen = [writer.is_claimed]
+    writer.try_claim(10)
+    seen.append(writer.is_claimed)
+    writer.commit(5, 1)
+    seen.append(writer.is_claimed)
+    writer.try_claim(0, 0)
+    seen.append(writer.is_claimed)
+    writer.close()
+    seen.append(writer.is_claimed)
+    assert seen == [False, True, False, True, False]
+
+
 def test_committed_records_may_be_published_while_a_claim_is_open(pair: RingPair) -> None:
     assert pair.writer.try_write((b"first",), 5, 1)
     claim = pair.writer.try_claim(6)

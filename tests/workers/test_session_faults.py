@@ -1,0 +1,372 @@
+"""What goes wrong around a session: interruptions, lost turns, books that must balance, values that stay hidden."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from partywire.engine.frames import Descriptor, JobStatus, encode_frame, encode_job_end
+from partywire.workers.errors import InboxOverflow, PartyFailed, PeerLost, SessionClosed, SessionTimeout, UnknownPeer
+from partywire.workers.scheduler import Scheduler
+from partywire.workers.values import NetworkVec, encode
+from partywire.workers.waiting import Wait
+from tests.workers.harness import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def two() -> Iterator[Table]:
+    with Table(2) as table:
+        yield table
+
+
+# The inbox's books.
+
+
+def test_a_protocol_error_behind_good_messages_leaves_the_inbox_balanced(two: Table) -> None:
+    [(_, theirs)] = two.sessions(0)
+    good = encode_frame(0, Descriptor.BYTES, b"x" * 1000) * 5
+    two.feed(1, 0, good + encode_frame(0, Descriptor.FRAGMENT, b"stray"))
+    two.settle()
+    assert isinstance(theirs.failure, PeerLost)
+    assert two.workers[1].inbox_size == 0
+
+
+def test_ends_of_jobs_that_a_peer_is_ahead_count_as_inbox() -> None:
+    with Table(2, inbox_size_max=100_000) as two:
+        [(_, theirs)] = two.sessions(0)
+        two.feed(1, 0, b"".join(encode_job_end(0, job, JobStatus.DONE, "") for job in range(10)))
+        two.settle()
+        counted = two.workers[1].inbox_size
+        assert counted >= 10
+        two.ok(_nothing(), theirs.end_job())
+        assert two.workers[1].inbox_size == counted * 9 // 10
+        two.feed(1, 0, b"".join(encode_job_end(0, job, JobStatus.DONE, "") for job in range(10, 5000)))
+        two.settle()
+        assert isinstance(theirs.failure, InboxOverflow)
+        assert two.workers[1].inbox_size == 0
+
+
+async def _nothing() -> None:
+    pass
+
+
+# Turns in line for a full ring.
+
+
+def test_a_sender_that_leaves_at_its_turn_passes_the_turn_on(two: Table) -> None:
+    """Its deadline passes in the very moment in which it is woken; whoever stands behind it must not wait for ever."""
+    [first, second, third] = two.sessions(0, 1, 2)
+    two.held.add((0, 1))
+    blocked = two.schedulers[0].spawn(first[0].send(1, bytes(4 * MIB)))
+    two.settle()
+    behind_it = two.schedulers[0].spawn(first[0].send(1, b"of the same session", timeout=1.0))
+    two.turn()
+    small = two.schedulers[0].spawn(second[0].send(1, bytes(100)))
+    other = two.schedulers[0].spawn(third[0].send(1, bytes(MIB)))
+    two.turn()
+    two.clock.now += 2.0
+    two.held.clear()
+    receiver = two.schedulers[1].spawn(third[1].recv(0))
+    two.settle()
+    assert isinstance(behind_it.error, SessionTimeout)
+    assert blocked.is_done
+    assert small.is_done
+    assert other.is_done
+    assert receiver.is_done
+
+
+def test_the_end_of_a_job_that_stood_in_line_lets_the_next_in_line_go_on(two: Table) -> None:
+    [first, second] = two.sessions(0, 1)
+    [lane] = two.workers[0].links[1].lanes.values()
+    two.held.add((0, 1))
+    filler = two.schedulers[0].spawn(_flood(first[0]))
+    two.settle()
+    assert not filler.is_done
+    ends = two.schedulers[0].spawn(second[0].end_job())
+    two.turn()
+    behind = two.schedulers[0].spawn(second[0].send(1, bytes(100)))
+    two.turn()
+    assert lane.waiters
+    assert [ends.is_done, behind.is_done] == [False, False]
+    assert filler.wait is not None
+    filler.wait.waker = None  # it never comes to its turn
+    two.held.clear()
+    two.settle()
+    assert [ends.is_done, behind.is_done] == [True, True]
+    two.schedulers[0].cancel("over")
+
+
+async def _flood(session: Any) -> None:
+    while True:
+        await session.send(1, bytes(16_000))
+
+
+def test_a_turn_that_a_busy_coroutine_cannot_take_does_not_stop_a_blocking_send(two: Table) -> None:
+    """A synchronous job sends while a coroutine of the same worker stands before it in line and cannot run."""
+    [first, second] = two.sessions(0, 1)
+    two.held.add((0, 1))
+    waiting = two.schedulers[0].spawn(first[0].send(1, bytes(4 * MIB)))
+    two.settle()
+    assert not waiting.is_done
+    two.held.clear()
+    worker = two.workers[0]
+    idle = 0
+
+    def sleep(deadline: float = 0.0) -> None:
+        nonlocal idle
+        worker.flush()
+        moved = two.workers[1].service() + two.move()
+        idle = 0 if moved else idle + 1
+        assert idle < 100, "stuck"
+
+    worker.sleep = sleep  # type: ignore[method-assign]
+    second[0].blocking.send(1, bytes(2 * MIB))
+    two.settle()
+    assert waiting.is_done
+
+
+# Interruptions.
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_an_interrupted_large_send_leaves_a_working_lane_and_no_half_message(
+    two: Table, monkeypatch: pytest.MonkeyPatch, chunk: int, when: str
+) -> None:
+    [(ours, theirs), (other, other_end)] = two.sessions(0, 1)
+    [lane] = two.workers[0].links[1].lanes.values()
+    commit = lane._commit
+    count = 0
+
+    def interrupt(claim: memoryview) -> None:
+        nonlocal count
+        count += 1
+        if count == chunk and when == "before":
+            raise KeyboardInterrupt
+        commit(claim)
+        if count == chunk:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(lane, "_commit", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        two.ok(ours.send(1, bytes(MIB // 2 + 1)))
+    monkeypatch.undo()
+    assert isinstance(ours.failure, SessionClosed)
+    two.settle()
+    assert theirs.failure is not None
+    two.ok(other.send(1, b"goes on"))
+    assert two.ok(_nothing(), other_end.recv(0))[1] == b"goes on"
+
+
+def test_an_interrupted_control_lane_loses_the_link_and_not_silently_a_message(two: Table) -> None:
+    link = two.workers[1].links[0]
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    two.workers[1].on_control = interrupt
+    assert two.workers[0].links[1].control is not None
+    two.workers[0].links[1].control.send(b"{}")
+    two.move()
+    two.move()
+    with pytest.raises(KeyboardInterrupt):
+        two.workers[1].service()
+    two.workers[1].on_control = None
+    two.settle()
+    assert "interrupted" in link.cause
+
+
+# Two calls at once.
+
+
+def test_a_second_receive_does_not_take_what_lies_in_the_memory_of_the_first(two: Table) -> None:
+    [(ours, theirs)] = two.sessions(0)
+    array = np.arange(100_000, dtype=np.uint32)
+    out = np.zeros_like(array)
+    first = two.schedulers[1].spawn(theirs.recv(0, out=out))
+    two.settle()
+    two.schedulers[0].spawn(ours.send(1, array))
+    while not theirs._peers[0].queue:
+        two.workers[0].service()
+        two.schedulers[0].do_work()
+        two.workers[0].flush()
+        two.move()
+        two.workers[1].service()  # its scheduler does not run: the first receive is woken and has not gone on
+    stolen = theirs.recv(0)
+    with pytest.raises(RuntimeError, match="two calls"):
+        stolen.send(None)
+    two.settle()
+    assert first.result is out
+    assert np.array_equal(out, array)
+
+
+def test_a_woken_wait_does_not_forget_who_came_after_it(two: Table) -> None:
+    wait = Wait(two.workers[0])
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        two.workers[0].loop_driver = type("Driver", (), {"loop": loop, "detach": lambda self: None})()
+        try:
+            first = asyncio.ensure_future(_stand(wait))
+            await asyncio.sleep(0)
+            wait.wake()
+            second = _stand(wait)
+            future = second.send(None)  # begins to wait before the first one has gone on
+            await first
+            wait.wake()
+            assert future.done()
+            second.close()
+        finally:
+            two.workers[0].loop_driver = None
+
+    asyncio.run(main())
+
+
+async def _stand(wait: Wait) -> Any:
+    await wait
+
+
+def test_two_threads_at_once_are_refused(two: Table) -> None:
+    [(ours, _), (other, _)] = two.sessions(0, 1)
+    worker = two.workers[0]
+    caught: list[BaseException] = []
+
+    def in_another_thread() -> None:
+        try:
+            other.blocking.send(1, b"x")
+        except BaseException as error:
+            caught.append(error)
+
+    def sleep(deadline: float = 0.0) -> None:
+        if not caught:
+            thread = threading.Thread(target=in_another_thread)
+            thread.start()
+            thread.join()
+        ours.abort("enough")
+
+    worker.sleep = sleep  # type: ignore[method-assign]
+    with pytest.raises(SessionClosed):
+        ours.blocking.recv(1)
+    [error] = caught
+    assert isinstance(error, RuntimeError)
+    assert "two threads" in str(error)
+
+
+def test_closing_a_worker_wakes_whoever_waits_for_a_common_step(two: Table) -> None:
+    slot = two.schedulers[0].spawn(two.workers[0].until(lambda: False))
+    two.settle()
+    for lane in two.workers[0].links[1].lanes.values():
+        two.workers[0].end_lane(lane)
+    two.settle()
+    assert not slot.is_done
+    two.workers[0].close()
+    two.schedulers[0].do_work()
+    assert isinstance(slot.error, PartyFailed)
+
+
+def test_a_scheduler_is_not_run_inside_a_running_loop(two: Table) -> None:
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match="run_async"):
+            Scheduler(two.workers[0]).run()
+        await asyncio.sleep(0)  # the loop still knows that it runs
+
+    asyncio.run(main())
+
+
+# Forks.
+
+
+def test_a_forked_child_cannot_disturb_the_rings(two: Table) -> None:
+    [(ours, theirs)] = two.sessions(0)
+    two.ok(ours.send(1, b"before"))
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            ours.blocking.send(1, b"from the child")
+        except SessionClosed as error:
+            status = 0 if "fork" in str(error) else 2
+        try:
+            two.workers[0].close()
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert two.ok(_nothing(), theirs.recv(0))[1] == b"before"
+    two.ok(ours.send(1, b"after"))
+    assert two.ok(_nothing(), theirs.recv(0))[1] == b"after"
+
+
+# Deadlines.
+
+
+def test_the_timeout_of_a_call_of_several_steps_is_for_all_of_them() -> None:
+    with Table(3) as three:
+        [(ours, theirs, _)] = three.sessions(0)
+
+        async def late() -> None:
+            wait = Wait(three.workers[1])
+            three.workers[1].set_timer(wait, three.clock() + 3.0)
+            await wait
+            await theirs.send(0, b"late but in time")
+
+        before = three.clock.now
+        results = three.run(ours.recv_all(timeout=4.0), late(), _nothing(), advance_s=0.5)
+        assert isinstance(results[0], SessionTimeout)
+        assert results[0].seconds == 4.0
+        assert type(results[0].seconds) is float
+        assert three.clock.now - before < 6.0
+
+
+def test_a_timeout_of_zero_takes_what_has_arrived(two: Table) -> None:
+    [(ours, theirs)] = two.sessions(0)
+    two.workers[0].flush()
+    lane_send = ours.send(1, b"there")
+    with pytest.raises(StopIteration):
+        lane_send.send(None)
+    two.workers[0].flush()
+    two.move()
+    two.move()
+    two.serve_blocking(1)
+    assert theirs.blocking.recv(0, timeout=0) == b"there"
+
+
+def test_an_out_that_cannot_be_received_into_leaves_no_deadline_behind(two: Table) -> None:
+    [(_, theirs)] = two.sessions(0)
+    with pytest.raises(TypeError):
+        two.ok(_nothing(), theirs.recv(0, out=np.empty(3, object), timeout=5.0))
+    assert theirs._peers[0].deadline == float("inf")
+
+
+# Values.
+
+
+@pytest.mark.parametrize("peer", [b"a secret share", np.arange(3), ["a secret share"], 7, "x" * 500])
+@pytest.mark.parametrize("call", ["send", "recv"])
+def test_a_value_in_the_place_of_a_peer_is_never_shown(two: Table, peer: Any, call: str) -> None:
+    [(ours, _)] = two.sessions(0)
+    coroutine = ours.send(peer, b"1") if call == "send" else ours.recv(peer)
+    with pytest.raises(UnknownPeer) as caught:
+        two.ok(coroutine)
+    assert "secret" not in str(caught.value) + repr(caught.value)
+    assert len(str(caught.value)) < 200
+    assert "bob" in str(caught.value)
+
+
+def test_a_vector_of_values_hides_them() -> None:
+    assert "secret" not in repr(NetworkVec([b"secret"]))
+
+
+def test_a_masked_array_is_refused_because_its_mask_would_be_lost() -> None:
+    with pytest.raises(TypeError, match="mask"):
+        encode(np.ma.masked_array([1, 2, 3], mask=[False, True, False]))
