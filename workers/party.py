@@ -32,7 +32,8 @@ from partywire.engine.commands import (
 )
 from partywire.engine.control import Abort, Rendezvous, decode_control_untrusted, encode_control
 from partywire.engine.control_socket import ControlClosed, ControlSocket, ControlTimeout, close_all
-from partywire.engine.errors import HandshakeRejected, LinkProtocolError, PartyWireError, RejectCode
+from partywire.engine.errors import HandshakeRejected, LinkProtocolError, PartyWireError, RejectCode, SetupAborted
+from partywire.engine.frames import ResetCode
 from partywire.engine.rendezvous import RendezvousBook, check_fields_equal
 from partywire.engine.sessions import SessionBlock, SessionProposal, agree
 from partywire.engine.supervisor import SupervisorHandle, spawn_supervisor
@@ -40,9 +41,9 @@ from partywire.shm import fence
 
 from .channel import Channel
 from .config import PartyConfig, load_config
-from .errors import AddressUnavailable, ConnectFailed, PartyFailed, PeerClosed, PeerLost, RendezvousTimeout
+from .errors import AddressUnavailable, ConnectFailed, PartyFailed, PeerAborted, PeerClosed, PeerLost, RendezvousTimeout
 from .stat import PartyStat, party_stat
-from .waiting import NEVER, LoopDriver, run_blocking
+from .waiting import LoopDriver, deadline_of, run_blocking, shared_timeout
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ WELCOME_TIMEOUT_S = 20.0
 
 OPEN_GRACE_S = 3.0
 """How much longer than the I/O processes themselves we wait for links: they know better why one did not come up."""
+
+IDS_AHEAD_MAX = 1 << 26
+"""How far a peer's next session id may be ahead of ours once we have made sessions. Parties differ by the blocks of
+failed set-ups, each below 2**24; dozens of rounds with all parties lie between a peer and the end of all ids."""
 
 STOP_GRACE_S = 3.0
 """How much longer than close_s we wait for the supervisor to say that everything has ended."""
@@ -110,6 +115,8 @@ class Party:
         self._book = RendezvousBook(spec.name, [peer.name for peer in spec.peers])
         self._next_session_id = 0
         self._is_agreeing = False
+        # The last round that gave session ids, and which.
+        self._agreed: tuple[int, SessionBlock] | None = None
         # Peer index -> why its link is not up (yet), as last heard.
         self._progress: dict[int, str] = {}
         self._failed_links: dict[int, LinkFailed] = {}
@@ -287,6 +294,8 @@ class Party:
             if isinstance(message, Abort) and not self._was_opened:
                 self._gave_up[link.name] = message.reason
             self._book.theirs(link.name, message)
+            if isinstance(message, Abort):
+                self._abort_agreed(link, message)
         except LinkProtocolError as error:
             self.worker.lose_link(link, str(error))
 
@@ -322,12 +331,15 @@ class Party:
             SetupMismatch: a peer is in another step, or wants another number; raised at every party.
             RendezvousTimeout, SetupAborted: some peer did not come in time; raised at every party that did.
             PeerLost, PeerClosed: a peer is gone.
+            LinkProtocolError: a peer's proposal is impossible; the link to it is given up.
+
+        When it raises at one party after others have made their sessions, those fail with PeerAborted.
         """
         worker = self.worker
         worker.expect_sessions()
         try:
             block, _ = await self.agree("make_sessions", count, timeout=timeout, stride=self.stride)
-            return [worker.make_session(session_id) for session_id in block.ids]
+            return self._make_sessions(block)
         finally:
             worker.expect_sessions_end()
 
@@ -367,18 +379,75 @@ class Party:
         announcement is out: call Worker.expect_sessions before, on every worker that will have some of them.
         """
         worker = self.worker
-        await worker.until(lambda: not self._is_agreeing)
+        timeout = shared_timeout(worker, timeout)
+        if not await worker.until(lambda: not self._is_agreeing, deadline_of(worker, timeout)):
+            raise RendezvousTimeout(kind, (self.name,), float(timeout or 0))
         self._is_agreeing = True
         try:
             ours = SessionProposal(count, self._next_session_id, stride)
             round_, outcome = await self._meet(kind, {**(fields or {}), **ours.fields()}, timeout)
-            proposals = {peer: SessionProposal.from_fields_untrusted(theirs, peer) for peer, theirs in outcome.items()}
-            block = agree(round_, self.name, {self.name: ours, **proposals})
+            try:
+                block = self._agree_untrusted(round_, ours, outcome)
+            except LinkProtocolError as error:
+                worker.lose_link(worker.link_of(error.peer), str(error))
+                self._tell_all(encode_control(Abort(round_, str(error))))
+                raise
             self.take_sessions(block)
+            self._agreed = round_, block
             return block, outcome
         finally:
             self._is_agreeing = False
             worker.notify()
+
+    def _agree_untrusted(
+        self, round_: int, ours: SessionProposal, outcome: Mapping[str, Mapping[str, object]]
+    ) -> SessionBlock:
+        """The block that follows from everybody's proposals.
+
+        Ids begin again at 0 when they are used up. A peer that only says so would make us give ids away of which
+        sessions, or their late frames, are still under way.
+        """
+        proposals = {peer: SessionProposal.from_fields_untrusted(theirs, peer) for peer, theirs in outcome.items()}
+        for peer, theirs in proposals.items():
+            if ours.next_id and theirs.next_id > ours.next_id + IDS_AHEAD_MAX:
+                limit = ours.next_id + IDS_AHEAD_MAX
+                raise LinkProtocolError(peer, "next session id too far ahead", theirs.next_id, limit)
+        return agree(round_, self.name, {self.name: ours, **proposals})
+
+    def _make_sessions(self, block: SessionBlock) -> list[Session]:
+        """All the sessions of a block or none; peers that have made theirs already are told."""
+        worker = self.worker
+        made: list[Session] = []
+        try:
+            for session_id in block.ids:
+                if session_id in worker.table.live:
+                    reason = f"session {session_id} is still in use, and the ids have begun again at 0"
+                    raise SetupAborted(self._agreed[0] if self._agreed else -1, self.name, reason)
+                made.append(worker.make_session(session_id))
+        except PartyWireError as error:
+            for session in made:
+                session.close()
+            self.give_up_agreed(str(error))
+            raise
+        return made
+
+    def give_up_agreed(self, reason: str) -> None:
+        """The sessions of the last `agree` will not be made here: every peer ends those that it has made of them.
+
+        Each peer acts as long as it has not left a later `agree`.
+        """
+        agreed, self._agreed = self._agreed, None
+        if agreed is not None:
+            self._tell_all(encode_control(Abort(agreed[0], reason)))
+
+    def _abort_agreed(self, link: PeerLink, abort: Abort) -> None:
+        """A peer gave up a round that had its outcome here already: its sessions will never be made there."""
+        if self._agreed is None or self._agreed[0] != abort.round:
+            return  # no peer can be further behind, because each later round needs all of them
+        for session_id in self._agreed[1].ids:
+            session = self.worker.table.live.get(session_id)
+            if session is not None:
+                session.fail(PeerAborted(link.name, session_id, abort.reason), ResetCode.ABORTED, abort.reason)
 
     @property
     def next_session_id(self) -> int:
@@ -405,7 +474,7 @@ class Party:
         self, kind: str, fields: Mapping[str, object], timeout: float | None
     ) -> tuple[int, dict[str, Mapping[str, object]]]:
         worker = self.worker
-        deadline = NEVER if timeout is None else worker.clock() + timeout
+        deadline = deadline_of(worker, timeout)
         round_ = self._book.next_round
         body = encode_control(Rendezvous(round_, kind, fields))  # raises before anybody is told
         self._book.our(round_, kind, fields)
@@ -426,7 +495,7 @@ class Party:
             if await worker.until(is_complete, deadline) and outcome is not None:
                 return round_, outcome
             assert timeout is not None
-            raise RendezvousTimeout(kind, self._book.missing(round_), timeout)
+            raise RendezvousTimeout(kind, self._book.missing(round_), float(timeout))
         except BaseException as error:
             if not is_over:
                 reason = str(error) if isinstance(error, PartyWireError) else f"{kind} was cancelled"
@@ -475,6 +544,8 @@ class Party:
 
     def _end(self) -> None:
         """Give everything back, whatever state it is in."""
+        if self._worker is not None and self._worker.is_of_parent:
+            return  # a fork has no part in its parent's processes; the references stay, so that nothing is finalised
         worker, self._worker = self._worker, None
         self._is_stopped = True
         if self._loop_driver is not None:

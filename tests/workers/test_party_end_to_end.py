@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from partywire.workers.config import PartyConfig
-from partywire.workers.errors import AddressUnavailable, ConnectFailed
+from partywire.workers.errors import AddressUnavailable, ConnectFailed, SessionClosed
 from partywire.workers.party import BlockingParty, Party
 from tests.workers.party_cast import Cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from partywire.workers.session import Session
 
 pytestmark = pytest.mark.slow
 
@@ -166,6 +168,39 @@ def test_two_parties_in_one_loop_talk_and_close_in_any_order() -> None:
                 await bob.close()
 
     asyncio.run(main())
+
+
+def test_a_fork_of_an_open_party_can_neither_use_nor_end_it() -> None:
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+            parties = {"alice": first.getsockname()[:2], "bob": second.getsockname()[:2]}
+            alice = Party(PartyConfig(name="alice", parties=parties), first)
+            bob = Party(PartyConfig(name="bob", parties=parties), second)
+            await asyncio.gather(alice.open(), bob.open())
+            try:
+                [[ours], [theirs]] = await asyncio.gather(alice.make_sessions(1), bob.make_sessions(1))
+                child = os.fork()
+                if not child:
+                    os._exit(_use_in_a_fork(alice, ours))
+                _, status = await asyncio.to_thread(os.waitpid, child, 0)
+                assert os.waitstatus_to_exitcode(status) == 0
+                await ours.send("bob", b"hello")
+                assert await theirs.recv("alice", timeout=20) == b"hello"
+            finally:
+                await asyncio.gather(alice.close(), bob.close())
+
+    asyncio.run(main())
+
+
+def _use_in_a_fork(party: Party, session: Session) -> int:
+    try:
+        session.send("bob", b"from the child").send(None)
+    except SessionClosed as error:
+        try:
+            party.close().send(None)
+        except StopIteration:
+            return 0 if "fork" in str(error) else 1
+    return 2
 
 
 def test_a_party_is_not_opened_by_a_script_that_a_child_worker_loads(monkeypatch: pytest.MonkeyPatch) -> None:
