@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from partywire.workers.batch import BatchRunner
     from partywire.workers.config import PartyConfig, load_config
     from partywire.workers.errors import (
+        AddressUnavailable,
         ConfigError,
         ConnectFailed,
         InboxOverflow,
@@ -80,6 +81,7 @@ __all__ = [
     "StateChecksum",
     "PartyWireError",
     "ConfigError",
+    "AddressUnavailable",
     "ConnectFailed",
     "HandshakeRejected",
     "LinkProtocolError",
