@@ -35,7 +35,6 @@ from .batch_share import (
     ShareStopped,
     StopShare,
     Totals,
-    describe,
     load_error,
 )
 from .channel import PICKLE_PROTOCOL, ChannelClosed
@@ -48,6 +47,8 @@ from .errors import (
     SessionClosed,
     SessionError,
     WorkerDied,
+    describe,
+    describe_to_peers,
 )
 from .party import BlockingParty, Party
 from .scheduler import Scheduler
@@ -370,7 +371,7 @@ class _Batch:
         if self._is_ended or self._share is None:
             return False
         if not isinstance(error, WorkerDied):
-            reason = describe(error) if isinstance(error, Exception) else f"{self._party.name} was interrupted"
+            reason = describe_to_peers(error) if isinstance(error, Exception) else f"{self._party.name} was interrupted"
             self._stop(reason)
             self._share.stop(reason)
             return False
@@ -407,7 +408,7 @@ class _Batch:
 
     def _reason(self, failure: _Failure) -> str:
         """What the peers are told by the resets of our sessions."""
-        cause = describe(failure.error)
+        cause = describe_to_peers(failure.error)
         if not failure.is_ours:
             return cause
         where = f"job {failure.index} failed at {self._party.name}: " if failure.index >= 0 else ""
@@ -431,15 +432,19 @@ class _Batch:
     async def _common_failure(self, failure: _Failure) -> tuple[int, str, str]:
         """The failure that all parties name: of those that began at a party the one of the lowest job."""
         cause = describe(failure.error)
-        ours = {"index": failure.index, "is_ours": failure.is_ours, "cause": cause[:REASON_LENGTH_MAX]}
+        ours = {"index": failure.index, "is_ours": failure.is_ours, "cause": cause}
+        told = ours | {"cause": describe_to_peers(failure.error)[:REASON_LENGTH_MAX]}
         said: dict[str, Mapping[str, object]] = {self._party.name: ours}
         try:
-            said |= await self._party.rendezvous("batch failure", ours, timeout=STOP_TIMEOUT_S)
+            said |= await self._party.rendezvous("batch failure", told, timeout=STOP_TIMEOUT_S)
         except (PeerClosed, PeerLost) as gone:
             if isinstance(failure.error, PeerClosed | PeerLost):
                 # We saw the end of a peer that left because of this one, whose own words are still under way.
                 return failure.index, gone.peer, describe(gone)
-        except (RendezvousTimeout, SetupAborted, LinkProtocolError):
+        except SetupAborted as aborted:
+            if isinstance(failure.error, PeerClosed | PeerLost):
+                return failure.index, aborted.peer, aborted.reason  # the same, seen by another peer
+        except (RendezvousTimeout, LinkProtocolError):
             pass  # somebody cannot tell any more; what we know ourselves has to do
         began = [
             (index, name, str(theirs.get("cause")))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .channel import PICKLE_PROTOCOL
-from .errors import PeerAborted
+from .errors import describe, describe_to_peers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,14 +179,6 @@ def load_error(data: bytes) -> BaseException:
     return error
 
 
-def describe(error: BaseException) -> str:
-    """An error in one line, for the other parties: what a peer said is passed on as it said it."""
-    if isinstance(error, PeerAborted) and error.reason:
-        return error.reason
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
 class BatchShare:
     """Runs the jobs of one worker. Finished when every job is final, or by `stop`."""
 
@@ -226,7 +218,7 @@ class BatchShare:
             # All are made before any of them runs: a peer's frames for the last may be here already.
             self._sessions = [self._worker.make_session(plan.first_id + number) for number in numbers]
         except BaseException as error:
-            self.abort(describe(error))
+            self.abort(describe_to_peers(error))
             raise
         for number, session in zip(numbers, self._sessions, strict=True):
             jobs = [(index, function, inputs[index]) for index in range(number, plan.jobs, plan.sessions)]

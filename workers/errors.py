@@ -308,3 +308,19 @@ class JobFailed(PartyWireError):
 
     def __str__(self) -> str:
         return f"job {self.index} failed at {self.party}: {self.cause}"
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line, for our own party: what a peer said is passed on as it said it."""
+    if isinstance(error, PeerAborted) and error.reason:
+        return error.reason
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def describe_to_peers(error: BaseException) -> str:
+    """`describe` for the other parties. Our own errors hold no data of a party and are told whole; of any other only
+    the type is, because the message of a job's exception may quote what the job computes on."""
+    if isinstance(error, PartyWireError):
+        return describe(error)
+    return f"{type(error).__name__} (its message stays at that party)"

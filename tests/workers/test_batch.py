@@ -20,6 +20,9 @@ from partywire.workers.local import make_local_parties
 PROGRAM = Path(__file__).with_name("batch_program.py")
 DEADLINE_S = 90.0
 
+BOBS_WORDS = "job 3 failed at bob: ValueError: bob cannot do three"
+WHAT_PEERS_HEAR = "job 3 failed at bob: ValueError (its message stays at that party)"
+
 
 UNGUARDED = """
 import pickle, socket, sys
@@ -102,10 +105,10 @@ def test_inputs_and_results_larger_than_a_socket_buffer_travel_to_child_workers_
 
 
 def test_an_asynchronous_party_runs_batches_beside_other_tasks() -> None:
-    reason = "job 3 failed at bob: ValueError: bob cannot do three"
     plain = rotated(10)
     assert run_parties("async", (1, 2, 1)) == [
-        [expected, plain[index], reason, "ran beside"] for index, expected in enumerate(rotated(30))
+        [expected, plain[index], BOBS_WORDS if index == 1 else WHAT_PEERS_HEAR, "ran beside"]
+        for index, expected in enumerate(rotated(30))
     ]
 
 
@@ -114,16 +117,18 @@ def test_the_first_failure_is_raised_at_every_party_and_the_next_batch_works(wor
     for index, (awaited, plain, common, values) in enumerate(run_parties("fail", workers)):
         for said in (awaited, plain):
             assert said["error"] == "JobFailed"
-            assert said["says"] == "job 3 failed at bob: ValueError: bob cannot do three"
+            assert said["says"] == (BOBS_WORDS if index == 1 else WHAT_PEERS_HEAR)
             assert said["cause"] == ("ValueError" if index == 1 else "PeerAborted")
         assert common["error"] == "JobFailed"
-        assert "nobody can do" in common["says"]
+        assert "ValueError" in common["says"]
         assert values == rotated(30)[index]
 
 
 def test_all_parties_name_the_same_failure_when_several_fail_at_once() -> None:
     said = [common["says"] for _, _, common, _ in run_parties("fail")]
-    assert len(set(said)) == 1
+    assert len({sentence.split(": ")[0] for sentence in said}) == 1
+    # Whoever begins only tells the type: a message may quote the data that the job computes on.
+    assert sum("nobody can do" in sentence for sentence in said) == 1
 
 
 @pytest.mark.parametrize("workers", [(1, 1, 1), (1, 2, 1)])
@@ -165,7 +170,7 @@ def test_the_death_of_a_child_worker_is_an_error_at_every_party() -> None:
 def test_a_result_that_cannot_leave_a_child_worker_is_an_error_at_every_party() -> None:
     said = run_parties("bad_result", (2, 1, 1))
     assert [one["error"] for one in said] == ["JobFailed"] * 3
-    assert all("cannot be sent to the opener" in one["says"] for one in said)
+    assert "cannot be sent to the opener" in said[0]["says"]
 
 
 def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:

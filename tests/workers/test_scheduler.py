@@ -247,7 +247,8 @@ def test_a_failing_job_fails_at_every_party_with_its_cause(three: Table) -> None
         assert index == 4
         assert isinstance(error, PeerAborted)
         assert error.peer == "bob"
-        assert "ZeroDivisionError: no shares left" in error.reason
+        assert "ZeroDivisionError" in error.reason
+        assert "no shares left" not in error.reason  # the message of a job's exception may hold its data
         assert not reports[party].final
 
 
