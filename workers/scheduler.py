@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import signal
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
@@ -226,7 +227,7 @@ class Scheduler:
             raise RuntimeError("an asyncio loop runs in this thread already: await run_async instead of calling run")
         done = until or (lambda: self.is_idle)
         if self._own_loop is None:
-            self._own_loop = asyncio.new_event_loop()
+            self._own_loop = new_loop()
         loop = self._own_loop
         worker = self._worker
         try:
@@ -382,3 +383,12 @@ async def _report_failure(session: Session, error: Exception) -> None:
         await session.end_job(JobStatus.FAILED, describe_to_peers(error))
     except SessionError:
         pass  # it failed while we stood in line to say so; the peers have been told
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """A loop for the jobs that await asyncio. Not to be interrupted: the destructor of a half-made one complains."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        return asyncio.new_event_loop()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

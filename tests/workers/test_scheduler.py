@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from partywire.workers.errors import PartyFailed, PeerAborted, PeerLost, SessionDesync, WorkerDied
-from partywire.workers.scheduler import PASS_RESUMPTIONS_MAX, Scheduler
+from partywire.workers.scheduler import PASS_RESUMPTIONS_MAX, Scheduler, new_loop
 from partywire.workers.values import Ring32
 from tests.workers.harness import Table
 
@@ -395,3 +396,18 @@ def test_closing_a_scheduler_twice_is_harmless(two: Table) -> None:
     scheduler.run()
     scheduler.close()
     scheduler.close()
+
+
+def test_an_interrupt_waits_until_the_loop_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[asyncio.AbstractEventLoop] = []
+    really_new_loop = asyncio.new_event_loop
+
+    def interrupted() -> asyncio.AbstractEventLoop:
+        signal.raise_signal(signal.SIGINT)
+        made.append(really_new_loop())
+        return made[-1]
+
+    monkeypatch.setattr(asyncio, "new_event_loop", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        new_loop()
+    made[0].close()
