@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from partywire.workers.batch_share import BatchPlan, describe, load_error, portable_error
+from partywire.workers.batch_share import BatchPlan, load_error, portable_error
 from partywire.workers.channel import PIECE_SIZE, Channel, ChannelClosed
-from partywire.workers.errors import JobFailed, PeerAborted
+from partywire.workers.errors import JobFailed, PeerAborted, describe, describe_to_peers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,3 +145,10 @@ def test_what_a_peer_said_is_passed_on_as_it_said_it() -> None:
     assert describe(PeerAborted("bob", 5, "ValueError: no")) == "ValueError: no"
     assert describe(ValueError("no")) == "ValueError: no"
     assert describe(ValueError()) == "ValueError"
+
+
+def test_peers_are_told_our_own_errors_whole_and_of_others_the_type() -> None:
+    lost = PeerAborted("bob", 5, "")
+    assert describe_to_peers(lost) == describe(lost)
+    assert "1234" not in describe_to_peers(ValueError("share 1234 is odd"))
+    assert "ValueError" in describe_to_peers(ValueError("share 1234 is odd"))
