@@ -374,6 +374,7 @@ class _Batch:
             reason = describe_to_peers(error) if isinstance(error, Exception) else f"{self._party.name} was interrupted"
             self._stop(reason)
             self._share.stop(reason)
+            self._party.give_up_agreed(reason)  # sessions of the batch that were not even made here
             return False
         self._failure = _Failure(-1, error)
         return True

@@ -216,7 +216,8 @@ class BatchShare:
         numbers = plan.sessions_of(self._worker.index, self._worker.workers)
         try:
             # All are made before any of them runs: a peer's frames for the last may be here already.
-            self._sessions = [self._worker.make_session(plan.first_id + number) for number in numbers]
+            for number in numbers:
+                self._sessions.append(self._worker.make_session(plan.first_id + number))
         except BaseException as error:
             self.abort(describe_to_peers(error))
             raise
