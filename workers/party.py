@@ -129,6 +129,8 @@ class Party:
         self._is_stopped = False
         self._pids: dict[str, int] = {}
         self._complaints: list[str] = []
+        # Whether an error is on its way to the user, who then need not read of its consequences in the log.
+        self._has_raised = False
 
     # Opening.
 
@@ -139,6 +141,7 @@ class Party:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._has_raised = error is not None
         await self.close()
 
     async def open(self) -> None:
@@ -155,6 +158,7 @@ class Party:
             self._loop_driver.attach()
             await self._connect()
         except BaseException:
+            self._has_raised = True
             self._end()
             raise
 
@@ -558,7 +562,7 @@ class Party:
         self._channels.clear()
         complaint = self._end_supervisor()
         for line in [*self._complaints, *([complaint] if complaint else [])]:
-            log.warning("%s: %s", self.name, line)
+            log.log(logging.INFO if self._has_raised else logging.WARNING, "%s: %s", self.name, line)
 
     def _end_supervisor(self) -> str:
         supervisor, self._supervisor = self._supervisor, None
@@ -585,6 +589,7 @@ class BlockingParty:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.asynchronous._has_raised = error is not None
         self.close()
 
     def open(self) -> None:
@@ -594,6 +599,7 @@ class BlockingParty:
         try:
             run_blocking(party.worker, party._connect())
         except BaseException:
+            party._has_raised = True
             party._end()
             raise
 

@@ -10,7 +10,7 @@ from partywire.engine.control import Rendezvous, encode_control
 from partywire.engine.errors import LinkProtocolError, SetupAborted
 from partywire.workers.config import PartyConfig
 from partywire.workers.errors import PeerAborted, PeerLost, RendezvousTimeout
-from partywire.workers.party import Party
+from partywire.workers.party import BlockingParty, Party
 from tests.workers.harness import NAMES, Table
 
 if TYPE_CHECKING:
@@ -121,3 +121,15 @@ def test_a_step_waits_for_another_of_its_own_party_within_its_timeout(three: Tab
     assert isinstance(second, RendezvousTimeout)
     assert not first.is_done
     three.schedulers[0].cancel("over")
+
+
+@pytest.mark.parametrize(("raised", "level"), [(None, "WARNING"), (ValueError(), "INFO")])
+def test_what_went_wrong_while_closing_is_no_warning_beside_an_error(
+    raised: Exception | None, level: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    party = BlockingParty(PartyConfig(name="a", parties={"a": ("127.0.0.1", 1), "b": ("127.0.0.1", 2)}))
+    party.asynchronous._complaints = ["the link to b broke"]
+    with caplog.at_level("INFO"):
+        party.__exit__(None, raised, None)
+        party.asynchronous._end()
+    assert [record.levelname for record in caplog.records] == [level]
