@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -105,14 +106,13 @@ def measure(sessions_list: list[int], size: int, seconds: float, repeats: int) -
                 rate = samples[contender][-1] if samples[contender] else expected_rate(contender, sessions)
                 work = RingRounds(sessions, size, rounds=max(10, int(rate * seconds / sessions)))
                 samples[contender].append(run_contender(contender, work))
-        for contender in CONTENDERS:
-            ordered = sorted(samples[contender])
-            rows.append(
-                {
-                    "workload": "ring rounds", "contender": contender, "sessions": sessions, "size": size,
-                    "rounds_per_s": ordered[len(ordered) // 2], "samples": samples[contender],
-                }
-            )  # fmt: skip
+        rows.extend(
+            {
+                "workload": "ring rounds", "contender": contender, "sessions": sessions, "size": size,
+                "rounds_per_s": statistics.median(samples[contender]), "samples": samples[contender],
+            }
+            for contender in CONTENDERS
+        )  # fmt: skip
     return rows
 
 
