@@ -29,7 +29,7 @@ check: $(READY) ## ruff, mypy --strict and the direction of imports.
 	@$(BIN)/lint-imports
 
 perf: $(READY) ## Print the figures of docs/performance.md on this machine (some minutes).
-	@$(BIN)/python -m perf
+	@$(BIN)/python -m partywire.perf
 
 clean: ## Remove the virtual environment and caches.
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

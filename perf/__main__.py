@@ -1,11 +1,11 @@
-"""Run every measurement one after the other: `python -m perf [--json] [--smoke]`."""
+"""Run every measurement one after the other: `python -m partywire.perf [--json] [--smoke]`."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-MEASUREMENTS = ("perf.ring", "perf.sessions", "perf.main_job", "perf.rounds")
+MEASUREMENTS = ("partywire.perf.ring", "partywire.perf.sessions", "partywire.perf.main_job", "partywire.perf.rounds")
 
 
 def main() -> int:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import orjson
 
-from perf.processes import descendants, pss_bytes
-from perf.report import Figure, print_figures, warn_if_busy
+from partywire.perf.processes import descendants, pss_bytes
+from partywire.perf.report import Figure, print_figures, warn_if_busy
 
 COMMAND = Path(sys.executable).with_name("partywire")
 SAMPLE_INTERVAL_S = 0.02
@@ -62,7 +62,7 @@ def figures(repeats: int, arguments: list[str]) -> list[Figure]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m perf.main_job", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m partywire.perf.main_job", description=__doc__.split("\n")[0])
     parser.add_argument("--repeats", type=int, default=5, help="runs (5)")
     parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
     parser.add_argument("--smoke", action="store_true", help="tiny: does it run at all?")

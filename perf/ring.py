@@ -27,8 +27,8 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from partywire.perf.report import Figure, print_figures, warn_if_busy
 from partywire.shm import Bell, Doorbell, RingReader, RingWriter, Segment, probe, register
-from perf.report import Figure, print_figures, warn_if_busy
 
 RING_SIZE: Final = 4 << 20
 FRAME_SIZE: Final = 64
@@ -215,7 +215,7 @@ def measure_pair(workload: str, count: int) -> float:
     ours = Doorbell.create(fence)
     theirs = Doorbell.create(fence)
     fds = (segment.fileno(), *theirs.fds, *ours.fds)
-    command = [sys.executable, "-m", "perf.ring", "--produce", workload, str(count), *map(str, fds)]
+    command = [sys.executable, "-m", "partywire.perf.ring", "--produce", workload, str(count), *map(str, fds)]
     producer = subprocess.Popen(command, pass_fds=fds)
     bell = Bell.from_fds(*(os.dup(fd) for fd in theirs.fds))
     reader = RingReader(segment, fence, bell)
@@ -299,7 +299,7 @@ def measure(amounts: Amounts) -> list[Figure]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m perf.ring", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m partywire.perf.ring", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", action="store_true", help="one JSON object per figure")
     parser.add_argument("--smoke", action="store_true", help="tiny amounts: shows that it runs, measures nothing")
     parser.add_argument("--produce", nargs=7, help=argparse.SUPPRESS)

@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from perf.report import machine, print_table, scaled, warn_if_busy
-from perf.workload import RingRounds
+from partywire.perf.report import machine, print_table, scaled, warn_if_busy
+from partywire.perf.workload import RingRounds
 
 if TYPE_CHECKING:
     from partywire import Session
-    from perf.workload import Span
+    from partywire.perf.workload import Span
 
 PARTIES = ("alice", "bob", "charlie")
 CONTENDERS = ("partywire", "uvloop")
@@ -69,7 +69,7 @@ def run_contender(contender: str, work: RingRounds) -> float:
     processes = [
         subprocess.Popen(
             [
-                sys.executable, "-m", "perf.rounds", "--party", str(party), "--contender", contender,
+                sys.executable, "-m", "partywire.perf.rounds", "--party", str(party), "--contender", contender,
                 "--listener", str(listener.fileno()), "--ports", ",".join(map(str, ports)),
                 "--sessions", str(work.sessions), "--size", str(work.size), "--rounds", str(work.rounds),
             ],
@@ -132,7 +132,7 @@ def print_rows(rows: list[dict[str, object]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m perf.rounds", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m partywire.perf.rounds", description=__doc__.split("\n")[0])
     parser.add_argument("--size", type=int, default=64, help="bytes a message (64)")
     parser.add_argument("--seconds", type=float, default=2.0, help="about how long one run takes (2)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each contender, taking turns (3)")
@@ -149,7 +149,7 @@ def main() -> None:
         listener = socket.socket(fileno=options.listener)
         ports = [int(port) for port in options.ports.split(",")]
         if options.contender == "uvloop":
-            from perf.uvloop_rounds import run_party as run
+            from partywire.perf.uvloop_rounds import run_party as run
         else:
             run = run_partywire
         work = RingRounds(int(options.sessions), options.size, options.rounds)

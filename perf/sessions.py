@@ -12,7 +12,7 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from perf.report import Figure, print_figures, warn_if_busy
+from partywire.perf.report import Figure, print_figures, warn_if_busy
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -64,7 +64,7 @@ def measure(sessions: int, repeats: int) -> Figure:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m perf.sessions", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m partywire.perf.sessions", description=__doc__.split("\n")[0])
     parser.add_argument("--repeats", type=int, default=20, help="calls (20)")
     parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
     parser.add_argument("--smoke", action="store_true", help="tiny: does it run at all?")

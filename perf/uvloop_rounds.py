@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 if TYPE_CHECKING:
-    from perf.workload import RingRounds, Span
+    from partywire.perf.workload import RingRounds, Span
 
 HEADER = struct.Struct("<II")
 

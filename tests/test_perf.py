@@ -12,10 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.parametrize("name", ["perf.ring", "perf.sessions", "perf.main_job", "perf.rounds"])
+@pytest.mark.parametrize("name", ["ring", "sessions", "main_job", "rounds"])
 def test_a_measurement_runs_and_prints_json_lines(name: str) -> None:
     run = subprocess.run(
-        [sys.executable, "-m", name, "--smoke", "--json"],
+        [sys.executable, "-m", f"partywire.perf.{name}", "--smoke", "--json"],
         cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr

@@ -112,7 +112,7 @@ class Session:
             raise mailbox.failure.again()
         lane = mailbox.lane
         if type(value) is bytes and len(value) <= lane.small_size_max:
-            # Hot: the common message costs one header, one list and two sums here; `python -m perf` has the rounds.
+            # Hot: the common message costs one header, one list and two sums here; `partywire perf` has the rounds.
             if lane.parts_size < lane.parts_size_max and not mailbox.is_sending:
                 size = len(value)
                 lane.parts += (_pack_header(self.id, _BYTES, size), value)

@@ -9,7 +9,7 @@ import sys
 
 def test_the_ring_measurement_runs_and_prints_every_figure() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "perf.ring", "--smoke", "--json"],
+        [sys.executable, "-m", "partywire.perf.ring", "--smoke", "--json"],
         capture_output=True,
         text=True,
         timeout=100,

@@ -1,0 +1,312 @@
+"""The workloads, defined once for every contender, in terms that all of them share: send to a party, receive from one.
+
+A workload is played by `sessions` coroutines at each party, one for each session, over whatever a contender offers as a
+channel (contender.py). A PartyWire `Session` is such a channel as it stands, so ours pays for no adapter.
+
+A unit is what the rate counts: once for all parties together, summed over the sessions. All payloads are zeros made
+before the clock starts, except in the first bytes where the order of messages is checked; no contender compresses.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+
+class Channel(Protocol):
+    """One session at one party. Peers are named by index. Per peer and direction, messages arrive in order."""
+
+    def send(self, peer: int, value: bytes, /) -> Awaitable[object]:
+        """Returns when the value may be reused; may wait for room."""
+
+    def recv(self, peer: int, /) -> Awaitable[bytes]:
+        """The peer's next message of this session."""
+
+
+class Stopwatch:
+    """Collects the latencies of one session, in nanoseconds. Sessions that are not sampled get None instead of one."""
+
+    __slots__ = ("latencies_ns",)
+
+    def __init__(self) -> None:
+        self.latencies_ns: list[int] = []
+
+
+class Workload(Protocol):
+    """What is measured. Instances are small, frozen, and travel to the party processes as JSON (see NAMED)."""
+
+    name: ClassVar[str]
+    unit: ClassVar[str]
+    """What is counted: "round", "message", "job"."""
+
+    @property
+    def parties(self) -> int:
+        """How many parties take part."""
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions play at once, at every party."""
+
+    @property
+    def messages_per_unit(self) -> int:
+        """Messages of all parties together in one unit of one session."""
+
+    @property
+    def bytes_per_unit(self) -> int:
+        """Payload bytes of these messages."""
+
+    async def play(self, channel: Channel, party: int, session: int, units: int, stopwatch: Stopwatch | None) -> None:
+        """Run one session's share at one party, `units` times."""
+
+
+@dataclass(frozen=True, slots=True)
+class RingRounds:
+    """Every session at every party sends `size` bytes to the next party and waits for as many from the previous."""
+
+    name: ClassVar[str] = "ring"
+    unit: ClassVar[str] = "round"
+    sessions: int
+    size: int
+    parties: int = 3
+
+    @property
+    def messages_per_unit(self) -> int:
+        return self.parties
+
+    @property
+    def bytes_per_unit(self) -> int:
+        return self.parties * self.size
+
+    async def play(self, channel: Channel, party: int, session: int, units: int, stopwatch: Stopwatch | None) -> None:
+        payload = bytes(self.size)
+        to, of = (party + 1) % self.parties, (party - 1) % self.parties
+        if stopwatch is None:
+            for _ in range(units):
+                await channel.send(to, payload)
+                message = await channel.recv(of)
+        else:
+            clock = time.monotonic_ns
+            record = stopwatch.latencies_ns.append
+            for _ in range(units):
+                start = clock()
+                await channel.send(to, payload)
+                message = await channel.recv(of)
+                record(clock() - start)
+        if units:
+            check_size(message, self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class PingPong:
+    """Two parties; each session of party 0 sends `size` bytes and party 1 sends them back."""
+
+    name: ClassVar[str] = "pingpong"
+    unit: ClassVar[str] = "round trip"
+    sessions: int
+    size: int
+    parties: int = 2
+
+    @property
+    def messages_per_unit(self) -> int:
+        return 2
+
+    @property
+    def bytes_per_unit(self) -> int:
+        return 2 * self.size
+
+    async def play(self, channel: Channel, party: int, session: int, units: int, stopwatch: Stopwatch | None) -> None:
+        if party == 0:
+            payload = bytes(self.size)
+            clock = time.monotonic_ns
+            for _ in range(units):
+                start = clock()
+                await channel.send(1, payload)
+                message = await channel.recv(1)
+                if stopwatch is not None:
+                    stopwatch.latencies_ns.append(clock() - start)
+        else:
+            for _ in range(units):
+                message = await channel.recv(0)
+                await channel.send(0, message)
+        if units:
+            check_size(message, self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class OneWay:
+    """Two parties; party 0 sends messages of `size` bytes as fast as party 1 takes them, which says so at the end.
+
+    With large messages a stream (MB/s), with small ones over many sessions a message rate. At most `WINDOW_SIZE` bytes
+    (and one message) are under way in each session: party 1 answers with one byte for each window, so that contenders
+    with unbounded queues cannot pile everything up in memory and be called fast for it.
+    """
+
+    WINDOW_SIZE: ClassVar[int] = 4 * 1024 * 1024
+    name: ClassVar[str] = "oneway"
+    unit: ClassVar[str] = "message"
+    sessions: int
+    size: int
+    parties: int = 2
+
+    @property
+    def messages_per_unit(self) -> int:
+        return 1
+
+    @property
+    def bytes_per_unit(self) -> int:
+        return self.size
+
+    async def play(self, channel: Channel, party: int, session: int, units: int, stopwatch: Stopwatch | None) -> None:
+        window = max(1, self.WINDOW_SIZE // self.size)
+        payload = bytes(self.size)
+        peer = 1 - party
+        for number in range(units):
+            last = number == units - 1
+            if party == 0:
+                await channel.send(peer, payload)
+                # One window ahead: the answer to the window before the last one is waited for.
+                if (number + 1) % window == 0 and number >= window:
+                    await channel.recv(peer)
+                if last and units >= window:
+                    await channel.recv(peer)
+                if last and units % window:
+                    await channel.recv(peer)
+            else:
+                check_size(await channel.recv(peer), self.size)
+                if (number + 1) % window == 0 or last:
+                    await channel.send(peer, b"\x01")
+
+
+@dataclass(frozen=True, slots=True)
+class AllToAll:
+    """In each round every session at every party sends `size` bytes to all others and waits for as many from each."""
+
+    name: ClassVar[str] = "alltoall"
+    unit: ClassVar[str] = "round"
+    sessions: int
+    size: int
+    parties: int = 3
+
+    @property
+    def messages_per_unit(self) -> int:
+        return self.parties * (self.parties - 1)
+
+    @property
+    def bytes_per_unit(self) -> int:
+        return self.messages_per_unit * self.size
+
+    async def play(self, channel: Channel, party: int, session: int, units: int, stopwatch: Stopwatch | None) -> None:
+        payload = bytes(self.size)
+        others = [other for other in range(self.parties) if other != party]
+        clock = time.monotonic_ns
+        for _ in range(units):
+            start = clock()
+            for other in others:
+                await channel.send(other, payload)
+            for other in others:
+                message = await channel.recv(other)
+            if stopwatch is not None:
+                stopwatch.latencies_ns.append(clock() - start)
+        if units:
+            check_size(message, self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class IrisTrace:
+    """One comparison of iris-mpc's networking bench: 27 messages, all to the next party, with their dependencies.
+
+    Source: reference/iris.md 6.1. The sizes there are wire bytes; less 9 bytes of session id, descriptor and length
+    they leave these payloads (5 and 4 bytes for the elements without a length). The 25-byte step is a chain of two hops and
+    the 9-byte step one of three around the ring, whose first hop belongs to party (session mod 3): that party sends
+    at once, the others when the hop before theirs has come. One unit is one job (comparison).
+    """
+
+    name: ClassVar[str] = "iris"
+    unit: ClassVar[str] = "job"
+    WIRE_SIZES: ClassVar[tuple[int, ...]] = (137, *(13,) * 16, 25, 13, 9, 257, 241, 129, 65, 33, 13, 5)
+    CHAIN_OF_2: ClassVar[int] = 17
+    CHAIN_OF_3: ClassVar[int] = 19
+    sessions: int = 32
+    parties: int = 3
+
+    @property
+    def messages_per_unit(self) -> int:
+        return self.parties * len(self.WIRE_SIZES)
+
+    @property
+    def bytes_per_unit(self) -> int:
+        return self.parties * sum(payload_size(size) for size in self.WIRE_SIZES)
+
+    async def play(self, channel: Channel, party: int, session: int, units: int, stopwatch: Stopwatch | None) -> None:
+        to, of = (party + 1) % self.parties, (party - 1) % self.parties
+        role = (party - session) % self.parties
+        steps = [
+            # Whether this party must have heard from the previous one before it sends.
+            (bytes(payload_size(size)), (at == self.CHAIN_OF_2 and role == 1) or (at == self.CHAIN_OF_3 and role != 0))
+            for at, size in enumerate(self.WIRE_SIZES)
+        ]
+        clock = time.monotonic_ns
+        for _ in range(units):
+            start = clock()
+            for payload, receives_first in steps:
+                if receives_first:
+                    await channel.recv(of)
+                    await channel.send(to, payload)
+                else:
+                    await channel.send(to, payload)
+                    await channel.recv(of)
+            if stopwatch is not None:
+                stopwatch.latencies_ns.append(clock() - start)
+
+
+@dataclass(frozen=True, slots=True)
+class BesideStream:
+    """Session 0 plays ring rounds of `size` bytes while session 1 of every party streams to the next one.
+
+    The stream is held at `stream_mb_s` megabytes a second by its sender (and is slower where it cannot keep up; the
+    report says what was reached); `stream_mb_s = 0` gives the idle latency. A unit is one small round; the stream goes
+    on until the small rounds are over, and its end is a message of one byte.
+    """
+
+    name: ClassVar[str] = "beside"
+    unit: ClassVar[str] = "round"
+    size: int = 64
+    stream_mb_s: int = 200
+    stream_message_size: int = 256 * 1024
+    parties: int = 3
+
+    @property
+    def sessions(self) -> int:
+        return 2
+
+    @property
+    def messages_per_unit(self) -> int:
+        return self.parties
+
+    @property
+    def bytes_per_unit(self) -> int:
+        return self.parties * self.size
+
+    async def play(self, channel: Channel, party: int, session: int, units: int, stopwatch: Stopwatch | None) -> None:
+        raise NotImplementedError  # written with the harness
+
+
+def payload_size(wire_size: int) -> int:
+    """The payload of a frame of the iris trace: all have a header of 9 bytes but the bit, which has one of 5."""
+    return max(wire_size - 9, 1)
+
+
+def check_size(message: bytes, size: int) -> None:
+    """A contender that loses bytes is not measured but stopped."""
+    if len(message) != size:
+        raise RuntimeError(f"a message of {len(message)} bytes arrived where {size} were sent")
+
+
+WORKLOADS: dict[str, type[Workload]] = {
+    kind.name: kind for kind in (RingRounds, PingPong, OneWay, AllToAll, IrisTrace, BesideStream)
+}
+"""By name, for the command line and for the party processes."""
