@@ -220,9 +220,9 @@ class IrisTrace:
     """One comparison of iris-mpc's networking bench: 27 messages, all to the next party, with their dependencies.
 
     Source: reference/iris.md 6.1. The sizes there are wire bytes; less 9 bytes of session id, descriptor and length
-    they leave these payloads (5 and 4 bytes for the elements without a length). The 25-byte step is a chain of two hops and
-    the 9-byte step one of three around the ring, whose first hop belongs to party (session mod 3): that party sends
-    at once, the others when the hop before theirs has come. One unit is one job (comparison).
+    they leave the payloads. The 25-byte step is a chain of two hops and the 9-byte step one of three around the ring,
+    whose first hop belongs to party (session mod 3): that party sends at once, the others when the hop before theirs
+    has come. One unit is one job (comparison).
     """
 
     name: ClassVar[str] = "iris"

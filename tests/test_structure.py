@@ -108,7 +108,7 @@ def test_control_words_are_never_written_with_struct() -> None:
                 assert "words" not in line, f"{path.name}: {line.strip()}"
 
 
-def test_the_folders_of_the_package_are_the_three_of_the_repository() -> None:
+def test_the_folders_of_the_package_are_those_of_the_repository() -> None:
     package = ROOT / "src" / "partywire"
     linked = {entry.name: entry.readlink() for entry in package.iterdir() if entry.is_symlink()}
-    assert linked == {folder: Path("../..") / folder for folder in FOLDERS}
+    assert linked == {folder: Path("../..") / folder for folder in (*FOLDERS, "perf")}
