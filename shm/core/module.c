@@ -1,0 +1,27 @@
+/* The extension module partywire._core: the types and functions of all three layers, added by each of them. */
+
+#include "ring.h"
+
+static int execute(PyObject *module)
+{
+    if (add_shm(module) < 0 || add_engine(module) < 0 || add_workers(module) < 0)
+        return -1;
+    return 0;
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, execute},
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "partywire._core",
+    .m_doc = "The compiled core. Optional: shm/compiled.py says whether it is used.",
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit__core(void)
+{
+    return PyModuleDef_Init(&definition);
+}
