@@ -57,6 +57,11 @@ class ContenderModule(Protocol):
         """
 
 
+class NotOffered(Exception):
+    """Raised by `open_party` when a contender has no way to play this workload, or not on this machine. The text says
+    why, and stands in its row instead of a figure."""
+
+
 SAMPLED_SESSIONS = 4
 """Sessions whose latencies are recorded: enough for percentiles, few enough that reading the clock costs nothing."""
 

@@ -9,8 +9,9 @@ before the clock starts, except in the first bytes where the order of messages i
 
 from __future__ import annotations
 
+import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 
 class Channel(Protocol):
-    """One session at one party. Peers are named by index. Per peer and direction, messages arrive in order."""
+    """One session at one party. Peers are named by index. Per peer and direction, messages arrive in order.
+
+    A channel may also have `async def sleep(seconds)`, where asyncio.sleep is not the way to wait under its contender.
+    """
 
     def send(self, peer: int, value: bytes, /) -> Awaitable[object]:
         """Returns when the value may be reused; may wait for room."""
@@ -52,6 +56,10 @@ class Workload(Protocol):
         """How many sessions play at once, at every party."""
 
     @property
+    def counted_sessions(self) -> int:
+        """How many of them, from the first on, are counted in the rate and in the latencies."""
+
+    @property
     def messages_per_unit(self) -> int:
         """Messages of all parties together in one unit of one session."""
 
@@ -72,6 +80,10 @@ class RingRounds:
     sessions: int
     size: int
     parties: int = 3
+
+    @property
+    def counted_sessions(self) -> int:
+        return self.sessions
 
     @property
     def messages_per_unit(self) -> int:
@@ -111,6 +123,10 @@ class PingPong:
     parties: int = 2
 
     @property
+    def counted_sessions(self) -> int:
+        return self.sessions
+
+    @property
     def messages_per_unit(self) -> int:
         return 2
 
@@ -140,9 +156,9 @@ class PingPong:
 class OneWay:
     """Two parties; party 0 sends messages of `size` bytes as fast as party 1 takes them, which says so at the end.
 
-    With large messages a stream (MB/s), with small ones over many sessions a message rate. At most `WINDOW_SIZE` bytes
-    (and one message) are under way in each session: party 1 answers with one byte for each window, so that contenders
-    with unbounded queues cannot pile everything up in memory and be called fast for it.
+    With large messages a stream (MB/s), with small ones over many sessions a message rate. At most two windows of
+    `WINDOW_SIZE` bytes, or two messages, are under way in each session: party 1 answers with one byte for each window,
+    so that contenders with unbounded queues cannot pile everything up in memory and be called fast for it.
     """
 
     WINDOW_SIZE: ClassVar[int] = 4 * 1024 * 1024
@@ -151,6 +167,10 @@ class OneWay:
     sessions: int
     size: int
     parties: int = 2
+
+    @property
+    def counted_sessions(self) -> int:
+        return self.sessions
 
     @property
     def messages_per_unit(self) -> int:
@@ -190,6 +210,10 @@ class AllToAll:
     sessions: int
     size: int
     parties: int = 3
+
+    @property
+    def counted_sessions(self) -> int:
+        return self.sessions
 
     @property
     def messages_per_unit(self) -> int:
@@ -234,6 +258,10 @@ class IrisTrace:
     parties: int = 3
 
     @property
+    def counted_sessions(self) -> int:
+        return self.sessions
+
+    @property
     def messages_per_unit(self) -> int:
         return self.parties * len(self.WIRE_SIZES)
 
@@ -269,19 +297,30 @@ class BesideStream:
 
     The stream is held at `stream_mb_s` megabytes a second by its sender (and is slower where it cannot keep up; the
     report says what was reached); `stream_mb_s = 0` gives the idle latency. A unit is one small round; the stream goes
-    on until the small rounds are over, and its end is a message of one byte.
+    on until the small rounds are over, and its end is a message of one byte. What session 1 records are the gaps
+    between the arrivals of its messages.
     """
 
+    AHEAD: ClassVar[int] = 4
+    """Messages of the stream that a party may be ahead of the one before it, which bounds what is under way."""
+    LATE_MAX_NS: ClassVar[int] = 20_000_000
+    """A sender that is later than this gives up what it missed, and does not send it all at once."""
     name: ClassVar[str] = "beside"
     unit: ClassVar[str] = "round"
     size: int = 64
     stream_mb_s: int = 200
     stream_message_size: int = 256 * 1024
     parties: int = 3
+    plays: PlayCounts = field(default_factory=lambda: PlayCounts(), init=False, repr=False, compare=False)
+    """At this party. How session 1 knows that session 0 is done."""
 
     @property
     def sessions(self) -> int:
         return 2
+
+    @property
+    def counted_sessions(self) -> int:
+        return 1
 
     @property
     def messages_per_unit(self) -> int:
@@ -292,7 +331,55 @@ class BesideStream:
         return self.parties * self.size
 
     async def play(self, channel: Channel, party: int, session: int, units: int, stopwatch: Stopwatch | None) -> None:
-        raise NotImplementedError  # written with the harness
+        if session == 0:
+            try:
+                await RingRounds(1, self.size, self.parties).play(channel, party, session, units, stopwatch)
+            finally:
+                self.plays.rounds_over += 1
+        elif self.stream_mb_s:
+            self.plays.streams_begun += 1
+            await self._stream(channel, party, stopwatch or Stopwatch())
+
+    async def _stream(self, channel: Channel, party: int, stopwatch: Stopwatch) -> None:
+        to, of = (party + 1) % self.parties, (party - 1) % self.parties
+        payload = bytes(self.stream_message_size)
+        interval_ns = self.stream_message_size * 1_000 // self.stream_mb_s
+        clock = time.monotonic_ns
+        sleep = getattr(channel, "sleep", asyncio.sleep)
+        due = clock()
+        arrived = 0
+        sent = 0
+        is_over_there = False
+        while self.plays.rounds_over < self.plays.streams_begun:
+            # Also when it is late: others have to get their turn.
+            await sleep(max(0, due - clock()) / 1e9)
+            due = max(due + interval_ns, clock() - self.LATE_MAX_NS)
+            await channel.send(to, payload)
+            sent += 1
+            if sent > self.AHEAD and not is_over_there:
+                is_over_there, arrived = await self._take(channel, of, arrived, stopwatch)
+        await channel.send(to, b"\x01")
+        while not is_over_there:
+            is_over_there, arrived = await self._take(channel, of, arrived, stopwatch)
+
+    async def _take(self, channel: Channel, of: int, before: int, stopwatch: Stopwatch) -> tuple[bool, int]:
+        """Whether the next message of the stream was its end, and when it came."""
+        message = await channel.recv(of)
+        now = time.monotonic_ns()
+        if len(message) == 1:
+            return True, now
+        check_size(message, self.stream_message_size)
+        if before:
+            stopwatch.latencies_ns.append(now - before)
+        return False, now
+
+
+@dataclass(slots=True)
+class PlayCounts:
+    """How many plays of a BesideStream one party has begun or ended."""
+
+    rounds_over: int = 0
+    streams_begun: int = 0
 
 
 def payload_size(wire_size: int) -> int:

@@ -1,0 +1,55 @@
+"""Ours in an asyncio program: `async with Party` under uvloop, one task for each session."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from partywire import Party
+from partywire.perf.contender import SAMPLED_SESSIONS
+from partywire.perf.workloads import Stopwatch
+
+from .partywire_config import party_config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from partywire import Session
+    from partywire.perf.contender import Place
+    from partywire.perf.workloads import Workload
+
+
+class AsyncParty:
+    """An open party and its sessions, which serve every play."""
+
+    def __init__(self, runner: asyncio.Runner, sessions: list[Session], work: Workload) -> None:
+        self._runner = runner
+        self._sessions = sessions
+        self._work = work
+
+    def play(self, units: int) -> list[list[int]]:
+        return self._runner.run(self._play(units))
+
+    async def _play(self, units: int) -> list[list[int]]:
+        stopwatches = [Stopwatch() if number < SAMPLED_SESSIONS else None for number in range(len(self._sessions))]
+        await asyncio.gather(
+            *(
+                self._work.play(session, session.party_index, number, units, stopwatches[number])
+                for number, session in enumerate(self._sessions)
+            )
+        )
+        return [stopwatch.latencies_ns for stopwatch in stopwatches if stopwatch is not None]
+
+
+@contextmanager
+def open_party(place: Place, work: Workload) -> Iterator[AsyncParty]:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        party = Party(party_config(place), listener=place.listener)
+        runner.run(party.open())
+        try:
+            yield AsyncParty(runner, runner.run(party.make_sessions(work.sessions)), work)
+        finally:
+            runner.run(party.close())
