@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 class AsyncParty:
     """An open party and its sessions, which serve every play."""
 
-    def __init__(self, runner: asyncio.Runner, sessions: list[Session], work: Workload) -> None:
+    def __init__(self, runner: asyncio.Runner, party: Party, sessions: list[Session], work: Workload) -> None:
         self._runner = runner
+        self._party = party
         self._sessions = sessions
         self._work = work
 
@@ -41,6 +42,8 @@ class AsyncParty:
                 for number, session in enumerate(self._sessions)
             )
         )
+        # The loop stands still between two plays; what was sent last has to be on its way by then.
+        await self._party.barrier()
         return [stopwatch.latencies_ns for stopwatch in stopwatches if stopwatch is not None]
 
 
@@ -50,6 +53,6 @@ def open_party(place: Place, work: Workload) -> Iterator[AsyncParty]:
         party = Party(party_config(place), listener=place.listener)
         runner.run(party.open())
         try:
-            yield AsyncParty(runner, runner.run(party.make_sessions(work.sessions)), work)
+            yield AsyncParty(runner, party, runner.run(party.make_sessions(work.sessions)), work)
         finally:
             runner.run(party.close())
