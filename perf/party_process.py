@@ -29,7 +29,7 @@ import orjson
 from partywire.engine.child_process import die_with_parent
 
 from .contender import CONTENDERS, NotOffered, Place
-from .workloads import WORKLOADS
+from .workloads import workload_kind
 
 if TYPE_CHECKING:
     from .workloads import Channel, Stopwatch, Workload
@@ -55,7 +55,7 @@ class Order:
     @property
     def work(self) -> Workload:
         """The workload, made from its name and parameters."""
-        return WORKLOADS[self.workload](**self.parameters)
+        return workload_kind(self.workload)(**self.parameters)
 
 
 def parameters_of(work: Workload) -> dict[str, int]:

@@ -52,6 +52,10 @@ class Link:
     rtt_ms: float
     mbit: float | None = None
 
+    def __str__(self) -> str:
+        rate = "" if self.mbit is None else f", {self.mbit:g} Mbit/s"
+        return f"{self.rtt_ms:g} ms round trip{rate}"
+
 
 @dataclass(frozen=True, slots=True)
 class Play:

@@ -81,7 +81,15 @@ def print_figures(figures: Sequence[Figure], *, json: bool) -> None:
         where = machine()
         for figure in figures:
             row = {"name": figure.name, "unit": figure.unit, "median": figure.median, "samples": figure.samples}
-            print(orjson.dumps({**row, "target": figure.target, "met": figure.met, **where}).decode(), flush=True)
+            row |= {"target": figure.target, "met": figure.met, "lower_is_better": figure.lower_is_better}
+            print(orjson.dumps({**row, **where}).decode(), flush=True)
+        return
+    print_figure_table(figures)
+
+
+def print_figure_table(figures: Sequence[Figure]) -> None:
+    """Nothing, if there are none."""
+    if not figures:
         return
     rows = [
         (

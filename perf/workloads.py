@@ -382,6 +382,39 @@ class PlayCounts:
     streams_begun: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class IdleSeconds:
+    """All sessions wait for a byte that party 0 sends after `units` seconds: what does doing nothing cost?
+
+    Not in WORKLOADS, as its rate says nothing; idle.py looks at the counters meanwhile.
+    """
+
+    name: ClassVar[str] = "idle"
+    unit: ClassVar[str] = "second"
+    sessions: int
+    parties: int = 3
+
+    @property
+    def counted_sessions(self) -> int:
+        return self.sessions
+
+    @property
+    def messages_per_unit(self) -> int:
+        return 0
+
+    @property
+    def bytes_per_unit(self) -> int:
+        return 0
+
+    async def play(self, channel: Channel, party: int, session: int, units: int, stopwatch: Stopwatch | None) -> None:
+        if party == 0:
+            await getattr(channel, "sleep", asyncio.sleep)(units)
+            for other in range(1, self.parties):
+                await channel.send(other, b"\x01")
+        else:
+            check_size(await channel.recv(0), 1)
+
+
 def payload_size(wire_size: int) -> int:
     """The payload of a frame of the iris trace: all have a header of 9 bytes but the bit, which has one of 5."""
     return max(wire_size - 9, 1)
@@ -397,3 +430,8 @@ WORKLOADS: dict[str, type[Workload]] = {
     kind.name: kind for kind in (RingRounds, PingPong, OneWay, AllToAll, IrisTrace, BesideStream)
 }
 """By name, for the command line and for the party processes."""
+
+
+def workload_kind(name: str) -> type[Workload]:
+    """Raises KeyError when there is none of that name."""
+    return IdleSeconds if name == IdleSeconds.name else WORKLOADS[name]

@@ -1,0 +1,68 @@
+"""The single measurements of ours, which no rival has a counterpart to: each a module that prints its figures.
+
+Each runs in a process of its own, so that none inherits the other's memory, descriptors or warm caches.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import orjson
+
+from .report import Figure, machine
+from .rows import Row, figure_row
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One module of this folder that takes --json and --smoke."""
+
+    module: str
+    summary: str
+
+
+MEASUREMENTS = {
+    "sessions": Measurement("sessions", "make_sessions(256), and from the start of the processes until all are ready"),
+    "idle": Measurement("idle", "what an idle party costs: CPU, wake-ups, memory per party and session"),
+    "main": Measurement("main_job", "`partywire run digits` from the command line to the summary"),
+    "lane": Measurement("ring", "one shared-memory ring between two processes"),
+}
+
+
+class MeasurementFailed(Exception):
+    """Raised when a measurement's process failed; the text names it."""
+
+
+def take(name: str, *, is_smoke: bool) -> list[Row]:
+    """Run one measurement.
+
+    Raises:
+        MeasurementFailed: it said why on stderr.
+    """
+    module = f"partywire.perf.{MEASUREMENTS[name].module}"
+    command = [sys.executable, "-m", module, "--json", *(["--smoke"] if is_smoke else [])]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        try:
+            output, _ = process.communicate()
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode != 0:
+        raise MeasurementFailed(f"{name}: `python -m {module}` ended with exit code {process.returncode}")
+    where = machine()
+    return [figure_row(name, parsed(line)) | {"machine": where} for line in output.splitlines()]
+
+
+def parsed(line: bytes) -> Figure:
+    """What a measurement printed."""
+    fields = orjson.loads(line)
+    return Figure(fields["name"], fields["unit"], tuple(fields["samples"]), fields["target"], fields["lower_is_better"])
+
+
+def figure_of(row: Row) -> Figure:
+    """For the table."""
+    return Figure(
+        row["parameters"]["figure"], row["unit"], tuple(row["samples"]), row["target"], row["lower_is_better"]
+    )
