@@ -10,7 +10,7 @@ data is not copied. The most that is held between two calls is one body of `fram
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from . import limits
 from .errors import LinkProtocolError
@@ -29,7 +29,10 @@ from .frames import (
     check_scope_untrusted,
 )
 
-# How `_split_whole` treats a descriptor; everything else takes the careful path.
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# How `_split_whole` and the compiled core treat a descriptor; everything else takes the careful path.
 _CAREFUL, _FIXED, _PLAIN, _WRITABLE = range(4)
 
 
@@ -46,10 +49,10 @@ def _hot_kinds() -> tuple[int, ...]:
     return tuple(kinds)
 
 
-_KIND_OF: Final = _hot_kinds()
-_FIXED_SIZE_OF: Final = tuple((SPEC_OF[d].fixed_size or 0) if d in SPEC_OF else 0 for d in range(256))
-_DIVISOR_OF: Final = tuple(SPEC_OF[d].element_size if d in SPEC_OF else 1 for d in range(256))
-_MINIMUM_OF: Final = tuple(SPEC_OF[d].length_min if d in SPEC_OF else 0 for d in range(256))
+KIND_OF: Final = _hot_kinds()
+FIXED_SIZE_OF: Final = tuple((SPEC_OF[d].fixed_size or 0) if d in SPEC_OF else 0 for d in range(256))
+DIVISOR_OF: Final = tuple(SPEC_OF[d].element_size if d in SPEC_OF else 1 for d in range(256))
+MINIMUM_OF: Final = tuple(SPEC_OF[d].length_min if d in SPEC_OF else 0 for d in range(256))
 
 
 class FrameBuffer:
@@ -94,29 +97,44 @@ class FrameBuffer:
         Raises:
             LinkProtocolError: the stream is not a sequence of legal frames; nothing more can be read from it.
         """
+        frames: list[Frame] = []
+        self._guard(self._split_untrusted, chunk, frames)
+        return frames
+
+    def step(self, chunk: memoryview) -> tuple[list[Frame], int]:
+        """Take the frame at hand, or what `chunk`, which is not empty, has of it; like `split` in everything else.
+
+        For a caller that splits surely legal frames itself and meets another one. Returns the frames that came out
+        (one, if any, but for a FRAGMENT_BEGIN and its data) and how many bytes of `chunk` they and a cut end took.
+        """
+        frames: list[Frame] = []
+        return frames, self._guard(self._step_untrusted, chunk, frames)
+
+    def _guard(
+        self, take: Callable[[memoryview, int, list[Frame]], int], chunk: memoryview, frames: list[Frame]
+    ) -> int:
         if self._error is not None:
             raise type(self._error)(*self._error.args)
-        frames: list[Frame] = []
         try:
-            self._split_untrusted(chunk, frames)
+            return take(chunk, 0, frames)
         except LinkProtocolError as error:
             self._error = error
             self._open = None
             self._header = bytearray()
             self._body = bytearray()
             raise
-        return frames
 
     # The hot path: whole frames without limits of their own.
 
-    def _split_untrusted(self, chunk: memoryview, frames: list[Frame]) -> None:
-        position, end = 0, len(chunk)
-        if self._open is not None or self._header:
-            position = self._step_untrusted(chunk, 0, frames)
+    def _split_untrusted(self, chunk: memoryview, position: int, frames: list[Frame]) -> int:
+        end = len(chunk)
+        if position < end and (self._open is not None or self._header):
+            position = self._step_untrusted(chunk, position, frames)
         while position < end:
             position = self._split_whole(chunk, position, frames)
             if position < end:
                 position = self._step_untrusted(chunk, position, frames)
+        return position
 
     def _split_whole(self, chunk: memoryview, position: int, frames: list[Frame]) -> int:
         """Append the legal frames from `position` on and return where they end.
@@ -128,7 +146,7 @@ class FrameBuffer:
         # Copying a window of the slice and slicing that made 4.3 M, but halved bodies of 1 to 64 KiB.
         unpack = HEADER.unpack_from
         append = frames.append
-        kinds = _KIND_OF
+        kinds = KIND_OF
         body_max = self._frame_size_max
         size = len(chunk)
         last = size - 9
@@ -143,7 +161,7 @@ class FrameBuffer:
                 append((session, descriptor, length, bytes(chunk[body:end])))
             elif kind == 1:  # _FIXED
                 body = position + 5
-                length = _FIXED_SIZE_OF[descriptor]
+                length = FIXED_SIZE_OF[descriptor]
                 end = body + length
                 if end > size or session == LINK_SESSION:
                     break
@@ -155,8 +173,8 @@ class FrameBuffer:
                     end > size
                     or length > body_max
                     or session == LINK_SESSION
-                    or length % _DIVISOR_OF[descriptor]
-                    or length < _MINIMUM_OF[descriptor]
+                    or length % DIVISOR_OF[descriptor]
+                    or length < MINIMUM_OF[descriptor]
                 ):
                     break
                 append((session, descriptor, length, bytearray(chunk[body:end])))

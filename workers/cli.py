@@ -18,6 +18,7 @@ import orjson
 from partywire.engine.errors import PartyWireError
 
 from .cli_init import init_command
+from .cli_perf import PerfCommand
 from .cli_run import JobGroup
 from .exit_code import ExitCode, code_of, sentence_of
 
@@ -64,6 +65,7 @@ def cli() -> None:
 
 cli.add_command(JobGroup())
 cli.add_command(init_command)
+cli.add_command(PerfCommand())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

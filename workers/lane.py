@@ -1,7 +1,7 @@
 """A worker's end of one connection: a ring each way, and the frames in them.
 
-Between the sessions of a worker and the I/O process of a link. Sending: small frames gather in `parts` and become one
-record of whole frames at `flush`; a large body is copied once, straight into claimed ring space. Receiving: records are
+Between the sessions of a worker and the I/O process of a link. Sending: small frames gather and become one record of
+whole frames at `flush`; a large body is copied once, straight into claimed ring space. Receiving: records are
 slices of the connection's byte stream, which a FrameBuffer splits and `receive` hands to the mailboxes.
 
 The one invariant: the peer's frame buffer sees the frames of each session in the order of its sends; so `parts` is
@@ -33,6 +33,7 @@ from partywire.engine.records import DATA, FINISH, STREAM_END, decode_stream_end
 from partywire.engine.topology import connection_of_session
 from partywire.shm.errors import ShmError
 
+from .hot import LaneHot
 from .mailbox import MESSAGE_OVERHEAD
 from .values import SMALL_SIZE_MAX
 
@@ -54,10 +55,11 @@ thousand sessions with 64-byte messages, and what one send call of the I/O proce
 FRAGMENT_SIZE_MIN: Final = 16 * 1024
 """A fragment is cut to the room that the ring has, but not below this: smaller ones cost more than waiting."""
 
+_BYTES: Final = Descriptor.BYTES.value
 _ARRAY: Final = Descriptor.ARRAY.value
 
 
-class Lane:
+class Lane(LaneHot):
     """Driven by the sessions (append, chunks), by its worker (receive, flush, is_idle) and by the peer (what arrives).
 
     Finished by `finish` (we said goodbye), by the STREAM_END of the I/O process, or by `close`.
@@ -72,41 +74,23 @@ class Lane:
         reader: RingReader,
         message_size_max: int = limits.MESSAGE_SIZE_MAX,
     ) -> None:
+        super().__init__(worker, writer, reader, connection, link.epoch)
         self._worker = worker
         self.link = link
-        self.connection = connection
-        self.epoch = link.epoch
-        self.writer = writer
-        self.reader = reader
-        self._frames = FrameBuffer(peer=link.name)
-        # session id -> mailbox, for the sessions of this connection that are alive here.
-        self.mailboxes: dict[int, Mailbox] = {}
+        self.frames = FrameBuffer(peer=link.name)
         self.message_size_max = message_size_max
         # Limits that follow from the ring; only rings below 1 MiB make them smaller.
         self.small_size_max = min(SMALL_SIZE_MAX, writer.record_size_max // 4)
         self.fragment_size = min(limits.FRAGMENT_SIZE, writer.record_size_max - FRAGMENT_BEGIN_HEADER.size)
-        # Small frames that are not in the ring yet. Session.send appends here itself, as long as parts_size is below
-        # parts_size_max, which is 0 while senders wait for room so that nobody overtakes them.
-        self.parts: list[Buffer] = []
-        self.parts_size = 0
         self._parts_limit = min(PARTS_SIZE_MAX, writer.record_size_max // 2)
         self.parts_size_max = self._parts_limit
-        # Whether the worker knows that there is something to write or publish.
-        self.is_dirty = False
         # Senders that found the ring full, first come first served.
         self.waiters: deque[Wait] = deque()
         self.is_stalled = False
         self._has_said_goodbye = False
         self.is_finished = False
-        # Set when the stream is over or unusable; what still comes is thrown away.
-        self.is_over = False
-        # Why it is over; empty after a goodbye.
+        # Why the stream is over; empty after a goodbye.
         self.cause = ""
-        # Set while `receive` runs: found set at its beginning, an exception (Ctrl-C) has interrupted the last one.
-        self._is_receiving = False
-        self.messages_received = 0
-        self.bytes_received = 0
-        self.bytes_sent = 0
 
     # Sending.
 
@@ -119,7 +103,7 @@ class Lane:
         """Append a small frame of our own (a reset, a job's end) without waiting. Lost when the lane is over."""
         if self.is_finished or self.is_over:
             return
-        self.parts.append(frame)
+        self.gather((frame,))
         self.parts_size += len(frame)
         if not self.is_dirty:
             self.mark_dirty()
@@ -134,7 +118,7 @@ class Lane:
                 return False
         elif self.parts_size >= self.parts_size_max and (self.waiters or not self.flush()):
             return False
-        self.parts += (header, head, body)
+        self.gather((header, head, body))
         self.parts_size += len(header) + len(head) + len(body)
         if not self.is_dirty:
             self.mark_dirty()
@@ -202,29 +186,23 @@ class Lane:
 
     def _write_parts(self) -> bool:
         """Commit what has gathered, as one record of whole frames; False when there is no room now."""
-        parts = self.parts
-        if not parts:
-            return True
-        size = self.parts_size
-        if size > self.writer.record_size_max:
+        if self.parts_size > self.writer.record_size_max:
             return self._write_oversized_parts()
-        if not self.writer.try_write(parts, size, DATA, self.connection, self.epoch):
-            return False
-        self.bytes_sent += size
-        parts.clear()
-        self.parts_size = 0
-        return True
+        return self.write_gathered()
 
     def _write_oversized_parts(self) -> bool:
         """Thousands of resets at once: cut them at any byte, which a byte stream does not mind."""
-        joined = b"".join(self.parts)
+        joined = self.take_gathered()
         size = min(len(joined), self.writer.record_size_max)
-        if not self.writer.try_write((joined[:size],), size, DATA, self.connection, self.epoch):
-            return False
-        self.bytes_sent += size
-        self.parts[:] = [joined[size:]]
-        self.parts_size = len(joined) - size
-        return self._write_parts()
+        is_written = False
+        try:
+            is_written = self.writer.try_write((joined[:size],), size, DATA, self.connection, self.epoch)
+        finally:
+            rest = joined[size:] if is_written else joined
+            self.gather((rest,))
+            self.parts_size = len(rest)
+        self.bytes_sent += size if is_written else 0
+        return is_written and self._write_parts()
 
     def flush(self) -> bool:
         """Write what has gathered and publish everything, with one store and at most one bell. False: the ring is full,
@@ -313,44 +291,39 @@ class Lane:
 
     # Receiving.
 
-    def receive(self) -> int:
-        """Deliver everything that the I/O process has published. Returns the count of records."""
-        if self._is_receiving:
-            self._worker.lose_lane(self, "an exception interrupted the worker while it received")
-        self._is_receiving = True
+    def receive_was_interrupted(self) -> None:
+        """Between two calls of `receive` an exception (Ctrl-C) left the first: what it had polled is half delivered."""
+        self._worker.lose_lane(self, "an exception interrupted the worker while it received")
+
+    def ring_failed(self, error: ShmError) -> None:
+        """The ring from the I/O process cannot be read."""
+        self._worker.lose_lane(self, f"the ring from the I/O process failed: {error}")
+
+    def peer_broke_protocol(self, error: LinkProtocolError) -> None:
+        """What arrived is not what the protocol allows: all sessions of this connection fail, and the peer is told."""
+        self._worker.lose_lane(self, str(error), error)
+
+    def take_record(self, kind: int, connection: int, epoch: int, payload: memoryview) -> None:
+        """A record that is no data of this connection."""
+        if kind == STREAM_END:
+            end = decode_stream_end(payload)
+            if end.clean:
+                self._worker.end_lane(self)
+            else:
+                self._worker.lose_lane(self, end.cause)
+
+    def take_carefully(self, data: memoryview) -> int:
+        """One frame, or a piece of one, that the compiled core leaves to us. Returns the bytes taken."""
         try:
-            records = self.reader.poll()
-        except ShmError as error:
-            self._is_receiving = False
-            if self.is_over:
-                return 0
-            self._worker.lose_lane(self, f"the ring from the I/O process failed: {error}")
-            return 1
-        if not records:
-            self._is_receiving = False
-            return 0
-        for kind, connection, epoch, _, payload in records:
-            if self.is_over:
-                break
-            if kind == DATA and connection == self.connection and epoch == self.epoch:
-                try:
-                    self._deliver_untrusted(self._frames.split(payload))
-                    self.bytes_received += len(payload)
-                except LinkProtocolError as error:
-                    self._worker.lose_lane(self, str(error), error)
-            elif kind == STREAM_END:
-                end = decode_stream_end(payload)
-                if end.clean:
-                    self._worker.end_lane(self)
-                else:
-                    self._worker.lose_lane(self, end.cause)
-        count = len(records)
-        del records, payload
-        self.reader.release_all()
-        self._is_receiving = False
+            frames, count = self.frames.step(data)
+            self.deliver_untrusted(frames)
+        except LinkProtocolError as error:
+            self.peer_broke_protocol(error)
+            return len(data)
+        self.is_between_frames = self.frames.is_between_frames
         return count
 
-    def _deliver_untrusted(self, frames: list[Frame]) -> None:
+    def deliver_untrusted(self, frames: list[Frame]) -> None:
         # Hot: one dictionary look-up and one append per message; the inbox is counted once per slice.
         mailboxes = self.mailboxes
         worker = self._worker
@@ -365,7 +338,7 @@ class Lane:
                     special += 1
                     self._deliver_special_untrusted(frame, mailbox)
                     continue
-                mailbox.queue.append(frame)
+                mailbox.queue.append(body if type(body) is bytes and descriptor == _BYTES else frame)
                 size += len(body)
                 waker = mailbox.waker
                 if waker is not None:
@@ -439,7 +412,7 @@ class Lane:
     def deliver_parked(self, frames: list[Frame]) -> None:
         """Frames of this connection that came before their session was made."""
         try:
-            self._deliver_untrusted(frames)
+            self.deliver_untrusted(frames)
         except LinkProtocolError as error:
             self._worker.lose_lane(self, str(error), error)
 
@@ -451,8 +424,7 @@ class Lane:
             self.flush()  # our RESETs to a peer that broke the protocol
         self.is_over = True
         self.cause = cause
-        self.parts.clear()
-        self.parts_size = 0
+        self.take_gathered()
         self.unstall()
         while self.waiters:
             self.wake_next()
@@ -488,8 +460,7 @@ class Lane:
         self.is_finished = True
         self.cause = cause
         self.is_stalled = False
-        self.parts.clear()
-        self.parts_size = 0
+        self.take_gathered()
         self.waiters.clear()
 
     def close(self) -> None:

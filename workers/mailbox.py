@@ -10,18 +10,19 @@ waiting for exactly that array, in the caller's own memory. Copies: one.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from partywire.engine.errors import LinkProtocolError
 from partywire.engine.frames import Descriptor, JobStatus, body_size
 
 from .errors import SessionDesync, SessionError
+from .hot import MailboxHot
 from .waiting import Wait
 
 if TYPE_CHECKING:
     from partywire.engine.frames import Buffer, Frame
 
+    from .hot_pure import Entry
     from .lane import Lane
     from .session import Session
 
@@ -31,8 +32,19 @@ MESSAGE_OVERHEAD: Final = 128
 IN_PLACE: Final = -1
 """Stands for the descriptor of a message that already lies in the memory given to `recv(out=...)`."""
 
+_BYTES: Final = Descriptor.BYTES.value
 _ARRAY: Final = Descriptor.ARRAY.value
 _JOB_END: Final = Descriptor.JOB_END.value
+
+
+def descriptor_of(entry: Entry) -> int:
+    """What kind of message an entry of a queue is."""
+    return entry[1] if isinstance(entry, tuple) else _BYTES
+
+
+def frame_of(entry: Entry, session_id: int) -> Frame:
+    """An entry of a queue as the frame that it came in."""
+    return entry if isinstance(entry, tuple) else (session_id, _BYTES, len(entry), entry)
 
 
 class Target:
@@ -100,50 +112,31 @@ class Assembly:
         self.body = body
 
 
-class Mailbox(Wait):
+class Mailbox(MailboxHot, Wait):
     """What a session has received from one peer. Driven by the lane (deliver...) and the session (the rest).
 
     Waiting on the mailbox itself is waiting for its next message.
     """
 
-    __slots__ = (
-        "assembly",
-        "behind",
-        "failure",
-        "is_sending",
-        "lane",
-        "markers_seen",
-        "peer",
-        "queue",
-        "room_waits",
-        "session",
-        "target",
-    )
+    __slots__ = ("assembly", "markers_seen", "peer", "room_waits", "target")
 
     def __init__(self, session: Session, lane: Lane, peer: str) -> None:
         super().__init__(session.worker)
         self.session = session
         self.lane = lane
         self.peer = peer
-        self.queue: deque[Frame] = deque()
-        # Why nothing more comes or goes; the queue may still hold messages when it is PeerClosed.
-        self.failure: SessionError | None = None
         self.assembly: Assembly | None = None
         # Set while a recv(out=...) of an array waits at an empty queue.
         self.target: Target | None = None
-        # Whether a send has begun that is not finished; a second one has to wait for it.
-        self.is_sending = False
         # Senders of this session that wait for room in the lane.
         self.room_waits: list[Wait] = []
-        # Jobs that ended here and whose marker the peer has not sent; anything but a marker is then out of step.
-        self.behind = 0
         # The number of the next marker that the peer may send.
         self.markers_seen = 0
 
     # What arrives.
 
     def deliver(self, frame: Frame) -> None:
-        """Put a whole message in line and wake whoever waits. (Lane has its own copy of this for plain messages.)"""
+        """Put what is no plain message in line and wake whoever waits."""
         self.queue.append(frame)
         self.worker.inbox_size += len(frame[3]) + MESSAGE_OVERHEAD
         self.wake()
@@ -210,8 +203,8 @@ class Mailbox(Wait):
         """`clear_target` for a `recv` that ends without its message: one that is whole already is kept as well."""
         target = self.target
         self.clear_target()
-        if target is not None and self.queue and self.queue[0][1] == IN_PLACE:
-            session, _, length, _ = self.queue[0]
+        if target is not None and self.queue and descriptor_of(self.queue[0]) == IN_PLACE:
+            session, _, length, _ = frame_of(self.queue[0], self.session.id)
             body = bytearray(target.meta)
             body += target.view
             self.queue[0] = (session, _ARRAY, length, body)
@@ -220,9 +213,9 @@ class Mailbox(Wait):
     def discard(self) -> None:
         """Forget everything that was received."""
         worker = self.worker
-        for _, descriptor, _, body in self.queue:
-            if descriptor != IN_PLACE:
-                worker.inbox_size -= len(body) + MESSAGE_OVERHEAD
+        for entry in self.queue:
+            if descriptor_of(entry) != IN_PLACE:
+                worker.inbox_size -= len(frame_of(entry, self.session.id)[3]) + MESSAGE_OVERHEAD
         self.queue.clear()
         assembly, self.assembly = self.assembly, None
         if assembly is not None and assembly.target is None:
@@ -264,8 +257,8 @@ class Mailbox(Wait):
             SessionDesync: a message of the peer was not received by that job.
         """
         if not self.behind and self.queue:
-            if self.queue[0][1] == _JOB_END:
-                self.worker.inbox_size -= len(self.queue.popleft()[3]) + MESSAGE_OVERHEAD
+            if descriptor_of(self.queue[0]) == _JOB_END:
+                self.worker.inbox_size -= len(frame_of(self.queue.popleft(), self.session.id)[3]) + MESSAGE_OVERHEAD
                 return True
             raise self._leftover(job)
         self.behind += 1

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from partywire.engine.frames import JobStatus
 
 from .errors import PartyFailed, SessionError, WorkerDied, describe_to_peers
+from .hot import Queue, SlotHot, run_slots
 from .waiting import LoopDriver, Wait
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 PASS_RESUMPTIONS_MAX: Final = 256
 """Resumptions in one pass. At 2 us each half a millisecond, in which hundreds of frames share one publication."""
 
-PASS_TIME_S: Final = 200e-6
+PASS_TIME_NS: Final = 200_000
 """A pass ends after the resumption that passes this: a few times what the publication of a pass costs."""
 
 
@@ -50,29 +51,21 @@ class JobCallbacks:
     """Every party has reported that the job ended well."""
 
 
-class Slot:
+class Slot(SlotHot):
     """One coroutine and where it stands. Finished when `is_done`."""
 
-    __slots__ = ("coroutine", "error", "is_done", "on_done", "result", "send", "session", "task", "wait", "wake")
+    __slots__ = ("error", "on_done", "result")
 
     def __init__(
         self,
         coroutine: Coroutine[Any, Any, Any],
         session: Session | None,
-        wake: Callable[[Slot], object],
+        ready: deque[Slot],
         on_done: Callable[[Slot], object] | None,
     ) -> None:
-        self.coroutine = coroutine
+        super().__init__(coroutine, ready)
         self.session = session
-        # Hot: bound once, because a pass calls both for every message.
-        self.send = coroutine.send
-        self.wake = partial(wake, self)
         self.on_done = on_done
-        # Where the coroutine stands; None while it runs, is ready, or is a task.
-        self.wait: Wait | None = None
-        # Set when the coroutine has become a task.
-        self.task: asyncio.Task[Any] | None = None
-        self.is_done = False
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -82,7 +75,7 @@ class Scheduler:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._ready: deque[Slot] = deque()
+        self._ready: deque[Slot] = Queue()
         self._slots: set[Slot] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         # The loop of jobs that await asyncio; made by the first native run, used only while there are tasks.
@@ -103,7 +96,7 @@ class Scheduler:
         on_done: Callable[[Slot], object] | None = None,
     ) -> Slot:
         """Run a coroutine beside the others, from the next pass on. Its end is told to `on_done`."""
-        slot = Slot(coroutine, session, self._ready.append, on_done)
+        slot = Slot(coroutine, session, self._ready, on_done)
         self._slots.add(slot)
         self._ready.append(slot)
         return slot
@@ -149,43 +142,15 @@ class Scheduler:
 
     def do_work(self) -> int:
         """Resume what is ready, for one pass at most. Returns the count of resumptions."""
-        ready = self._ready
-        if not ready:
+        if not self._ready:
             return 0
         worker = self._worker
-        clock = worker.clock
-        stop = clock() + PASS_TIME_S
-        count = 0
-        limit = min(len(ready), PASS_RESUMPTIONS_MAX)
         nested = worker.driving
         worker.driving = True
         try:
-            while count < limit:
-                slot = ready.popleft()
-                count += 1
-                if slot.is_done:
-                    continue
-                slot.wait = None
-                try:
-                    wait = slot.send(None)
-                except StopIteration as stopped:
-                    self._finish(slot, stopped.value, None)
-                except (KeyboardInterrupt, SystemExit):
-                    self._finish(slot, None, None)
-                    raise
-                except BaseException as error:
-                    self._finish(slot, None, error)
-                else:
-                    if isinstance(wait, Wait):
-                        slot.wait = wait
-                        wait.waker = slot.wake
-                    else:
-                        self._promote(slot, wait)
-                if clock() > stop or not ready:
-                    break
+            return run_slots(self._ready, PASS_RESUMPTIONS_MAX, PASS_TIME_NS, self._finish, self._promote)
         finally:
             worker.driving = nested
-        return count
 
     def _finish(self, slot: Slot, result: Any, error: BaseException | None) -> None:
         slot.is_done = True

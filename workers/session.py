@@ -28,12 +28,13 @@ from .errors import (
     UnexpectedMessage,
     UnknownPeer,
 )
-from .mailbox import IN_PLACE, MESSAGE_OVERHEAD, Mailbox, Target
+from .hot import IS_COMPILED, SessionHot
+from .mailbox import IN_PLACE, MESSAGE_OVERHEAD, Mailbox, Target, frame_of
 from .values import SMALL_SIZE_MAX, array_meta, byte_view, decode, encode, split_array_untrusted
 from .waiting import NEVER, Wait, deadline_of, run_blocking, shared_timeout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -49,25 +50,20 @@ _JOB_END: Final = Descriptor.JOB_END.value
 _pack_header = HEADER.pack
 
 
-class Session:
+class Session(SessionHot):
     """The asynchronous form. Made by `Party.make_sessions`; one call per peer and direction at a time.
 
     Finished by `close`, `abort`, or the first SessionError of any call.
     """
 
     def __init__(self, worker: Worker, session_id: int) -> None:
-        self.worker = worker
-        self.id: Final = session_id
         party = worker.party
+        count = len(party.parties)
+        super().__init__(worker, session_id, (party.index + 1) % count, (party.index - 1) % count)
         self.party_index: Final = party.index
         self.parties: Final = party.names
-        # By name and by index, so that either is one look-up.
-        self._mailboxes: dict[str | int, Mailbox] = {}
         # In index order.
         self._peers: list[Mailbox] = []
-        count = len(party.parties)
-        self._next: Final = (party.index + 1) % count
-        self._previous: Final = (party.index - 1) % count
         # Why the session is over.
         self.failure: SessionError | None = None
         # The job that runs now; jobs of a session are counted from 0.
@@ -93,7 +89,9 @@ class Session:
 
     # Sending.
 
-    async def send(self, peer: str | int, value: object, *, timeout: float | None = None) -> None:
+    # `send` and `recv` are these two, or the compiled calls that do their common case and leave the rest to them.
+
+    async def _send(self, peer: str | int, value: object, *, timeout: float | None = None) -> None:
         """Send one message to a peer, named or by index.
 
         Returns when the value has been copied: at once as long as there is room, otherwise as the peer takes what was
@@ -115,7 +113,7 @@ class Session:
             # Hot: the common message costs one header, one list and two sums here; `partywire perf` has the rounds.
             if lane.parts_size < lane.parts_size_max and not mailbox.is_sending:
                 size = len(value)
-                lane.parts += (_pack_header(self.id, _BYTES, size), value)
+                lane.gather((_pack_header(self.id, _BYTES, size), value))
                 lane.parts_size += size + 9
                 if not lane.is_dirty:
                     lane.mark_dirty()
@@ -127,7 +125,7 @@ class Session:
         size = len(head) + len(body)
         if size <= lane.small_size_max and lane.parts_size < lane.parts_size_max and not mailbox.is_sending:
             header = frame_header(self.id, descriptor, length)
-            lane.parts += (header, head, body)
+            lane.gather((header, head, body))
             lane.parts_size += len(header) + size
             if not lane.is_dirty:
                 lane.mark_dirty()
@@ -206,25 +204,15 @@ class Session:
         if self.worker.clock() >= deadline and timeout is not None:
             raise self._time_out(mailbox, timeout, "trying to send to")
 
-    # The calls for neighbours return the coroutine of the call that they stand for: one frame less per message.
-
     async def broadcast(self, value: object, *, timeout: float | None = None) -> None:
         """Send the same message to every peer. Raises like `send`."""
         timeout = shared_timeout(self.worker, timeout)
         for mailbox in self._peers:
             await self.send(mailbox.peer, value, timeout=timeout)
 
-    def send_next(self, value: object, *, timeout: float | None = None) -> Coroutine[Any, Any, None]:
-        """Send to the party with the next index, the first after the last. Raises like `send`."""
-        return self.send(self._next, value, timeout=timeout)
-
-    def send_prev(self, value: object, *, timeout: float | None = None) -> Coroutine[Any, Any, None]:
-        """Send to the party with the index before ours. Raises like `send`."""
-        return self.send(self._previous, value, timeout=timeout)
-
     # Receiving.
 
-    async def recv(self, peer: str | int, *, out: Any = None, timeout: float | None = None) -> Any:
+    async def _recv(self, peer: str | int, *, out: Any = None, timeout: float | None = None) -> Any:
         """Receive the next message of a peer, named or by index.
 
         With `out` (a numpy array, or a bytearray for bytes) the message must have exactly its dtype and shape, and is
@@ -254,13 +242,16 @@ class Session:
                 await self._wait_for_message(mailbox, out, timeout)
         if mailbox.behind:
             raise self._leftover(mailbox)
-        frame = queue[0]
-        if frame[1] == _BYTES and out is None:
+        entry = queue[0]
+        if type(entry) is bytes and out is None:
             queue.popleft()
-            body = frame[3]
-            self.worker.inbox_size -= len(body) + MESSAGE_OVERHEAD
-            return body if type(body) is bytes else bytes(body)
-        return self._take(mailbox, frame, out)
+            self.worker.inbox_size -= len(entry) + MESSAGE_OVERHEAD
+            return entry
+        return self._take(mailbox, frame_of(entry, self.id), out)
+
+    if not TYPE_CHECKING and not IS_COMPILED:
+        send = _send
+        recv = _recv
 
     async def _wait_for_message(self, mailbox: Mailbox, out: Any, timeout: float | None) -> None:
         if mailbox.waker is not None or mailbox.target is not None:
@@ -348,14 +339,6 @@ class Session:
         timeout = shared_timeout(self.worker, timeout)
         await self.send(peer, value, timeout=timeout)
         return await self.recv(peer, out=out, timeout=timeout)
-
-    def recv_next(self, *, out: Any = None, timeout: float | None = None) -> Coroutine[Any, Any, Any]:
-        """Receive from the party with the next index. Raises like `recv`."""
-        return self.recv(self._next, out=out, timeout=timeout)
-
-    def recv_prev(self, *, out: Any = None, timeout: float | None = None) -> Coroutine[Any, Any, Any]:
-        """Receive from the party with the index before ours. Raises like `recv`."""
-        return self.recv(self._previous, out=out, timeout=timeout)
 
     # Jobs in lockstep.
 

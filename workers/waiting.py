@@ -12,21 +12,20 @@ Assumptions: one thread per worker.
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .hot import WaitHot
+from .hot_pure import NEVER as NEVER
+
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Coroutine, Generator, Iterator
+    from collections.abc import Coroutine, Generator
 
     from .worker import Worker
 
 T = TypeVar("T")
-
-NEVER = math.inf
-"""The deadline of a wait without one."""
 
 
 class Timeout(float):
@@ -53,33 +52,10 @@ def shared_timeout(worker: Worker, timeout: float | None) -> float | None:
     return None if timeout is None else Timeout(timeout, deadline_of(worker, timeout))
 
 
-class Wait:
+class Wait(WaitHot):
     """One place where a coroutine can stand still. Reusable; one coroutine at a time."""
 
-    __slots__ = ("deadline", "timer_at", "waker", "worker")
-
-    def __init__(self, worker: Worker) -> None:
-        self.worker = worker
-        # Set by the driver while a coroutine stands here; taken by whoever wakes it.
-        self.waker: Callable[[], object] | None = None
-        # When Worker.expire wakes it, on the monotonic clock.
-        self.deadline = NEVER
-        # The earliest entry of this wait among the worker's timers; entries that are later or void are skipped there.
-        self.timer_at = NEVER
-
-    def wake(self) -> None:
-        """Let the coroutine go on, if one stands here. It runs at its driver's next turn, not inside this call."""
-        waker = self.waker
-        if waker is not None:
-            self.waker = None
-            waker()
-
-    def __await__(self) -> Generator[Any, None, None]:
-        if self.worker.driving:
-            # Hot: a tuple's iterator instead of a generator; resuming it runs no Python frame (0.1 us per wait).
-            iterator: Iterator[Wait] = iter((self,))
-            return iterator  # type: ignore[return-value]
-        return self._await_in_loop()
+    __slots__ = ()
 
     def _await_in_loop(self) -> Generator[Any, None, None]:
         future = self.worker.create_future()

@@ -41,6 +41,7 @@ from partywire.shm.segment import Segment
 
 from .control_lane import ControlLane
 from .errors import InboxOverflow, PartyFailed, PeerClosed, PeerLost, SessionClosed, UnknownPeer, WorkerDied
+from .hot import WorkerHot
 from .lane import Lane
 from .peer_link import PeerLink, WorkerCounters
 from .session_table import SessionTable
@@ -75,7 +76,7 @@ class Totals(NamedTuple):
     bytes_received: int
 
 
-class Worker:
+class Worker(WorkerHot):
     """One per process and party. Driven by exactly one driver at a time; not safe for several threads."""
 
     def __init__(
@@ -102,10 +103,9 @@ class Worker:
         self.links = {peer.index: PeerLink(peer.index, peer.name) for peer in party.peers}
         self.counters = WorkerCounters()
         self.table = SessionTable(self)
-        # Counted by the mailboxes and the parked frames, in bytes with an overhead for each message.
+        # Counted by the lanes, the mailboxes and the parked frames.
         self.inbox_size = 0
         self.inbox_size_max = inbox_size_max
-        # True while a native driver resumes coroutines: a Wait then yields itself instead of a future.
         self.driving = False
         # The thread inside a blocking call, 0 when there is none.
         self.driving_thread = 0

@@ -700,9 +700,7 @@ def test_the_end_of_our_own_supervisor_fails_everything(two: Table) -> None:
     assert "supervisor" in str(slot.error)
 
 
-def test_an_interrupted_receive_loses_the_lane_and_not_silently_a_message(
-    two: Table, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_receive_loses_the_lane_and_not_silently_a_message(two: Table) -> None:
     [(ours, theirs)] = two.sessions(0)
 
     def interrupt(*_: object) -> None:
@@ -715,10 +713,9 @@ def test_an_interrupted_receive_loses_the_lane_and_not_silently_a_message(
     two.schedulers[0].do_work()
     two.workers[0].flush()
     two.move()
-    monkeypatch.setattr(lane, "_deliver_untrusted", interrupt)
+    lane.mailboxes[theirs.id].waker = interrupt
     with pytest.raises(KeyboardInterrupt):
         two.workers[1].service()
-    monkeypatch.undo()
     two.settle()
     assert ours_again.is_done
     assert isinstance(theirs.failure, PeerLost)

@@ -1,0 +1,506 @@
+/* The hot half of a lane: gathering small frames, and cutting what arrived into messages.
+
+   The byte layout is that of docs/wire.md. What may be done here without a second look is told by `set_frame_kinds`,
+   whose tables are made from FRAME_TABLE; everything else (cut frames, fragments, resets, unknown sessions) is handed
+   to the Python half, one frame at a time. */
+
+#include "worker.h"
+
+#include <stddef.h>
+#include <string.h>
+#include <structmember.h>
+
+PyTypeObject *lane_type;
+
+#define HEADER_SIZE 9
+#define FIXED_HEADER_SIZE 5
+#define LINK_SESSION 0xFFFFFFFFu
+#define MESSAGE_OVERHEAD 128 /* workers/mailbox.py */
+#define RECORD_DATA 1        /* engine/records.py */
+#define RECORDS_MAX 256
+#define BYTES_MAX (1 << 20)
+#define GATHERED_CAPACITY_MIN (16 * 1024)
+
+enum { KIND_CAREFUL, KIND_FIXED, KIND_PLAIN, KIND_WRITABLE };
+
+static struct {
+    unsigned char kind[256], fixed_size[256], divisor[256], minimum[256];
+    unsigned char bytes_descriptor;
+    uint32_t body_max;
+} frames;
+
+static uint32_t load_u32(const unsigned char *at)
+{
+    uint32_t value;
+    memcpy(&value, at, sizeof value); /* little-endian hosts only; shm/fence.py refuses others */
+    return value;
+}
+
+/* set_frame_kinds(kinds, fixed_sizes, divisors, minimums, bytes_descriptor, body_max) */
+static PyObject *set_frame_kinds(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    const char *tables[4];
+    Py_ssize_t sizes[4];
+    unsigned char bytes_descriptor;
+    unsigned int body_max;
+    if (!PyArg_ParseTuple(args, "y#y#y#y#bI", &tables[0], &sizes[0], &tables[1], &sizes[1], &tables[2], &sizes[2],
+                          &tables[3], &sizes[3], &bytes_descriptor, &body_max))
+        return NULL;
+    for (int at = 0; at < 4; at++) {
+        if (sizes[at] != 256) {
+            PyErr_SetString(PyExc_ValueError, "a table of descriptors has 256 entries");
+            return NULL;
+        }
+    }
+    for (int descriptor = 0; descriptor < 256; descriptor++) {
+        if (tables[2][descriptor] == 0) {
+            PyErr_SetString(PyExc_ValueError, "no element has 0 bytes");
+            return NULL;
+        }
+    }
+    memcpy(frames.kind, tables[0], 256);
+    memcpy(frames.fixed_size, tables[1], 256);
+    memcpy(frames.divisor, tables[2], 256);
+    memcpy(frames.minimum, tables[3], 256);
+    frames.bytes_descriptor = bytes_descriptor;
+    frames.body_max = body_max;
+    Py_RETURN_NONE;
+}
+
+/* Gathering. */
+
+static int lane_reserve(Lane *lane, Py_ssize_t size)
+{
+    if (size > PY_SSIZE_T_MAX / 4 - lane->gathered_size) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    Py_ssize_t needed = lane->gathered_size + size;
+    if (needed <= lane->gathered_capacity)
+        return 0;
+    Py_ssize_t capacity = lane->gathered_capacity ? lane->gathered_capacity : GATHERED_CAPACITY_MIN;
+    while (capacity < needed)
+        capacity *= 2;
+    char *gathered = PyMem_Realloc(lane->gathered, (size_t)capacity);
+    if (gathered == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    lane->gathered = gathered;
+    lane->gathered_capacity = capacity;
+    return 0;
+}
+
+static int lane_mark_dirty(Lane *lane)
+{
+    PyObject *done = PyObject_CallMethod((PyObject *)lane, "mark_dirty", NULL);
+    if (done == NULL)
+        return -1;
+    Py_DECREF(done);
+    return 0;
+}
+
+int lane_append_bytes(Lane *lane, unsigned int session, PyObject *value)
+{
+    char *data;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(value, &data, &size) < 0 || lane_reserve(lane, size + HEADER_SIZE) < 0)
+        return -1;
+    char *at = lane->gathered + lane->gathered_size;
+    uint32_t length = (uint32_t)size;
+    memcpy(at, &session, 4);
+    at[4] = (char)frames.bytes_descriptor;
+    memcpy(at + 5, &length, 4);
+    memcpy(at + HEADER_SIZE, data, (size_t)size);
+    lane->gathered_size += size + HEADER_SIZE;
+    lane->parts_size += size + HEADER_SIZE;
+    return lane->is_dirty ? 0 : lane_mark_dirty(lane);
+}
+
+/* gather(parts): append buffers; the caller counts them in parts_size, as it does for the pure core. */
+static PyObject *lane_gather(Lane *lane, PyObject *parts)
+{
+    PyObject *iterator = PyObject_GetIter(parts), *part;
+    if (iterator == NULL)
+        return NULL;
+    Py_ssize_t before = lane->gathered_size;
+    while ((part = PyIter_Next(iterator)) != NULL) {
+        Py_buffer view;
+        int failed = PyObject_GetBuffer(part, &view, PyBUF_SIMPLE) < 0;
+        if (!failed) {
+            failed = lane_reserve(lane, view.len) < 0;
+            if (!failed) {
+                memcpy(lane->gathered + lane->gathered_size, view.buf, (size_t)view.len);
+                lane->gathered_size += view.len;
+            }
+            PyBuffer_Release(&view);
+        }
+        Py_DECREF(part);
+        if (failed)
+            break;
+    }
+    Py_DECREF(iterator);
+    if (PyErr_Occurred()) {
+        lane->gathered_size = before; /* a frame is gathered whole or not at all */
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* write_gathered() -> whether it is in the ring (not published), as one record of whole frames. */
+static PyObject *lane_write_gathered(Lane *lane, PyObject *Py_UNUSED(ignored))
+{
+    if (lane->gathered_size > 0) {
+        int written = ring_write(lane->writer, lane->gathered, lane->gathered_size, RECORD_DATA, lane->connection,
+                                 lane->epoch);
+        if (written < 0)
+            return NULL;
+        if (written == 0)
+            Py_RETURN_FALSE;
+        lane->bytes_sent += lane->gathered_size;
+        lane->gathered_size = 0;
+        lane->parts_size = 0;
+    }
+    Py_RETURN_TRUE;
+}
+
+/* take_gathered() -> bytes: hand everything over; afterwards nothing is gathered. */
+static PyObject *lane_take_gathered(Lane *lane, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *taken = PyBytes_FromStringAndSize(lane->gathered, lane->gathered_size);
+    if (taken != NULL) {
+        lane->gathered_size = 0;
+        lane->parts_size = 0;
+    }
+    return taken;
+}
+
+/* Receiving. */
+
+/* What a queue holds for a message: the body of BYTES, else (session, descriptor, length, body). A new reference. */
+static PyObject *make_entry(uint32_t session, unsigned char descriptor, uint32_t length, const unsigned char *body,
+                            uint32_t size)
+{
+    PyObject *content;
+    if (frames.kind[descriptor] == KIND_WRITABLE)
+        content = PyByteArray_FromStringAndSize((const char *)body, (Py_ssize_t)size);
+    else
+        content = PyBytes_FromStringAndSize((const char *)body, (Py_ssize_t)size);
+    if (content == NULL || descriptor == frames.bytes_descriptor)
+        return content;
+    return Py_BuildValue("(IiIN)", session, (int)descriptor, length, content);
+}
+
+/* Deliver whole, surely legal frames of sessions that live here; *position ends in front of the first other one.
+   0, or -1 with an exception set; `last` gets a new reference to the mailbox that was delivered to last. */
+static int deliver(Lane *lane, const unsigned char *data, uint32_t size, uint32_t *position, PyObject **last)
+{
+    uint32_t at = *position;
+    long long inbox = 0;
+    int result = 0;
+    while (size - at >= FIXED_HEADER_SIZE) {
+        const unsigned char *frame = data + at;
+        uint32_t session = load_u32(frame);
+        unsigned char descriptor = frame[4];
+        uint32_t length, header;
+        switch (frames.kind[descriptor]) {
+        case KIND_FIXED:
+            header = FIXED_HEADER_SIZE;
+            length = frames.fixed_size[descriptor];
+            break;
+        case KIND_PLAIN:
+        case KIND_WRITABLE:
+            if (size - at < HEADER_SIZE)
+                goto out;
+            header = HEADER_SIZE;
+            length = load_u32(frame + FIXED_HEADER_SIZE);
+            if (length > frames.body_max || length % frames.divisor[descriptor] ||
+                length < frames.minimum[descriptor])
+                goto out;
+            break;
+        default:
+            goto out;
+        }
+        if (session == LINK_SESSION || length > size - at - header)
+            goto out;
+        PyObject *key = PyLong_FromUnsignedLong(session);
+        if (key == NULL)
+            goto failed;
+        PyObject *found = PyDict_GetItemWithError(lane->mailboxes, key);
+        Py_DECREF(key);
+        if (found == NULL) {
+            if (PyErr_Occurred())
+                goto failed;
+            goto out;
+        }
+        if (found != *last) {
+            Py_XDECREF(*last);
+            *last = Py_NewRef(found); /* a waker may run anything, also what forgets the mailbox */
+        }
+        Mailbox *mailbox = (Mailbox *)found;
+        PyObject *entry = make_entry(session, descriptor, length, frame + header, length);
+        if (entry == NULL)
+            goto failed;
+        int pushed = queue_push(mailbox->queue, entry);
+        Py_DECREF(entry);
+        if (pushed < 0)
+            goto failed;
+        at += header + length;
+        inbox += (long long)length + MESSAGE_OVERHEAD;
+        lane->messages_received++;
+        if (mailbox->wait.waker != NULL && wait_wake(&mailbox->wait) < 0)
+            goto failed;
+    }
+    goto out;
+failed:
+    result = -1;
+out:
+    *position = at;
+    if (lane->worker != NULL && PyObject_TypeCheck(lane->worker, worker_type))
+        ((Worker *)lane->worker)->inbox_size += inbox;
+    return result;
+}
+
+static int check_inbox(Lane *lane, PyObject *mailbox)
+{
+    Worker *worker = (Worker *)lane->worker;
+    if (mailbox == NULL || !PyObject_TypeCheck(lane->worker, worker_type) ||
+        worker->inbox_size <= worker->inbox_size_max)
+        return 0;
+    PyObject *done = PyObject_CallMethod(lane->worker, "overflow", "O", mailbox);
+    if (done == NULL)
+        return -1;
+    Py_DECREF(done);
+    return 0;
+}
+
+/* One frame that needs care, or a piece of one: the Python half says how many bytes it took. */
+static int take_carefully(Lane *lane, const RingRecord *record, uint32_t *position)
+{
+    PyObject *view = ring_payload_view(lane->reader, record, (Py_ssize_t)*position);
+    if (view == NULL)
+        return -1;
+    PyObject *taken = PyObject_CallMethod((PyObject *)lane, "take_carefully", "O", view);
+    Py_DECREF(view);
+    if (taken == NULL)
+        return -1;
+    Py_ssize_t count = PyLong_AsSsize_t(taken);
+    Py_DECREF(taken);
+    if (count <= 0 || count > (Py_ssize_t)(record->size - *position)) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_RuntimeError, "a careful step took no bytes, or more than there are");
+        return -1;
+    }
+    *position += (uint32_t)count;
+    return 0;
+}
+
+static int receive_data(Lane *lane, const RingRecord *record)
+{
+    uint32_t position = 0;
+    while (position < record->size && !lane->is_over) {
+        PyObject *last = NULL;
+        int result = lane->is_between_frames ? deliver(lane, record->payload, record->size, &position, &last) : 0;
+        if (result == 0)
+            result = check_inbox(lane, last);
+        Py_XDECREF(last);
+        if (result < 0)
+            return -1;
+        if (position < record->size && !lane->is_over && take_carefully(lane, record, &position) < 0)
+            return -1;
+    }
+    lane->bytes_received += record->size;
+    return 0;
+}
+
+static int receive_other(Lane *lane, const RingRecord *record)
+{
+    PyObject *view = ring_payload_view(lane->reader, record, 0);
+    if (view == NULL)
+        return -1;
+    PyObject *done = PyObject_CallMethod((PyObject *)lane, "take_record", "IIIO", (unsigned int)record->kind,
+                                         record->connection, record->epoch, view);
+    Py_DECREF(view);
+    if (done == NULL)
+        return -1;
+    Py_DECREF(done);
+    return 0;
+}
+
+/* What the ring refused is told to the Python half, which ends the lane. 0, or -1 with an exception set. */
+static int ring_failed(Lane *lane)
+{
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    PyObject *done = PyObject_CallMethod((PyObject *)lane, "ring_failed", "O", error);
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(traceback);
+    if (done == NULL)
+        return -1;
+    Py_DECREF(done);
+    return 0;
+}
+
+/* receive() -> the count of records taken in. */
+static PyObject *lane_receive(Lane *lane, PyObject *Py_UNUSED(ignored))
+{
+    if (lane->is_receiving) {
+        PyObject *done = PyObject_CallMethod((PyObject *)lane, "receive_was_interrupted", NULL);
+        if (done == NULL)
+            return NULL;
+        Py_DECREF(done);
+    }
+    lane->is_receiving = 1;
+    long count = 0;
+    size_t bytes = 0;
+    RingRecord record;
+    int polled = 0;
+    while (count < RECORDS_MAX && bytes < BYTES_MAX && (polled = ring_poll(lane->reader, &record)) > 0) {
+        count++;
+        bytes += record.size;
+        if (lane->is_over)
+            continue; /* what still comes is thrown away */
+        int is_ours = record.kind == RECORD_DATA && record.connection == lane->connection && record.epoch == lane->epoch;
+        if ((is_ours ? receive_data(lane, &record) : receive_other(lane, &record)) < 0)
+            return NULL;
+    }
+    if (polled < 0) {
+        lane->is_receiving = 0;
+        if (lane->is_over) {
+            PyErr_Clear();
+            return PyLong_FromLong(0);
+        }
+        return ring_failed(lane) < 0 ? NULL : PyLong_FromLong(count + 1);
+    }
+    if (count > 0 && ring_release_all(lane->reader) < 0) {
+        lane->is_receiving = 0;
+        if (!lane->is_over)
+            return ring_failed(lane) < 0 ? NULL : PyLong_FromLong(count);
+        PyErr_Clear();
+        return PyLong_FromLong(count);
+    }
+    lane->is_receiving = 0;
+    return PyLong_FromLong(count);
+}
+
+/* The type. */
+
+static int lane_init(Lane *lane, PyObject *args, PyObject *kwargs)
+{
+    PyObject *worker, *writer, *reader;
+    unsigned int connection, epoch;
+    static char *names[] = {"worker", "writer", "reader", "connection", "epoch", NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOII", names, &worker, &writer, &reader, &connection, &epoch))
+        return -1;
+    if (!PyObject_TypeCheck(worker, worker_type) || !ring_is_writer(writer) || !ring_is_reader(reader)) {
+        PyErr_SetString(PyExc_TypeError, "a compiled lane needs a compiled worker and compiled rings");
+        return -1;
+    }
+    if (lane->worker != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "a lane is made once");
+        return -1;
+    }
+    lane->mailboxes = PyDict_New();
+    if (lane->mailboxes == NULL)
+        return -1;
+    lane->worker = Py_NewRef(worker);
+    lane->writer = Py_NewRef(writer);
+    lane->reader = Py_NewRef(reader);
+    lane->connection = connection;
+    lane->epoch = epoch;
+    lane->is_between_frames = 1;
+    return 0;
+}
+
+static int lane_traverse(Lane *lane, visitproc visit, void *arg)
+{
+    Py_VISIT(type_of(lane));
+    Py_VISIT(lane->worker);
+    Py_VISIT(lane->writer);
+    Py_VISIT(lane->reader);
+    Py_VISIT(lane->mailboxes);
+    return 0;
+}
+
+static int lane_clear(Lane *lane)
+{
+    Py_CLEAR(lane->worker);
+    Py_CLEAR(lane->writer);
+    Py_CLEAR(lane->reader);
+    Py_CLEAR(lane->mailboxes);
+    return 0;
+}
+
+static void lane_dealloc(Lane *lane)
+{
+    PyTypeObject *type = type_of(lane);
+    PyObject_GC_UnTrack(lane);
+    lane_clear(lane);
+    PyMem_Free(lane->gathered);
+    PyObject_GC_Del(lane);
+    Py_DECREF(type);
+}
+
+static PyMemberDef lane_members[] = {
+    {"writer", T_OBJECT, offsetof(Lane, writer), READONLY, NULL},
+    {"reader", T_OBJECT, offsetof(Lane, reader), READONLY, NULL},
+    {"connection", T_UINT, offsetof(Lane, connection), READONLY, NULL},
+    {"epoch", T_UINT, offsetof(Lane, epoch), READONLY, NULL},
+    {"mailboxes", T_OBJECT, offsetof(Lane, mailboxes), READONLY, NULL},
+    {"parts_size", T_LONGLONG, offsetof(Lane, parts_size), 0, NULL},
+    {"parts_size_max", T_LONGLONG, offsetof(Lane, parts_size_max), 0, NULL},
+    {"small_size_max", T_LONGLONG, offsetof(Lane, small_size_max), 0, NULL},
+    {"messages_received", T_LONGLONG, offsetof(Lane, messages_received), 0, NULL},
+    {"bytes_received", T_LONGLONG, offsetof(Lane, bytes_received), 0, NULL},
+    {"bytes_sent", T_LONGLONG, offsetof(Lane, bytes_sent), 0, NULL},
+    {"is_dirty", T_BOOL, offsetof(Lane, is_dirty), 0, NULL},
+    {"is_over", T_BOOL, offsetof(Lane, is_over), 0, NULL},
+    {"is_receiving", T_BOOL, offsetof(Lane, is_receiving), 0, NULL},
+    {"is_between_frames", T_BOOL, offsetof(Lane, is_between_frames), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyMethodDef lane_methods[] = {
+    {"gather", (PyCFunction)lane_gather, METH_O, PyDoc_STR("Append buffers to what is gathered.")},
+    {"write_gathered", (PyCFunction)lane_write_gathered, METH_NOARGS,
+     PyDoc_STR("Commit what is gathered as one record; False when there is no room now.")},
+    {"take_gathered", (PyCFunction)lane_take_gathered, METH_NOARGS, PyDoc_STR("Hand over what is gathered.")},
+    {"receive", (PyCFunction)lane_receive, METH_NOARGS,
+     PyDoc_STR("Deliver what the I/O process has published. Returns the count of records.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot lane_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("Base of workers.lane.Lane.")},
+    {Py_tp_init, lane_init},
+    {Py_tp_members, lane_members},
+    {Py_tp_methods, lane_methods},
+    {Py_tp_traverse, lane_traverse},
+    {Py_tp_clear, lane_clear},
+    {Py_tp_dealloc, lane_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec lane_spec = {
+    .name = "partywire._core.LaneHot",
+    .basicsize = sizeof(Lane),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = lane_slots,
+};
+
+static PyMethodDef functions[] = {
+    {"set_frame_kinds", set_frame_kinds, METH_VARARGS,
+     PyDoc_STR("Say which descriptors need no second look: tables of 256 bytes made from FRAME_TABLE.")},
+    {NULL, NULL, 0, NULL},
+};
+
+int add_lanes(PyObject *module)
+{
+    memset(frames.divisor, 1, sizeof frames.divisor); /* no frame is hot until the tables are set */
+    return (lane_type = add_type(module, "LaneHot", &lane_spec, NULL)) == NULL ||
+                   PyModule_AddFunctions(module, functions) < 0
+               ? -1
+               : 0;
+}

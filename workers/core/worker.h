@@ -1,0 +1,91 @@
+/* The compiled half of a worker: what is done for every message.
+
+   The types here are bases of the classes in workers/ (Wait, Mailbox, Lane, Session, Slot, Worker). Fields that both
+   halves use are members with the names that workers/hot_pure.py gives them; whatever is not hot is a method of the
+   Python class and called by name. Everything runs with the GIL and in the one thread of the worker, and no function
+   here is interrupted by a signal handler except inside a call into Python. */
+
+#ifndef PARTYWIRE_WORKER_H
+#define PARTYWIRE_WORKER_H
+
+#include "../../shm/core/ring.h"
+
+/* A FIFO of references. Grows by doubling, never shrinks below its first size. */
+typedef struct {
+    PyObject_HEAD
+    PyObject **items; /* capacity entries, those from `first` on (modulo capacity) are owned */
+    Py_ssize_t capacity, first, count;
+} Queue;
+
+/* Worker: the two words of it that every message touches. */
+typedef struct {
+    PyObject_HEAD
+    long long inbox_size, inbox_size_max;
+    char driving;
+} Worker;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *worker;
+    PyObject *waker; /* NULL or None: nobody stands here */
+    double deadline, timer_at;
+} Wait;
+
+typedef struct {
+    Wait wait;
+    PyObject *session, *lane, *failure;
+    Queue *queue; /* of entries: a `bytes` is a whole BYTES message, everything else a Frame tuple */
+    long behind;
+    char is_sending;
+} Mailbox;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *worker, *writer, *reader;
+    PyObject *mailboxes; /* dict: session id -> Mailbox */
+    char *gathered;      /* small frames that are not in the ring yet */
+    Py_ssize_t gathered_size, gathered_capacity;
+    long long parts_size, parts_size_max, small_size_max;
+    long long messages_received, bytes_received, bytes_sent;
+    unsigned int connection, epoch;
+    char is_dirty, is_over, is_receiving, is_between_frames;
+} Lane;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *worker;
+    PyObject *mailboxes; /* dict: name or index of a peer -> Mailbox */
+    unsigned int id;
+    int next, previous;
+} Session;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *coroutine, *session, *wait, *task, *ready;
+    char is_done;
+} Slot;
+
+extern PyTypeObject *queue_type, *worker_type, *wait_type, *mailbox_type, *lane_type, *session_type, *slot_type;
+
+static inline PyTypeObject *type_of(void *object)
+{
+    return Py_TYPE((PyObject *)object);
+}
+
+Queue *queue_new(void);
+int queue_push(Queue *queue, PyObject *item); /* takes a new reference; -1 with an exception when memory is short */
+PyObject *queue_pop(Queue *queue);            /* hands the reference over; NULL without an exception when empty */
+
+/* Resume whoever stands at a wait. 0, or -1 with an exception set. */
+int wait_wake(Wait *wait);
+
+/* Append a small BYTES frame to what a lane has gathered, and tell the worker. 0, or -1 with an exception set. */
+int lane_append_bytes(Lane *lane, unsigned int session, PyObject *value);
+
+int add_waits(PyObject *module);
+int add_lanes(PyObject *module);
+int add_sessions(PyObject *module);
+
+PyTypeObject *add_type(PyObject *module, const char *name, PyType_Spec *spec, PyTypeObject *base);
+
+#endif

@@ -1,0 +1,292 @@
+"""What is done for every message, in plain Python: the bases of Worker, Wait, Mailbox, Lane, Session and Slot.
+
+The compiled core (workers/core/) offers the same classes and functions; hot.py picks one of the two. This file is their
+specification: same names, same order of events, same errors. Whatever is not done for every message is a method of the
+subclass, called from here by name.
+
+An entry of a mailbox's queue is the body itself for a whole BYTES message, and a Frame tuple for everything else.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from partywire.engine.errors import LinkProtocolError
+from partywire.engine.records import DATA
+from partywire.shm.errors import ShmError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+
+    from partywire.engine.frame_buffer import FrameBuffer
+    from partywire.engine.frames import Buffer, Frame
+    from partywire.shm.ring import RingReader, RingWriter
+
+    from .errors import SessionError
+    from .lane import Lane
+    from .mailbox import Mailbox
+    from .session import Session
+    from .worker import Worker
+
+    Entry = bytes | Frame
+
+NEVER: Final = math.inf
+"""The deadline of a wait without one."""
+
+Queue = deque
+
+
+class WorkerHot:
+    """The fields of a worker that every message touches."""
+
+    inbox_size: int
+    """Bytes of all messages that nobody has received yet, with an overhead for each."""
+    inbox_size_max: int
+    driving: bool
+    """True while a native driver resumes coroutines: a Wait then yields itself instead of a future."""
+
+
+class WaitHot:
+    """One place where a coroutine can stand still."""
+
+    __slots__ = ("deadline", "timer_at", "waker", "worker")
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        # Set by the driver while a coroutine stands here; taken by whoever wakes it.
+        self.waker: Callable[[], object] | None = None
+        # When Worker.expire wakes it, on the monotonic clock.
+        self.deadline = NEVER
+        # The earliest entry of this wait among the worker's timers; entries that are later or void are skipped there.
+        self.timer_at = NEVER
+
+    def wake(self) -> None:
+        """Let the coroutine go on, if one stands here. It runs at its driver's next turn, not inside this call."""
+        waker = self.waker
+        if waker is not None:
+            self.waker = None
+            waker()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if self.worker.driving:
+            # Hot: a tuple's iterator instead of a generator; resuming it runs no Python frame (0.1 us per wait).
+            iterator: Iterator[WaitHot] = iter((self,))
+            return iterator  # type: ignore[return-value]
+        return self._await_in_loop()
+
+    if TYPE_CHECKING:
+
+        def _await_in_loop(self) -> Generator[Any, None, None]: ...
+
+
+class MailboxHot(WaitHot):
+    """What a session has received from one peer; waiting on it is waiting for the next message."""
+
+    __slots__ = ("behind", "failure", "is_sending", "lane", "queue", "session")
+
+    session: Session
+    lane: Lane
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__(worker)
+        self.queue: deque[Entry] = deque()
+        # Why nothing more comes or goes; the queue may still hold messages when it is PeerClosed.
+        self.failure: SessionError | None = None
+        # Whether a send has begun that is not finished; a second one has to wait for it.
+        self.is_sending = False
+        # Jobs that ended here and whose marker the peer has not sent; anything but a marker is then out of step.
+        self.behind = 0
+
+
+class LaneHot:
+    """Small frames on their way to the ring, and records on their way to the mailboxes."""
+
+    if TYPE_CHECKING:
+        frames: FrameBuffer
+
+        def deliver_untrusted(self, frames: list[Frame]) -> None: ...
+        def take_record(self, kind: int, connection: int, epoch: int, payload: memoryview) -> None: ...
+        def peer_broke_protocol(self, error: LinkProtocolError) -> None: ...
+        def ring_failed(self, error: ShmError) -> None: ...
+        def receive_was_interrupted(self) -> None: ...
+
+    def __init__(
+        self, worker: Worker, writer: RingWriter, reader: RingReader, connection: int, epoch: int
+    ) -> None:
+        self.writer = writer
+        self.reader = reader
+        self.connection = connection
+        self.epoch = epoch
+        # session id -> mailbox, for the sessions of this connection that are alive here.
+        self.mailboxes: dict[int, Mailbox] = {}
+        # Small frames that are not in the ring yet. Session._send gathers itself, as long as parts_size is below
+        # parts_size_max, which is 0 while senders wait for room so that nobody overtakes them.
+        self._parts: list[Buffer] = []
+        self.gather: Callable[[Iterable[Buffer]], None] = self._parts.extend
+        self.parts_size = 0
+        self.parts_size_max = 0
+        self.small_size_max = 0
+        # Whether the worker knows that there is something to write or publish.
+        self.is_dirty = False
+        # Set when the stream is over or unusable; what still comes is thrown away.
+        self.is_over = False
+        # Set while `receive` runs: found set at its beginning, an exception (Ctrl-C) has interrupted the last one.
+        self.is_receiving = False
+        # Whether nothing is held back in `frames`.
+        self.is_between_frames = True
+        self.messages_received = 0
+        self.bytes_received = 0
+        self.bytes_sent = 0
+
+    def write_gathered(self) -> bool:
+        """Commit what has gathered, as one record of whole frames; False when there is no room now."""
+        parts = self._parts
+        if parts:
+            size = self.parts_size
+            if not self.writer.try_write(parts, size, DATA, self.connection, self.epoch):
+                return False
+            self.bytes_sent += size
+            parts.clear()
+            self.parts_size = 0
+        return True
+
+    def take_gathered(self) -> bytes:
+        """Hand over what has gathered; afterwards nothing has."""
+        taken = b"".join(self._parts)
+        self._parts.clear()
+        self.parts_size = 0
+        return taken
+
+    def receive(self) -> int:
+        """Deliver everything that the I/O process has published. Returns the count of records."""
+        if self.is_receiving:
+            self.receive_was_interrupted()
+        self.is_receiving = True
+        try:
+            records = self.reader.poll()
+        except ShmError as error:
+            self.is_receiving = False
+            if self.is_over:
+                return 0
+            self.ring_failed(error)
+            return 1
+        if not records:
+            self.is_receiving = False
+            return 0
+        for kind, connection, epoch, _, payload in records:
+            if self.is_over:
+                break
+            if kind == DATA and connection == self.connection and epoch == self.epoch:
+                try:
+                    self.deliver_untrusted(self.frames.split(payload))
+                    self.bytes_received += len(payload)
+                except LinkProtocolError as error:
+                    self.peer_broke_protocol(error)
+            else:
+                self.take_record(kind, connection, epoch, payload)
+        count = len(records)
+        del records, payload
+        self.reader.release_all()
+        self.is_receiving = False
+        return count
+
+
+class SessionHot:
+    """The calls for neighbours return the coroutine of the call that they stand for: one frame less per message."""
+
+    if TYPE_CHECKING:
+
+        def send(self, peer: str | int, value: object, *, timeout: float | None = None) -> Coroutine[Any, Any, None]:
+            """See Session._send."""
+
+        def recv(
+            self, peer: str | int, *, out: Any = None, timeout: float | None = None
+        ) -> Coroutine[Any, Any, Any]:
+            """See Session._recv."""
+
+    def __init__(self, worker: Worker, session_id: int, next_peer: int, previous_peer: int) -> None:
+        self.worker: Final = worker
+        self.id: Final = session_id
+        # By name and by index, so that either is one look-up.
+        self._mailboxes: dict[str | int, Mailbox] = {}
+        self._next: Final = next_peer
+        self._previous: Final = previous_peer
+
+    def send_next(self, value: object, *, timeout: float | None = None) -> Coroutine[Any, Any, None]:
+        """Send to the party with the next index, the first after the last. Raises like `send`."""
+        return self.send(self._next, value, timeout=timeout)
+
+    def send_prev(self, value: object, *, timeout: float | None = None) -> Coroutine[Any, Any, None]:
+        """Send to the party with the index before ours. Raises like `send`."""
+        return self.send(self._previous, value, timeout=timeout)
+
+    def recv_next(self, *, out: Any = None, timeout: float | None = None) -> Coroutine[Any, Any, Any]:
+        """Receive from the party with the next index. Raises like `recv`."""
+        return self.recv(self._next, out=out, timeout=timeout)
+
+    def recv_prev(self, *, out: Any = None, timeout: float | None = None) -> Coroutine[Any, Any, Any]:
+        """Receive from the party with the index before ours. Raises like `recv`."""
+        return self.recv(self._previous, out=out, timeout=timeout)
+
+
+class SlotHot:
+    """One coroutine of the scheduler."""
+
+    __slots__ = ("coroutine", "is_done", "send", "session", "task", "wait", "wake")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], ready: deque[Any]) -> None:
+        self.coroutine = coroutine
+        self.session: Session | None = None
+        # Where the coroutine stands; None while it runs, is ready, or is a task.
+        self.wait: WaitHot | None = None
+        # Set when the coroutine has become a task.
+        self.task: Any = None
+        self.is_done = False
+        # Hot: bound once, because a pass calls both for every message.
+        self.send = coroutine.send
+        self.wake = partial(ready.append, self)
+
+
+def run_slots(
+    ready: deque[Any],
+    limit: int,
+    time_ns: int,
+    finish: Callable[[Any, Any, BaseException | None], None],
+    promote: Callable[[Any, Any], None],
+) -> int:
+    """Resume ready slots, at most `limit` and no further one once `time_ns` have passed. Returns how many.
+
+    `finish(slot, result, error)` is told of each end, `promote(slot, awaited)` of what awaits no Wait of ours.
+    """
+    clock = time.monotonic_ns
+    stop = clock() + time_ns
+    count = 0
+    limit = min(limit, len(ready))
+    while count < limit and ready:
+        slot = ready.popleft()
+        count += 1
+        if slot.is_done:
+            continue
+        slot.wait = None
+        try:
+            wait = slot.send(None)
+        except StopIteration as stopped:
+            finish(slot, stopped.value, None)
+        except (KeyboardInterrupt, SystemExit):
+            finish(slot, None, None)
+            raise
+        except BaseException as error:
+            finish(slot, None, error)
+        else:
+            if isinstance(wait, WaitHot):
+                slot.wait = wait
+                wait.waker = slot.wake
+            else:
+                promote(slot, wait)
+        if clock() > stop:
+            break
+    return count
