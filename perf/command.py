@@ -79,7 +79,11 @@ def sizes(context: click.Context, parameter: click.Parameter, value: str | None)
         raise click.BadParameter(f"{value} is not a list of sizes such as 64,4K,1M") from error
 
 
-@click.command("perf", help=HELP.format(workloads=workload_lines()))
+@click.command(
+    "perf",
+    help=HELP.format(workloads=workload_lines()),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.argument("workloads", nargs=-1, metavar="[WORKLOAD]...")
 @click.option("--sessions", callback=numbers, metavar="N,...", help="Numbers of sessions.")
 @click.option("--sizes", callback=sizes, metavar="BYTES,...", help="Sizes of a message, such as 64,4K,1M.")
@@ -139,13 +143,13 @@ def perf_command(
         warn_of_load()
     began = time.monotonic()
     plan = Plan(chosen_cells, names if link is None else without_floors(names), seconds, repeats, syscalls)
-    rows = run(plan, figures, is_smoke=smoke)
+    rows, has_failed = run(plan, figures, is_smoke=smoke)
     tell(f"took {time.monotonic() - began:.0f} s")
     publish(rows, json_path, html_path)
     if not smoke:
         for line in busy_lines(rows, OTHERS_CORES_MAX):
             tell(f"doubtful, as the machine was busy: {line}")
-    return 1 if any(row["error"] is not None and row.get("is_offered", True) for row in rows) else 0
+    return int(has_failed or any(row["error"] is not None and row["is_offered"] for row in rows))
 
 
 def split_names(workloads: Sequence[str], *, is_smoke: bool) -> tuple[list[str] | None, list[str]]:
@@ -172,10 +176,11 @@ def without_floors(names: Sequence[str]) -> list[str]:
     return [name for name in names if name not in FLOOR_NAMES]
 
 
-def run(plan: Plan, figures: Sequence[str], *, is_smoke: bool) -> list[Row]:
-    """Everything, one after the other; what failed is told of, and the rest goes on."""
+def run(plan: Plan, figures: Sequence[str], *, is_smoke: bool) -> tuple[list[Row], bool]:
+    """Everything, one after the other. Whether a single measurement failed; it is told of, and the rest goes on."""
     where = machine()
     rows: list[Row] = []
+    has_failed = False
     for found in measure(plan, tell):
         rows += [row | {"seconds": plan.seconds, "machine": where} for row in found]
     for name in figures:
@@ -183,8 +188,9 @@ def run(plan: Plan, figures: Sequence[str], *, is_smoke: bool) -> list[Row]:
         try:
             rows += take(name, is_smoke=is_smoke)
         except MeasurementFailed as failed:
-            raise click.ClickException(str(failed)) from failed
-    return rows
+            tell(str(failed))
+            has_failed = True
+    return rows, has_failed
 
 
 def publish(rows: Sequence[Row], json_path: str | None, html_path: str | None) -> None:

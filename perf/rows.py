@@ -54,6 +54,7 @@ def empty_row(cell: Cell, contender: str, *, is_floor: bool) -> Row:
         "rate": None,
         "samples": [],
         "error": None,
+        "is_offered": True,
     }
 
 
@@ -145,6 +146,7 @@ def figure_row(workload: str, figure: Figure) -> Row:
         "target": figure.target,
         "met": figure.met,
         "error": None,
+        "is_offered": True,
     }
 
 

@@ -1,5 +1,6 @@
-"""How long `make_sessions(256)` takes: three parties on this host, from the call to its return, at the slowest party.
+"""How long sessions take to be there: `make_sessions(256)` on open parties, and all from the start of the processes.
 
+Three parties on this host; `make_sessions` from the call to its return, at the slowest party.
 The parties meet in a barrier before each call, so the time does not include waiting for a party that is late to come.
 What would make it lie: other load, and too few repeats (each takes milliseconds).
 """
@@ -12,13 +13,16 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
+from partywire.perf.party_set import PartySet
 from partywire.perf.report import Figure, print_figures, warn_if_busy
+from partywire.perf.workloads import RingRounds
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 PARTIES = ("alice", "bob", "charlie")
 MAKE_SESSIONS_MAX_MS = 100.0
+READY_MAX_S = 2.5
 
 
 def run_party(
@@ -63,6 +67,15 @@ def measure(sessions: int, repeats: int) -> Figure:
     return Figure(f"make_sessions({sessions})", "ms", slowest, MAKE_SESSIONS_MAX_MS, lower_is_better=True)
 
 
+def measure_ready(sessions: int, repeats: int) -> Figure:
+    """Raises ContenderFailed."""
+    times_s = []
+    for _ in range(repeats):
+        with PartySet("partywire-async", RingRounds(sessions, 64)) as parties:
+            times_s.append(parties.ready_s)
+    return Figure(f"start to ready, {sessions} sessions", "s", tuple(times_s), READY_MAX_S, lower_is_better=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m partywire.perf.sessions", description=__doc__.split("\n")[0])
     parser.add_argument("--repeats", type=int, default=20, help="calls (20)")
@@ -70,7 +83,8 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="tiny: does it run at all?")
     options = parser.parse_args()
     warn_if_busy()
-    print_figures([measure(256, 2 if options.smoke else options.repeats)], json=options.json)
+    repeats, starts = (2, 1) if options.smoke else (options.repeats, 3)
+    print_figures([measure(256, repeats), measure_ready(256, starts)], json=options.json)
 
 
 if __name__ == "__main__":

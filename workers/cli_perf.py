@@ -7,12 +7,9 @@ other commands pay nothing and the folders keep their one direction.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    from collections.abc import MutableMapping
 
 MODULE = "partywire.perf.command"
 
@@ -27,5 +24,4 @@ class PerfCommand(click.Command):
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         command: click.Command = import_module(MODULE).perf_command
-        settings: MutableMapping[str, Any] = {"help_option_names": ["-h", "--help"]}
-        return command.make_context(info_name, args, parent, **settings | extra)
+        return command.make_context(info_name, args, parent, **extra)
