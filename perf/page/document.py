@@ -8,26 +8,28 @@ from __future__ import annotations
 import inspect
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ..figures import MEASUREMENTS
+from ..measure import OTHERS_CORES_MAX
 from ..report import QUIET_LOAD_MAX
 from ..workloads import WORKLOADS
 from .looks import Look, looks, marker_shapes
 from .markup import Markup, element, joined, text
-from .plots import Point, Ranked, latency_plot, line_plot, rank_plot
-from .quantities import bytes_size, digits, plural
-from .rows import Case, Group, Row, Verdict, group, parse_rows, verdict
+from .quantities import digits, plural
+from .rows import Group, Row, Verdict, group, parse_rows, verdict
+from .selection import group_plots, place
 from .style import style_sheet
-from .tables import case_name, figures_table, key_table, machine_table, scoreboard
+from .tables import figures_table, key_table, machine_table, scoreboard, single_figures
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 SPREAD_MAX = 0.3
 """Runs of one row that lie further apart, as a part of their median, are worth a warning."""
 
-CPU_UNIT = "µs of CPU per message, all parties together"
+SINGLES = "Single measurements"
 
 RUNS_MIN = 3
 """Fewer say nothing about the spread."""
@@ -43,17 +45,19 @@ def render_page(rows: Iterable[Mapping[str, object]]) -> str:
     """The page as text. No row, whatever it holds, makes it fail."""
     parsed = parse_rows(rows)
     known = looks(parsed)
-    groups = group(parsed)
+    singles = [row for row in parsed if row.figure]
+    groups = group(row for row in parsed if not row.figure)
     ids = itertools.count(1)
     body = joined(
         marker_shapes(),
         element(
             "main",
-            opening(parsed, groups, known),
+            opening(parsed, groups, known, has_singles=bool(singles)),
             *(
                 workload_section(name, list(members), known, ids)
                 for name, members in itertools.groupby(groups, key=lambda each: each.workload)
             ),
+            singles_section(singles) if singles else None,
         ),
     )
     head = joined(
@@ -68,7 +72,7 @@ def render_page(rows: Iterable[Mapping[str, object]]) -> str:
 # The opening.
 
 
-def opening(rows: Sequence[Row], groups: Sequence[Group], known: Mapping[str, Look]) -> Markup:
+def opening(rows: Sequence[Row], groups: Sequence[Group], known: Mapping[str, Look], *, has_singles: bool) -> Markup:
     if not rows:
         return joined(element("h1", "PartyWire measured"), element("p", "No rows: nothing was measured."))
     contenders = len({row.contender for row in rows})
@@ -80,7 +84,7 @@ def opening(rows: Sequence[Row], groups: Sequence[Group], known: Mapping[str, Lo
     return joined(
         element("h1", "PartyWire measured"),
         element("p", lead, class_="lead"),
-        table_of_contents(groups),
+        table_of_contents(groups, has_singles=has_singles),
         element("h2", "Before you believe it", id="doubts"),
         doubts(),
         *(element("p", warning, class_="warn") for warning in warnings(rows)),
@@ -95,9 +99,10 @@ def opening(rows: Sequence[Row], groups: Sequence[Group], known: Mapping[str, Lo
     )
 
 
-def table_of_contents(groups: Sequence[Group]) -> Markup:
+def table_of_contents(groups: Sequence[Group], *, has_singles: bool) -> Markup:
     links = {"doubts": "Before you believe it", "standing": "Where we stand", "contenders": "Contenders"}
     links |= {anchor(each.workload): each.workload for each in groups}
+    links |= {"singles": SINGLES} if has_singles else {}
     anchors = [joined(element("a", words, href=f"#{target}"), " ") for target, words in links.items()]
     return element("nav", *anchors, aria_label="Contents")
 
@@ -142,13 +147,18 @@ def doubts() -> Markup:
 def warnings(rows: Sequence[Row]) -> list[str]:
     """What these rows themselves say against the figures."""
     found = []
-    busy = [row for row in rows if row.load is not None and row.load > QUIET_LOAD_MAX * (row.cores or 1)]
+    busy = [row for row in rows if (row.others_cores or 0) > OTHERS_CORES_MAX]
     if busy:
-        worst = max(row.load for row in busy if row.load is not None)
+        worst = max(row.others_cores or 0 for row in busy)
         found.append(
-            f"The machine was busy: {len(busy)} of {plural(len(rows), 'row')} started at a load average above "
-            f"{digits(QUIET_LOAD_MAX, trim=True)} a core, the highest at {digits(worst)}. "
-            "Rows that ran just before count in it too."
+            f"The machine was busy: beside {len(busy)} of {plural(len(rows), 'row')} other processes used more than "
+            f"{digits(OTHERS_CORES_MAX, trim=True)} cores, at most {digits(worst)}."
+        )
+    loaded = [row.load for row in rows if row.load is not None and row.load > QUIET_LOAD_MAX * (row.cores or 1)]
+    if loaded:
+        found.append(
+            f"The load average was {digits(max(loaded))} before {len(loaded)} of {plural(len(rows), 'row')}, which is "
+            f"above {digits(QUIET_LOAD_MAX, trim=True)} a core."
         )
     places = {tuple(sorted((name, value) for name, value in row.machine.items() if name != "load")) for row in rows}
     if len(places) > 1:
@@ -178,7 +188,14 @@ def relative_spread(row: Row) -> float:
     return (max(row.samples) - min(row.samples)) / row.rate
 
 
-# A workload.
+# Parts for workloads.
+
+
+def singles_section(rows: Sequence[Row]) -> Markup:
+    summaries = {name: measurement.summary for name, measurement in MEASUREMENTS.items()}
+    words = "Measurements of PartyWire that no rival has a counterpart to, held against what they are to reach."
+    heading = element("h2", SINGLES, id="singles")
+    return element("section", heading, element("p", words), single_figures(rows, summaries))
 
 
 def workload_section(name: str, groups: Sequence[Group], known: Mapping[str, Look], ids: Iterator[int]) -> Markup:
@@ -205,106 +222,3 @@ def description(workload: type) -> Markup:
 def anchor(name: str) -> str:
     """A fragment for a link, from a name of any characters."""
     return "w-" + re.sub(r"[^A-Za-z0-9]", lambda match: f"-{ord(match[0]):x}", name)
-
-
-def group_plots(each: Group, known: Mapping[str, Look], ids: Iterator[int]) -> Iterator[Markup | None]:
-    """Rates over sessions for each size, throughput over size, then latency and CPU of a few cases."""
-    unit = each.rows[0].rate_unit
-    all_sessions = sorted({case.sessions for case in each.cases if case.sessions})
-    all_sizes = sorted({case.size for case in each.cases if case.size})
-    by_sessions = f"{capital(unit)} over sessions"
-    if len(all_sessions) > 1:
-        for size in dict.fromkeys(case.size for case in each.cases):
-            cases = [case for case in each.cases if case.size == size]
-            series = collect(cases, known, lambda row: row.sessions, rate)
-            yield line_plot(by_sessions, place(size=size), "sessions", unit, series, known, whole, ids)
-    if len(all_sizes) > 1:
-        ends = {*all_sessions[:1], *all_sessions[-1:]}
-        for sessions in dict.fromkeys(case.sessions for case in each.cases if not ends or case.sessions in ends):
-            cases = [case for case in each.cases if case.sessions == sessions]
-            series = collect(cases, known, lambda row: row.size, throughput)
-            where = place(sessions=sessions)
-            yield line_plot("MB/s over size", where, "message size", "MB/s", series, known, bytes_size, ids)
-    if len(each.cases) == 1:
-        yield rank_plot(capital(unit), place(case=each.cases[0]), unit, ranked(each.cases[0].rows, rate), known, ids)
-    within = f"Latency: share of {each.rows[0].unit}s that took no longer"
-    for case in chosen_cases(each, all_sessions, all_sizes):
-        curves = {row.contender: row.latency_curve for row in in_order(case.rows, known)}
-        yield latency_plot(within, place(case=case), curves, known, ids)
-    for case in chosen_cases(each, all_sessions[:1] + all_sessions[-1:], all_sizes):
-        lowest_first = sorted(ranked(case.rows, cpu), key=lambda entry: (entry.figure, entry.contender))
-        yield rank_plot("CPU per message", place(case=case), CPU_UNIT, lowest_first, known, ids)
-
-
-def chosen_cases(each: Group, all_sessions: Sequence[float], all_sizes: Sequence[float]) -> list[Case]:
-    """Up to four numbers of sessions with the smallest messages; if there is but one, smallest and largest messages."""
-    if len(all_sessions) > 1:
-        sessions, sizes = few(all_sessions), list(all_sizes[:1])
-    else:
-        sessions, sizes = list(all_sessions), [*all_sizes[:1], *all_sizes[-1:]]
-    return [
-        case for case in each.cases if (not sessions or case.sessions in sessions) and (not sizes or case.size in sizes)
-    ]
-
-
-def few(values: Sequence[float]) -> list[float]:
-    """At most four of them, the ends among these."""
-    last = len(values) - 1
-    return list(dict.fromkeys(values[round(last * third / 3)] for third in range(4)))
-
-
-def whole(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-Measure = Callable[[Row], tuple[float, float, float] | None]
-
-
-def rate(row: Row) -> tuple[float, float, float] | None:
-    """The median and the ends of the runs."""
-    return None if row.rate is None else (row.rate, row.low or row.rate, row.high or row.rate)
-
-
-def throughput(row: Row) -> tuple[float, float, float] | None:
-    """MB/s, and the ends of the runs in the same measure."""
-    if row.mb_per_s is None:
-        return None
-    if row.rate is None or row.lower_is_better:
-        return (row.mb_per_s, row.mb_per_s, row.mb_per_s)
-    scale = row.mb_per_s / row.rate
-    return (row.mb_per_s, (row.low or row.rate) * scale, (row.high or row.rate) * scale)
-
-
-def cpu(row: Row) -> tuple[float, float, float] | None:
-    value = row.cpu_us_per_message
-    return None if value is None else (value, value, value)
-
-
-def collect(
-    cases: Iterable[Case], known: Mapping[str, Look], parameter: Callable[[Row], float | None], measure: Measure
-) -> dict[str, list[Point]]:
-    """The points of each contender's line."""
-    series: dict[str, list[Point]] = {name: [] for name in known}
-    for case in cases:
-        for row in case.rows:
-            x, figure = parameter(row), measure(row)
-            if x is not None and figure is not None:
-                series[row.contender].append(Point(x, *figure))
-    return series
-
-
-def ranked(rows: Iterable[Row], measure: Measure) -> list[Ranked]:
-    return [Ranked(row.contender, *figure) for row in rows if (figure := measure(row)) is not None]
-
-
-def in_order(rows: Iterable[Row], known: Mapping[str, Look]) -> list[Row]:
-    place = {name: at for at, name in enumerate(known)}
-    return sorted(rows, key=lambda row: place[row.contender])
-
-
-def place(*, size: float | None = None, sessions: float | None = None, case: Case | None = None) -> str:
-    return case_name(case or Case(sessions, size, ()))
-
-
-def capital(words: str) -> str:
-    return words[:1].upper() + words[1:]

@@ -66,11 +66,19 @@ class Row:
     syscalls_per_message: float | None
     pss_mib_per_party: float | None
     ready_s: float | None
+    stream_mb_per_s: float | None
+    ratio_to_c_split: float | None
+    figure: str
+    """What it is, in a row that is a single measurement of ours and belongs to no case; empty in all others."""
+    target: float | None
+    met: bool | None
     given_ratio: float | None
     error: str
     machine: Mapping[str, str]
     load: float | None
     cores: float | None
+    others_cores: float | None
+    """Cores that processes outside the measurement used meanwhile."""
 
     @property
     def is_rival(self) -> bool:
@@ -86,7 +94,7 @@ class Row:
 
     @property
     def rate_unit(self) -> str:
-        return self.unit if self.lower_is_better else f"{self.unit}s/s"
+        return self.unit if self.lower_is_better or self.figure else f"{self.unit}s/s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +158,18 @@ def parse_row(fields: Mapping[str, object]) -> Row:
         if (value := positive(mapping(fields.get("latency_us")).get(name))) is not None
     }
     machine = mapping(fields.get("machine"))
-    parameters = mapping(fields.get("parameters"))
+    parameters = {str(name): words(value) for name, value in mapping(fields.get("parameters")).items()}
+    figure = parameters.pop("figure", "")
+    security = words(fields.get("security"))
+    met = fields.get("met")
     return Row(
         workload=words(fields.get("workload")) or "unnamed",
         setting=Setting(
             parties=positive(fields.get("parties")),
             rtt_ms=positive(fields.get("rtt_ms")),
             mbit=positive(fields.get("mbit")),
-            security=words(fields.get("security")),
-            parameters=tuple(sorted((str(name), words(value)) for name, value in parameters.items())),
+            security="" if security == "none" else security,
+            parameters=tuple(sorted(parameters.items())),
         ),
         sessions=positive(fields.get("sessions")),
         size=positive(fields.get("size")),
@@ -177,11 +188,17 @@ def parse_row(fields: Mapping[str, object]) -> Row:
         syscalls_per_message=positive(fields.get("syscalls_per_message"), zero=True),
         pss_mib_per_party=positive(fields.get("pss_mib_per_party")),
         ready_s=positive(fields.get("ready_s")),
+        stream_mb_per_s=positive(fields.get("stream_mb_per_s")),
+        ratio_to_c_split=positive(fields.get("ratio_to_c_split")),
+        figure=figure,
+        target=positive(fields.get("target"), zero=True),
+        met=met if isinstance(met, bool) else None,
         given_ratio=positive(fields.get("ratio_to_best_rival")),
         error=words(fields.get("error")),
         machine={str(name): words(value) for name, value in machine.items()},
         load=positive(machine.get("load"), zero=True),
         cores=positive(machine.get("cores")),
+        others_cores=positive(fields.get("others_cores"), zero=True),
     )
 
 

@@ -76,8 +76,10 @@ COLUMNS: Final = (
     Column("runs", "least … greatest", spread_cell),
     Column("rate ratio", "to best rival", rival_cell),
     Column("rate ratio", "to best floor", floor_cell),
+    Column("rate ratio", "to split in C", lambda row, _: plain(row.ratio_to_c_split, ratio)),
     Column("p99 ratio", "rival's to this", p99_cell),
     Column("MB/s", "10⁶ bytes", lambda row, _: plain(row.mb_per_s)),
+    Column("stream", "MB/s beside", lambda row, _: plain(row.stream_mb_per_s)),
     *(Column(name, "µs", percentile(name)) for name in ("p50", "p90", "p99", "p99.9", "max")),
     Column("CPU", "µs/message", lambda row, _: plain(row.cpu_us_per_message)),
     Column("switches", "per message", lambda row, _: plain(row.context_switches_per_message)),
@@ -160,6 +162,40 @@ def score_line(case: Case, names: Sequence[str]) -> Markup | None:
     rate = digits(rival.rate) if rival.lower_is_better else count(rival.rate)
     best = element("td", f"{rival.contender}, {rate} {rival.rate_unit}", class_="l")
     return element("tr", element("th", case_name(case), scope="row"), *cells, best)
+
+
+def single_figures(rows: Sequence[Row], summaries: Mapping[str, str]) -> Markup:
+    """Measurements of ours that nobody else has, with what they are to reach."""
+    head = element(
+        "tr",
+        element("th", "figure", scope="col"),
+        element("th", "median", scope="col"),
+        element("th", "runs", element("small", "least … greatest"), scope="col"),
+        element("th", "target", scope="col"),
+    )
+    bodies = []
+    for workload in sorted({row.workload for row in rows}):
+        title = f"{workload}: {summaries[workload]}" if workload in summaries else workload
+        lines = [single_line(row) for row in rows if row.workload == workload]
+        bodies.append(
+            element("tbody", element("tr", element("th", title, colspan=4, scope="rowgroup")), *lines, class_="case")
+        )
+    return scrolling(element("table", element("thead", head), *bodies), "Single measurements")
+
+
+def single_line(row: Row) -> Markup:
+    write = digits if row.lower_is_better else count
+    name = element("th", row.figure, scope="row")
+    if row.rate is None:
+        return element("tr", name, element("td", shortened(row.error) or NO_FIGURE, colspan=3, class_="error"))
+    spread = f"{write(row.low or row.rate)} … {write(row.high or row.rate)}"
+    target = element("td", "")
+    if row.target is not None:
+        bound = f"{'≤' if row.lower_is_better else '≥'} {write(row.target)}"
+        judged = None if row.met is None else Verdict.AHEAD if row.met else Verdict.BEHIND
+        word = "" if row.met is None else ", met" if row.met else ", missed"
+        target = element("td", bound + word, class_=judged.value if judged else None)
+    return element("tr", name, element("td", f"{write(row.rate)} {row.unit}"), element("td", spread), target)
 
 
 def machine_table(rows: Iterable[Row]) -> Markup | None:

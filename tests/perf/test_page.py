@@ -26,6 +26,7 @@ HOSTILE = "</style><script src=//evil.example>alert(1)</script><img onerror=x> \
 SIZE_MAX = 1_000_000
 X = "\N{MULTIPLICATION SIGN}"
 VOID = {"meta"}
+SPARSE = ((1, 1 << 20), (64, 64), (64, 4096))
 
 Row = dict[str, Any]
 
@@ -185,6 +186,27 @@ def test_each_size_has_its_rates_over_sessions() -> None:
     assert page.words.count("MB/s over size") == 2
 
 
+def test_cases_that_share_no_axis_are_ranked_one_by_one() -> None:
+    rows = [row(name, sessions=sessions, size=size) for name in ("partywire", "mpi") for sessions, size in SPARSE]
+    page = Page(render_page(rows))
+    assert page.words.count("Rounds/s over sessions") == 0
+    assert page.words.count("MB/s over size") == 1
+    assert page.words.count("Rounds/s") == 1
+
+
+def test_single_measurements_are_a_table_of_their_own() -> None:
+    single = {
+        "workload": "idle", "contender": "partywire", "is_ours": True, "parameters": {"figure": "CPU of an idle party"},
+        "unit": "%", "lower_is_better": True, "rate": 0.31, "samples": [0.3, 0.31], "target": 1.0, "met": True,
+    }  # fmt: skip
+    missed = single | {"parameters": {"figure": "memory"}, "unit": "MiB", "rate": 160, "target": 150, "met": False}
+    page = Page(render_page([row(), row("uvloop"), single, missed]))
+    assert "0.310 %" in page.text
+    assert "≤ 1.00, met" in page.text
+    assert "≤ 150, missed" in page.text
+    assert not group(row for row in parse_rows([single]) if not row.figure)
+
+
 def test_failed_rows_are_rows() -> None:
     page = Page(
         render_page([row(), row("uvloop"), {**row("mpi"), "rate": None, "samples": [], "error": "tag too big"}])
@@ -237,7 +259,8 @@ def test_settings_are_kept_apart() -> None:
 @pytest.mark.parametrize(
     ("change", "warning"),
     [
-        ({"machine": MACHINE | {"load": 1.7}}, "The machine was busy: 1 of 2 rows"),
+        ({"machine": MACHINE | {"load": 1.7}}, "The load average was 1.70 before 1 of 2 rows"),
+        ({"others_cores": 1.3}, "The machine was busy: beside 1 of 2 rows other processes used more than 0.1 cores"),
         ({"machine": MACHINE | {"commit": "other"}}, "2 different machines, commits or versions"),
         ({"samples": [1e5]}, "1 row of 2 with figures rest on fewer than 3 runs"),
         ({"rate": 10.0, "samples": [5, 10, 15]}, "most of all for partywire in ring"),
