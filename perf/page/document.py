@@ -138,8 +138,9 @@ def doubts() -> Markup:
         "All parties share the cores of one host and talk over its loopback, unless a link emulator is named. "
         "Contenders that use more CPU are held back by it here as they would not be on hosts of their own.",
         "Rivals are written the way their documentation advises, by people who know PartyWire better than them.",
-        "Latencies are those of a few sampled sessions, from before the send until the answer is there. Their worst "
-        "values need more runs than these to be repeatable.",
+        "Latencies are those of a few sampled sessions, from before the send until the message that was waited for is "
+        "there. In rounds around a ring it often is there already, so their low percentiles are no travel times: "
+        "compare the high ones, or ping-pong. Worst values need more runs than these to be repeatable.",
     )
     return element("ul", *(element("li", reason) for reason in reasons))
 
@@ -205,9 +206,7 @@ def workload_section(name: str, groups: Sequence[Group], known: Mapping[str, Loo
     for each in groups:
         if len(groups) > 1 or str(each.setting):
             parts.append(element("h3", str(each.setting) or "as it is"))
-        plots = [plot for plot in group_plots(each, known, ids) if plot is not None]
-        if plots:
-            parts.append(element("div", *plots, class_="plots"))
+        parts += [element("div", *plots, class_="plots") for plots in group_plots(each, known, ids) if plots]
         parts.append(figures_table(each, known))
     return element("section", *parts)
 

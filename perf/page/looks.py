@@ -69,10 +69,10 @@ SHAPES: Final[dict[str, str]] = {
     "left": polygon(3, 4.9, 3 / 4),
     "right": polygon(3, 4.9, 1 / 4),
 }
-# Each shape filled, then each hollow: as many as there can be contenders before two share one.
-MARKERS: Final = (*SHAPES, *(f"{shape}-o" for shape in SHAPES))
+# `-o` is the shape hollow. Within a family no two contenders share a mark before there are more of them than marks.
 OUR_MARKERS: Final = ("circle", "circle-o", "hexagon", "hexagon-o")
-RIVAL_MARKERS: Final = tuple(marker for marker in MARKERS if marker not in OUR_MARKERS)
+RIVAL_MARKERS: Final = ("square", "diamond", "up", "down", "star", "left", "right", "square-o", "left-o", "right-o")
+FLOOR_MARKERS: Final = ("up-o", "down-o", "diamond-o", "star-o")
 OUR_DASHES: Final = (None, "7 3", "2 3")
 RIVAL_DASHES: Final = (None, "5 3", "9 3 2 3")
 FLOOR_DASH: Final = "1.5 3"
@@ -94,7 +94,7 @@ def looks(rows: Iterable[Row]) -> dict[str, Look]:
         if is_ours:
             look = Look(key, OURS_COLOUR, OUR_MARKERS[at % 4], OUR_DASHES[at % 3], summary)
         elif is_floor:
-            look = Look(key, FLOOR_COLOUR, RIVAL_MARKERS[-1 - at % len(RIVAL_MARKERS)], FLOOR_DASH, summary)
+            look = Look(key, FLOOR_COLOUR, FLOOR_MARKERS[at % 4], FLOOR_DASH, summary)
         else:
             colour = RIVAL_COLOURS[at % len(RIVAL_COLOURS)]
             dash = RIVAL_DASHES[at // len(RIVAL_COLOURS) % len(RIVAL_DASHES)]

@@ -103,7 +103,7 @@ def latency_plot(
 ) -> Markup | None:
     """Which fraction of the messages came within which time; the fraction's axis gives each nine of the tail its room.
 
-    The names stand in the order of the medians, fastest on top, with the median beside them.
+    The names stand in the order of the 99th percentiles, lowest on top, with the percentile under them.
     """
     cut = {name: [point for point in curve if point[1] <= TAIL_FRACTION_MAX] for name, curve in curves.items()}
     drawn = {name: curve for name, curve in cut.items() if len(curve) > 1}
@@ -112,14 +112,14 @@ def latency_plot(
     x_axis = log_axis([at for curve in drawn.values() for at, _ in curve], LEFT, RIGHT, lambda at: duration(at))
     y_axis = tail_axis(BOTTOM, TOP)
     x, y = x_axis.scale, y_axis.scale
-    medians = {name: at_fraction(curve, 0.5) for name, curve in drawn.items()}
+    tails = {name: at_fraction(curve, 0.99) for name, curve in drawn.items()}
     lines = []
-    for place, name in enumerate(sorted(drawn, key=lambda name: (medians[name], name))):
+    for place, name in enumerate(sorted(drawn, key=lambda name: (tails[name], name))):
         places = [(x(at), y(fraction)) for at, fraction in drawn[name]]
         marks = [marker(known[name], x(at_fraction(drawn[name], mark)), y(mark)) for mark in marked(drawn[name])]
         lines.append((name, (LABELS_AT, TOP + place), joined(stroke(places, known[name]), *marks)))
-    words = "; ".join(f"{name}: median {duration(medians[name])}" for name, _, _ in lines)
-    notes = {name: duration(median) if len(lines) <= NOTES_MAX else "" for name, median in medians.items()}
+    words = "; ".join(f"{name}: 99 % within {duration(tails[name])}" for name, _, _ in lines)
+    notes = {name: f"p99 {duration(tail)}" if len(lines) <= NOTES_MAX else "" for name, tail in tails.items()}
     drawing = joined(frame(x_axis, y_axis, "latency"), labelled(lines, known, notes))
     return figure(caption, where, f"Latency curves. {words}.", drawing, HEIGHT, ids)
 

@@ -23,6 +23,10 @@ PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 """Names of the latencies in a row and the fraction of messages that are at most as late; `max` stands beside them."""
 
 
+P99_NOISE = 0.05
+"""Percentiles nearer than that count as level. Arbitrary: rows hold one p99 of all runs together, and so no spread."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Setting:
     """What is the same for all rows of one group of plots, besides the workload."""
@@ -294,6 +298,17 @@ def advantage(row: Row, other: Row | None) -> float | None:
     if other is None or row.rate is None or other.rate is None:
         return None
     return other.rate / row.rate if row.lower_is_better else row.rate / other.rate
+
+
+def latency_verdict(row: Row, case: Case) -> tuple[float, Verdict] | None:
+    """How the best rival's p99 stands to this row's, above 1 where ours is lower."""
+    best, own = case.best_rival_p99, row.latency_us.get("p99")
+    if best is None or own is None:
+        return None
+    factor = best / own
+    if abs(factor - 1) <= P99_NOISE:
+        return factor, Verdict.LEVEL
+    return factor, Verdict.AHEAD if factor > 1 else Verdict.BEHIND
 
 
 def ratio_to_rival(row: Row, case: Case) -> float | None:

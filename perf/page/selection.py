@@ -26,8 +26,19 @@ Measure = Callable[["Row"], tuple[float, float, float] | None]
 """A figure of a row, and the least and greatest of its runs."""
 
 
-def group_plots(group: Group, known: Mapping[str, Look], ids: Iterator[int]) -> Iterator[Markup | None]:
-    """Rates over sessions, throughput over size, cases that neither of them has, then latency and CPU of few cases."""
+def group_plots(group: Group, known: Mapping[str, Look], ids: Iterator[int]) -> list[list[Markup]]:
+    """Plots of rates, of latencies and of CPU; a list is empty where no row has figures of its kind."""
+    chosen = chosen_cases(group)
+    kinds = (
+        rate_plots(group, known, ids),
+        (latencies_of(case, known, ids) for case in chosen),
+        (cpu_of(case, known, ids) for case in [*chosen[:1], *chosen[1:][-1:]]),
+    )
+    return [[plot for plot in plots if plot is not None] for plots in kinds]
+
+
+def rate_plots(group: Group, known: Mapping[str, Look], ids: Iterator[int]) -> Iterator[Markup | None]:
+    """Rates over sessions for each size, throughput over size, and the cases that neither of them has one by one."""
     unit = group.rows[0].rate_unit
     by_size = {size: cases for size in sizes(group) if len(cases := of_size(group, size)) > 1}
     for size, cases in by_size.items():
@@ -42,14 +53,16 @@ def group_plots(group: Group, known: Mapping[str, Look], ids: Iterator[int]) -> 
     alone = [case for case in group.cases if case.size not in by_size and case.sessions not in by_sessions]
     for case in alone[:SINGLE_PLOTS_MAX]:
         yield rank_plot(capital(unit), place(case=case), unit, ranked(case.rows, rate), known, ids)
-    chosen = chosen_cases(group)
-    for case in chosen:
-        caption = f"Latency: share of {group.rows[0].unit}s that took no longer"
-        curves = {row.contender: row.latency_curve for row in case.rows}
-        yield latency_plot(caption, place(case=case), curves, known, ids)
-    for case in [*chosen[:1], *chosen[1:][-1:]]:
-        lowest_first = sorted(ranked(case.rows, cpu), key=lambda entry: (entry.figure, entry.contender))
-        yield rank_plot("CPU per message", place(case=case), CPU_UNIT, lowest_first, known, ids)
+
+
+def latencies_of(case: Case, known: Mapping[str, Look], ids: Iterator[int]) -> Markup | None:
+    caption = f"Latency: share of {case.rows[0].unit}s that took no longer"
+    return latency_plot(caption, place(case=case), {row.contender: row.latency_curve for row in case.rows}, known, ids)
+
+
+def cpu_of(case: Case, known: Mapping[str, Look], ids: Iterator[int]) -> Markup | None:
+    lowest_first = sorted(ranked(case.rows, cpu), key=lambda entry: (entry.figure, entry.contender))
+    return rank_plot("CPU per message", place(case=case), CPU_UNIT, lowest_first, known, ids)
 
 
 def chosen_cases(group: Group) -> list[Case]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from .looks import Look, swatch
 from .markup import Markup, element
 from .quantities import NO_FIGURE, SPACE, bytes_size, count, digits, plural, ratio
-from .rows import Case, Group, Row, Verdict, advantage, ratio_to_rival, verdict
+from .rows import Case, Group, Row, Verdict, advantage, latency_verdict, ratio_to_rival, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -51,13 +51,8 @@ def floor_cell(row: Row, case: Case) -> Markup | None:
 
 
 def p99_cell(row: Row, case: Case) -> Markup | None:
-    """Marked for our rows alone; without runs of a percentile there is no telling what is noise, so level is equal."""
-    best, ours = case.best_rival_p99, row.latency_us.get("p99")
-    if best is None or ours is None:
-        return None
-    factor = best / ours
-    judged = Verdict.AHEAD if factor > 1 else Verdict.BEHIND if factor < 1 else Verdict.LEVEL
-    return ratio_cell(factor, judged if row.is_ours else None)
+    found = latency_verdict(row, case)
+    return None if found is None else ratio_cell(found[0], found[1] if row.is_ours else None)
 
 
 def ratio_cell(factor: float, judged: Verdict | None) -> Markup:
