@@ -79,6 +79,7 @@ class PartySet:
         self._link = link
         self._stack = ExitStack()
         self._parties: list[_Party] = []
+        self._has_failed = False
 
     def __enter__(self) -> PartySet:
         """Raises ContenderFailed."""
@@ -93,7 +94,7 @@ class PartySet:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if kind is None:
+            if kind is None and not self._has_failed:
                 self._end()
         finally:
             self._kill()
@@ -148,7 +149,15 @@ class PartySet:
         )
 
     def _answers(self, key: str, timeout_s: float) -> list[dict[str, Any]]:
-        """One message of every party, in their order. The first one that fails is the one that counts."""
+        """One message of every party, in their order. After a failure nothing is left to do but to kill them."""
+        try:
+            return self._read_answers(key, timeout_s)
+        except ContenderFailed:
+            self._has_failed = True
+            raise
+
+    def _read_answers(self, key: str, timeout_s: float) -> list[dict[str, Any]]:
+        """The first party that fails is the one that counts: the others follow from it."""
         deadline = time.monotonic() + timeout_s
         missing = dict(enumerate(self._parties))
         answers: dict[int, dict[str, Any]] = {}

@@ -157,7 +157,7 @@ def latency_fields(latencies_ns: Iterable[int]) -> Row:
         return {"latency_us": None, "latency_count": 0, "latency_cdf_us": None}
     fractions = [step / CURVE_STEPS for step in range(1, CURVE_STEPS)]
     # A fraction is only said where at least ten latencies lie beyond it.
-    fractions += [fraction for fraction in CURVE_TAIL if (1 - fraction) * len(ordered) >= 10]
+    fractions += [fraction for fraction in CURVE_TAIL if round((1 - fraction) * len(ordered)) >= 10]
     percentiles = {name: at_fraction(ordered, fraction) / 1e3 for name, fraction in PERCENTILES.items()}
     return {
         "latency_us": percentiles | {"max": ordered[-1] / 1e3},
