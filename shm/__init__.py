@@ -8,7 +8,8 @@ from .counters import RingStat, read_stat
 from .doorbell import Bell, Doorbell, create_doorbell
 from .errors import RecordTooLarge, RingClosed, RingCorrupt, SegmentError, ShmError, UnsoundOrdering
 from .fence import Fence, probe, register
-from .ring import KIND_MAX, Record, RingReader, RingWriter
+from .record import KIND_MAX, Record
+from .ring import RingReader, RingWriter
 from .segment import Segment, sweep
 
 __all__ = [

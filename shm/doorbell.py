@@ -18,15 +18,21 @@ import mmap
 import os
 from typing import TYPE_CHECKING, Final
 
+from .compiled import core
 from .errors import RingClosed, SegmentError
 from .fence import probe
+from .pure import WORD_TICKET
 from .segment import close_owned
 
 if TYPE_CHECKING:
     from .fence import Fence
 
+if TYPE_CHECKING or core is None:
+    from .pure import BellCore
+else:
+    BellCore = core.BellCore
+
 PAGE_SIZE: Final = 4096
-WORD_TICKET: Final = 0
 WORD_TICKET_LAST: Final = 1  # the greatest ticket ever used; a new owner of an old page goes on from there
 
 SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -128,15 +134,17 @@ class Doorbell:
         self._eventfd = self._page_fd = -1
 
 
-class Bell:
-    """A waker's handle of somebody's doorbell. May serve all rings between the two; not safe for several threads."""
+class Bell(BellCore):
+    """A waker's handle of somebody's doorbell. May serve all rings between the two; not safe for several threads.
+
+    `ring_if_asleep` and `ring` are those of pure.BellCore, compiled or not.
+    """
 
     def __init__(self, eventfd: int, page_fd: int) -> None:
+        self._map = map_page(page_fd, mmap.PROT_READ)
+        super().__init__(eventfd, self._map)
         self._eventfd = eventfd
         self._page_fd = page_fd
-        self._map = map_page(page_fd, mmap.PROT_READ)
-        self._words = memoryview(self._map).cast("Q")
-        self._ticket_rung = 0
 
     @classmethod
     def from_fds(cls, eventfd: int, page_fd: int) -> Bell:
@@ -148,34 +156,18 @@ class Bell:
             close_owned(page_fd)
             raise
 
-    def ring_if_asleep(self) -> bool:
-        """Wake the owner if it sleeps and this bell has not rung for that sleep. Call after publishing and the fence.
-
-        Acquire, with Doorbell.arm: whoever publishes after that look sees this ticket and rings.
-        """
-        ticket = self._words[WORD_TICKET]
-        if ticket == 0 or ticket == self._ticket_rung:
-            return False
-        self._ticket_rung = ticket
-        self.ring()
-        return True
-
-    def ring(self) -> None:
-        """Wake the owner whether it sleeps or not."""
-        try:
-            os.eventfd_write(self._eventfd, 1)
-        except BlockingIOError:
-            pass  # the counter is at its limit, so it is readable already
-
     def close(self) -> None:
         """Give everything back; calling it again does nothing."""
         if self._eventfd < 0:
             return
-        self._words.release()
+        self._detach()
         self._map.close()
         os.close(self._eventfd)
         os.close(self._page_fd)
         self._eventfd = self._page_fd = -1
+
+    def _refuse_closed(self) -> None:
+        raise RingClosed("the bell")
 
 
 def map_page(page_fd: int, protection: int) -> mmap.mmap:

@@ -12,6 +12,9 @@ the old value, the sleeper sleeps, the waker does not ring, and nothing repairs 
 
 Back ends, strongest first:
 
+  compiled      both sides execute an atomic fence of the compiled core, some twenty nanoseconds each. Sound wherever
+                C11 is, between compiled ends. An end in plain Python, which stores positions without ordering them,
+                may use it on x86-64 only.
   membarrier    the sleeper calls membarrier(2), which runs a full barrier on every CPU that executes a registered
                 process; the waker pays nothing. Sound on x86-64 and arm64. On arm64 the observer of a position calls
                 it too, once per batch.
@@ -27,12 +30,13 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final
 
+from . import compiled
 from .errors import UnsoundOrdering
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Names a back end for tests: "membarrier", "sched_yield", or "none" for a machine that has neither.
+# Names a back end for tests: "compiled", "membarrier", "sched_yield", or "none" for a machine that has none.
 OVERRIDE_VARIABLE: Final = "PARTYWIRE_FENCE"
 
 # Commands of membarrier(2). The expedited one takes 0.7 us; the plain global one 10 ms, so it is never used.
@@ -45,13 +49,13 @@ SYSCALL_NUMBERS: Final = {"x86_64": 324, "aarch64": 283}
 TSO_MACHINES: Final = ("x86_64",)
 
 # How a side names its back end in the ring's header page; 0 means that the side has not come yet.
-FENCE_IDS: Final = {"membarrier": 1, "sched_yield": 2}
+FENCE_IDS: Final = {"membarrier": 1, "sched_yield": 2, "compiled": 3}
 
 
 class Fence:
     """One back end. It has no state of its own, so all rings of a process may share one."""
 
-    __slots__ = ("id", "name", "observe", "observer_pays", "sleeper", "waker", "waker_pays")
+    __slots__ = ("id", "name", "observe", "observer_pays", "orders_plain_stores", "sleeper", "waker", "waker_pays")
 
     def __init__(
         self,
@@ -59,6 +63,8 @@ class Fence:
         sleeper: Callable[[], None],
         waker: Callable[[], None] | None = None,
         observe: Callable[[], None] | None = None,
+        *,
+        orders_plain_stores: bool = True,
     ) -> None:
         self.name = name
         self.id = FENCE_IDS[name]
@@ -70,6 +76,8 @@ class Fence:
         # Between the load of a position and the accesses that it allows. Needed only where loads are reordered.
         self.observe = observe or do_nothing
         self.observer_pays = observe is not None
+        # Whether a position stored by plain Python becomes visible after what was stored before it.
+        self.orders_plain_stores = orders_plain_stores
 
     def __repr__(self) -> str:
         return f"Fence({self.name!r})"
@@ -102,6 +110,18 @@ def probe() -> Fence:
     if wanted not in ("", "none", *FENCE_IDS):
         raise UnsoundOrdering(
             f"{OVERRIDE_VARIABLE} names the unknown back end {wanted!r}", f"unset it or use one of {sorted(FENCE_IDS)}"
+        )
+    if wanted in ("", "compiled") and compiled.core is not None:
+        return Fence(
+            "compiled",
+            sleeper=compiled.core.fence,
+            waker=compiled.core.fence,
+            orders_plain_stores=machine in TSO_MACHINES,
+        )
+    if wanted == "compiled":
+        raise UnsoundOrdering(
+            f"{OVERRIDE_VARIABLE} asks for the back end 'compiled' and this process has no compiled core",
+            f"unset {OVERRIDE_VARIABLE} or install a C compiler and partywire again",
         )
     if wanted in ("", "membarrier"):
         fence = probe_membarrier(machine)

@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Self
 
-from partywire.shm import Bell, Doorbell, Record, RingReader, RingWriter, Segment, probe
+from partywire.shm import Doorbell, Segment, probe
 from partywire.shm.counters import WORD_HEAD, WORD_TAIL
+from tests.shm.implementations import OWN
 
 if TYPE_CHECKING:
-    from partywire.shm import Fence
+    from partywire.shm import Bell, Fence, Record
 
 # No period that is a power of two, so that a wrong offset within a ring shows.
 PATTERN = bytes(range(251)) * 300
+
+
+# Whose classes the two ends are made of; the marks of conftest.py set them.
+writing = OWN
+reading = OWN
 
 
 class RingPair:
@@ -27,10 +33,10 @@ class RingPair:
         self.reader_segment = Segment.attach(os.dup(segment.fileno()), segment.epoch)
         self.writer_doorbell = Doorbell.create(fence)
         self.reader_doorbell = Doorbell.create(fence)
-        self.writer_bell = bell_of(self.writer_doorbell)
-        self.reader_bell = bell_of(self.reader_doorbell)
-        self.writer = RingWriter(self.writer_segment, fence, self.reader_bell)
-        self.reader = RingReader(self.reader_segment, fence, self.writer_bell)
+        self.writer_bell = bell_of(self.writer_doorbell, reading.bell)
+        self.reader_bell = bell_of(self.reader_doorbell, writing.bell)
+        self.writer = writing.writer(self.writer_segment, fence, self.reader_bell)
+        self.reader = reading.reader(self.reader_segment, fence, self.writer_bell)
 
     def send(self, *payloads: bytes) -> None:
         """Write and publish; the test says that there is room."""
@@ -62,8 +68,8 @@ class RingPair:
         self.close()
 
 
-def bell_of(doorbell: Doorbell) -> Bell:
-    return Bell.from_fds(*(os.dup(fd) for fd in doorbell.fds))
+def bell_of(doorbell: Doorbell, kind: type[Bell] | None = None) -> Bell:
+    return (kind or writing.bell).from_fds(*(os.dup(fd) for fd in doorbell.fds))
 
 
 def payloads_of(records: list[Record]) -> list[bytes]:

@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from partywire.shm import Bell, Doorbell, RingClosed, SegmentError, create_doorbell, probe
-from partywire.shm.doorbell import PAGE_SIZE, WORD_TICKET
+from partywire.shm import Doorbell, RingClosed, SegmentError, create_doorbell, probe
+from partywire.shm.doorbell import PAGE_SIZE
+from partywire.shm.pure import WORD_TICKET
+from tests.shm import ring_pair
 from tests.shm.ring_pair import bell_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from partywire.shm import Bell
+
+pytestmark = pytest.mark.both
 
 
 def is_ringing(doorbell: Doorbell) -> bool:
@@ -96,7 +102,7 @@ def test_any_ticket_that_somebody_else_stores_costs_at_most_a_bell(doorbell: Doo
 def test_a_new_owner_of_an_old_page_uses_fresh_tickets() -> None:
     fence = probe()
     eventfd, page_fd = create_doorbell()
-    bell = Bell.from_fds(os.dup(eventfd), os.dup(page_fd))
+    bell = ring_pair.writing.bell.from_fds(os.dup(eventfd), os.dup(page_fd))
     first = Doorbell.from_fds(os.dup(eventfd), os.dup(page_fd), fence)
     first.arm()
     assert bell.ring_if_asleep()
@@ -111,7 +117,7 @@ def test_a_new_owner_of_an_old_page_uses_fresh_tickets() -> None:
 
 def test_a_bell_cannot_write_the_page(bell: Bell) -> None:
     with pytest.raises(TypeError):
-        bell._words[WORD_TICKET] = 1
+        bell._map[8 * WORD_TICKET] = 1
 
 
 def test_the_page_cannot_be_shrunk_under_its_users(doorbell: Doorbell) -> None:
@@ -124,7 +130,7 @@ def test_the_page_cannot_be_shrunk_under_its_users(doorbell: Doorbell) -> None:
 def test_descriptors_that_are_no_doorbell_are_refused_and_closed() -> None:
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(SegmentError, match="wrong size: 0, allowed is 4096"):
-        Bell.from_fds(os.eventfd(0), os.memfd_create("partywire-test"))
+        ring_pair.writing.bell.from_fds(os.eventfd(0), os.memfd_create("partywire-test"))
     with pytest.raises(SegmentError, match="wrong size"):
         Doorbell.from_fds(os.eventfd(0), os.eventfd(0), probe())
     with pytest.raises(SegmentError, match="cannot be mapped"):
@@ -138,7 +144,8 @@ def test_a_closed_doorbell_says_so_and_closing_again_does_nothing() -> None:
     for end in (doorbell, bell):
         end.close()
         end.close()
-    with pytest.raises(RingClosed):
-        doorbell.fileno()
+    for call in (doorbell.fileno, bell.ring_if_asleep, bell.ring):
+        with pytest.raises(RingClosed):
+            call()
     with pytest.raises(RingClosed):
         doorbell.fds  # noqa: B018

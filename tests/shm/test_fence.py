@@ -10,14 +10,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from partywire.shm import Segment, UnsoundOrdering, fence, probe, register
+from partywire.shm import Segment, UnsoundOrdering, compiled, fence, probe, register
 from partywire.shm.counters import WORD_CONSUMER_FENCE, WORD_PRODUCER_FENCE
-from partywire.shm.ring import RingReader, RingWriter
+from tests.shm.implementations import PURE, compiled_core, implementation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from partywire.shm import RingReader, RingWriter
+
 on_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="asks for the back end of x86-64")
+
+
+@pytest.fixture(autouse=True)
+def no_compiled_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its back end comes before all others and needs nothing of the machine; the last tests give it back."""
+    monkeypatch.setattr(compiled, "core", None)
 
 
 def pretend_machine(monkeypatch: pytest.MonkeyPatch, machine: str) -> None:
@@ -160,16 +168,66 @@ def test_two_sides_with_different_back_ends_are_refused() -> None:
     membarrier = fence.Fence("membarrier", sleeper=fence.do_nothing)
     yielding = fence.Fence("sched_yield", sleeper=os.sched_yield, waker=os.sched_yield)
     segment = Segment.create(128)
-    writer = RingWriter(segment, membarrier, None)
+    writer = PURE.writer(segment, membarrier, None)
     with pytest.raises(UnsoundOrdering, match="consumer of a ring uses sched_yield and its other side membarrier"):
-        RingReader(segment, yielding, None)
+        PURE.reader(segment, yielding, None)
     writer.close()
 
 
-@pytest.mark.parametrize(("word", "end"), [(WORD_CONSUMER_FENCE, RingWriter), (WORD_PRODUCER_FENCE, RingReader)])
+@pytest.mark.parametrize(("word", "end"), [(WORD_CONSUMER_FENCE, PURE.writer), (WORD_PRODUCER_FENCE, PURE.reader)])
 def test_an_unknown_back_end_at_the_other_side_is_refused(word: int, end: type[RingWriter | RingReader]) -> None:
     segment = Segment.create(128)
     segment.words[word] = 1 << 60
     with pytest.raises(UnsoundOrdering, match="unknown"):
         end(segment, probe(), None)
     segment.close()
+
+
+# The back end of the compiled core.
+
+
+def test_the_compiled_back_end_comes_first_and_asks_nothing_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    core = compiled_core()
+    monkeypatch.setattr(compiled, "core", core)
+    pretend_kernel(monkeypatch, refused)
+    for machine in ("x86_64", "aarch64", "riscv64"):
+        pretend_machine(monkeypatch, machine)
+        found = probe()
+        assert found.name == "compiled"
+        assert found.waker_pays
+        assert not found.observer_pays
+        assert found.sleeper is found.waker is core.fence
+        assert found.orders_plain_stores is (machine == "x86_64")
+
+
+@on_x86
+@pytest.mark.parametrize("name", ["compiled", "membarrier", "sched_yield"])
+def test_the_override_picks_among_all_where_the_core_is_there(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(compiled, "core", compiled_core())
+    monkeypatch.setenv(fence.OVERRIDE_VARIABLE, name)
+    assert probe().name == name
+
+
+def test_the_override_compiled_is_refused_without_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(fence.OVERRIDE_VARIABLE, "compiled")
+    with pytest.raises(UnsoundOrdering, match="this process has no compiled core"):
+        probe()
+
+
+def test_plain_python_refuses_a_fence_that_does_not_order_its_stores() -> None:
+    weak = fence.Fence("compiled", sleeper=fence.do_nothing, waker=fence.do_nothing, orders_plain_stores=False)
+    segment = Segment.create(128)
+    for end in (PURE.writer, PURE.reader):
+        with pytest.raises(UnsoundOrdering, match="plain Python cannot use the fence compiled"):
+            end(segment, weak, None)
+    segment.close()
+
+
+def test_the_two_sides_of_a_ring_are_refused_when_only_one_has_the_compiled_back_end() -> None:
+    strong = implementation("compiled")
+    segment = Segment.create(128)
+    atomic = compiled_core().fence
+    writer = strong.writer(segment, fence.Fence("compiled", sleeper=atomic, waker=atomic), None)
+    with pytest.raises(UnsoundOrdering, match="consumer of a ring uses membarrier and its other side compiled"):
+        PURE.reader(segment, fence.Fence("membarrier", sleeper=fence.do_nothing), None)
+    writer.close()

@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from partywire.shm import Fence, RecordTooLarge, RingClosed, RingReader, RingWriter, Segment, counters, probe, read_stat
+from partywire.shm import Fence, RecordTooLarge, RingClosed, Segment, counters, probe, read_stat
 from partywire.shm.counters import WORD_HEAD, WORD_SPACE_WANTED, WORD_TAIL
 from partywire.shm.fence import do_nothing
-from partywire.shm.ring import JOIN_SIZE_MAX, KIND_PAD, RECORD_HEADER
+from partywire.shm.pure import JOIN_SIZE_MAX
+from partywire.shm.record import KIND_PAD, RECORD_HEADER
+from tests.shm import ring_pair
 from tests.shm.ring_pair import RingPair, payload_of, payloads_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from partywire.shm import Doorbell
+
+pytestmark = pytest.mark.mixed
 
 
 @pytest.fixture
@@ -470,8 +474,8 @@ def test_every_request_is_rung_for_again(pair: RingPair) -> None:
 def test_rings_without_bells_work() -> None:
     fence = probe()
     segment = Segment.create(128)
-    writer = RingWriter(segment, fence, None)
-    reader = RingReader(Segment.attach(os.dup(segment.fileno())), fence, None)
+    writer = ring_pair.writing.writer(segment, fence, None)
+    reader = ring_pair.reading.reader(Segment.attach(os.dup(segment.fileno())), fence, None)
     for _ in range(10):
         while writer.try_write((), 0, 1):
             pass
@@ -485,8 +489,12 @@ def test_rings_without_bells_work() -> None:
 @pytest.mark.parametrize("side", ["waker", "observer"])
 def test_both_sides_pay_where_the_back_end_asks_them_to(side: str) -> None:
     paid = []
-    costly = {"waker": lambda: paid.append(1)} if side == "waker" else {"observe": lambda: paid.append(1)}
-    with RingPair(128, fence=Fence("membarrier", sleeper=do_nothing, **costly)) as pair:
+
+    def pay() -> None:
+        paid.append(1)
+
+    waker, observe = (pay, None) if side == "waker" else (None, pay)
+    with RingPair(128, fence=Fence("membarrier", do_nothing, waker, observe)) as pair:
         pair.send(b"a")
         after_publish = len(paid)
         assert pair.reader.poll()
@@ -546,7 +554,7 @@ def test_an_open_claim_does_not_survive_a_close(pair: RingPair) -> None:
 
 def test_each_end_knows_whether_the_other_has_come(pair: RingPair) -> None:
     segment = Segment.create(128)
-    writer = RingWriter(segment, probe(), None)
+    writer = ring_pair.writing.writer(segment, probe(), None)
     assert writer.peer_state == "new"
     assert pair.writer.peer_state == "open"
     assert pair.reader.peer_state == "open"
@@ -592,8 +600,8 @@ def test_no_control_word_is_ever_stored_by_struct() -> None:
         for path in folder.glob("*.py")
         if "pack_into" in path.read_text()
     }
-    assert set(calls) == {"ring.py"}
-    assert set(calls["ring.py"]) == {"data", "self._data"}
+    assert set(calls) == {"pure.py"}
+    assert set(calls["pure.py"]) == {"data", "self._data"}
 
 
 def test_positions_far_beyond_any_ring_work() -> None:

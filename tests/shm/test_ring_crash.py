@@ -1,20 +1,23 @@
 """A side that dies at any instruction: the other sees whole published records and nothing else.
 
 Crash points are enumerated: spy memory carries out k - 1 stores, half of the k-th when it is more than one word, and
-then ends the operation for good, as SIGKILL would. The loops with real processes and real SIGKILLs are run by
-tests/shm/kill_loop.py, in a process of its own.
+then ends the operation for good, as SIGKILL would. Such memory can be shown to plain Python only; the loops with real
+processes and real SIGKILLs, which tests/shm/kill_loop.py runs in a process of its own, are for both implementations.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 
-from partywire.shm import Bell, RingReader, RingWriter, Segment, probe, ring
+from partywire.shm import Bell, Segment, compiled, probe, pure
 from partywire.shm.counters import WORD_HEAD, WORD_TAIL
+from partywire.shm.record import RECORD_HEADER
+from tests.shm.implementations import PURE, implementation
 from tests.shm.ring_pair import RingPair, payload_of
 
 
@@ -87,9 +90,9 @@ def spying_segment(segment: Segment, spy: Spy) -> Segment:
 @pytest.fixture
 def header_stores_are_spied(monkeypatch: pytest.MonkeyPatch) -> None:
     def pack(data: SpyData, index: int, *fields: int) -> None:
-        data[index : index + ring.RECORD_HEADER.size] = ring.RECORD_HEADER.pack(*fields)
+        data[index : index + RECORD_HEADER.size] = RECORD_HEADER.pack(*fields)
 
-    monkeypatch.setattr(ring, "pack_header_into", pack)
+    monkeypatch.setattr(pure, "pack_header_into", pack)
 
 
 class Producer:
@@ -103,7 +106,7 @@ class Producer:
         self.published = first
 
     def run(self) -> None:
-        writer = RingWriter(self._spied, probe(), self._bell)
+        writer = PURE.writer(self._spied, probe(), self._bell)
         for turn, size in enumerate(self._sizes):
             payload = payload_of(self.sequence, size)
             if turn % 3 == 2:
@@ -183,7 +186,7 @@ def run_consumer_until(stores: int, position: int) -> bool:
         ended = True
         received = 0
         try:
-            reader = RingReader(spied, probe(), pair.writer_bell)
+            reader = PURE.reader(spied, probe(), pair.writer_bell)
             for _ in range(4):
                 while pair.writer.try_write((b"abc",), 3, 1):
                     pass
@@ -213,14 +216,17 @@ def fill_after_the_consumers_death(pair: RingPair) -> None:
     assert pair.writer_segment.words[WORD_TAIL] - head <= 256
 
 
+@pytest.mark.parametrize("core", ["pure", "compiled"])
 @pytest.mark.parametrize("role", ["producer", "consumer"])
-def test_sigkill_at_any_moment_leaves_whole_records_and_a_working_survivor(role: str) -> None:
+def test_sigkill_at_any_moment_leaves_whole_records_and_a_working_survivor(role: str, core: str) -> None:
+    implementation(core)
     done = subprocess.run(
         [sys.executable, "-m", "tests.shm.kill_loop", role, "200", "4711"],
         capture_output=True,
         text=True,
         timeout=110,
         check=False,
+        env={**os.environ, compiled.VARIABLE: core},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     kills, records = map(int, done.stdout.split())

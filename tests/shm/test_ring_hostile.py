@@ -18,8 +18,11 @@ from partywire.shm.counters import (
     WORD_SPACE_WANTED,
     WORD_TAIL,
 )
-from partywire.shm.ring import KIND_PAD, RECORD_HEADER
+from partywire.shm.record import KIND_PAD, RECORD_HEADER
+from tests.shm import ring_pair
 from tests.shm.ring_pair import RingPair, payload_of
+
+pytestmark = pytest.mark.both
 
 CAPACITY = 1024
 WORDS = 512
@@ -205,13 +208,19 @@ def test_the_end_of_a_failed_reader_reaches_the_writer_once_the_ring_is_full() -
 
 @pytest.mark.parametrize(("word", "value"), [(WORD_TAIL, 64 + CAPACITY + 32), (WORD_HEAD, 33), (WORD_HEAD, WORD_MAX)])
 def test_a_segment_with_impossible_positions_is_refused_by_whoever_enters(word: int, value: int) -> None:
-    for end in (RingWriter, RingReader):
+    for end in (ring_pair.writing.writer, ring_pair.reading.reader):
         segment = Segment.create(CAPACITY)
         segment.words[WORD_TAIL] = segment.words[WORD_HEAD] = 64
         segment.words[word] = value
         with pytest.raises(RingCorrupt):
-            end(segment, probe(), None).poll() if end is RingReader else RingWriter(segment, probe(), None)
+            enter_and_poll(end, segment)
         segment.close()
+
+
+def enter_and_poll(end: type[RingWriter | RingReader], segment: Segment) -> None:
+    made = end(segment, probe(), None)
+    assert isinstance(made, ring_pair.reading.reader)
+    made.poll()
 
 
 # Anything anywhere.

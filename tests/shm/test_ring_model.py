@@ -7,9 +7,17 @@ from __future__ import annotations
 
 from collections import deque
 
+import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from partywire.shm import RecordTooLarge
 from partywire.shm.counters import WORD_HEAD, WORD_TAIL
@@ -185,5 +193,6 @@ class RingMachine(RuleBasedStateMachine):
             self.pair.close()
 
 
-TestRingModel = RingMachine.TestCase
-TestRingModel.settings = settings(max_examples=250, stateful_step_count=60, phases=PHASES)
+@pytest.mark.mixed
+def test_a_ring_does_what_the_model_does() -> None:
+    run_state_machine_as_test(RingMachine, settings=settings(max_examples=200, stateful_step_count=60, phases=PHASES))

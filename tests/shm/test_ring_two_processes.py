@@ -11,25 +11,39 @@ from typing import Any
 
 import pytest
 
-from partywire.shm import RingStat, Segment, create_doorbell
+from partywire.shm import RingStat, Segment, compiled, create_doorbell
+from partywire.shm.fence import OVERRIDE_VARIABLE
+from tests.shm.implementations import implementation
 
 TIMEOUT_S = 110
 SEED = 20_240
+AUTO = ("auto", "auto")
+# Both sides and the fence they share; a fence of the compiled core cannot be named where one side has none.
+CORES = [
+    (("pure", "pure"), ""),
+    (("compiled", "compiled"), ""),
+    (("compiled", "compiled"), "membarrier"),
+    (("pure", "compiled"), "membarrier"),
+    (("compiled", "pure"), "membarrier"),
+]
 
 
 def run_two(
-    tasks: tuple[str, str], count: int, size_max: int, capacity: int, fence: str = ""
+    tasks: tuple[str, str], count: int, size_max: int, capacity: int, fence: str = "", cores: tuple[str, str] = AUTO
 ) -> tuple[list[dict[str, Any]], RingStat, RingStat]:
     """Both processes' figures, and those of the ring from the first to the second and back."""
     there, back = Segment.create(capacity), Segment.create(capacity)
     bells = [create_doorbell(), create_doorbell()]
-    environment = {**os.environ, "PARTYWIRE_FENCE": fence} if fence else dict(os.environ)
+    environment = {**os.environ, OVERRIDE_VARIABLE: fence} if fence else dict(os.environ)
     processes = []
     for number, task in enumerate(tasks):
         tx, rx = (there, back) if number == 0 else (back, there)
         fds = (tx.fileno(), rx.fileno(), *bells[number], *bells[1 - number])
         command = [sys.executable, "-m", "tests.shm.hammer", task, *map(str, (count, size_max, SEED, *fds))]
-        processes.append(subprocess.Popen(command, pass_fds=fds, env=environment, stdout=subprocess.PIPE, text=True))
+        core = {compiled.VARIABLE: cores[number]}
+        processes.append(
+            subprocess.Popen(command, pass_fds=fds, env=environment | core, stdout=subprocess.PIPE, text=True)
+        )
     try:
         outputs = [process.communicate(timeout=TIMEOUT_S)[0] for process in processes]
         assert [process.returncode for process in processes] == [0, 0], f"seed {SEED}"
@@ -55,10 +69,19 @@ def test_a_million_records_of_all_sizes_arrive_once_and_in_order() -> None:
     assert (there.producer_state, there.consumer_state) == ("closed", "closed")
 
 
+@pytest.fixture(params=CORES, ids=lambda param: "-".join(filter(None, [*param[0], param[1]])))
+def setting(request: pytest.FixtureRequest) -> tuple[str, tuple[str, str]]:
+    """A fence, and the implementations of both sides."""
+    cores, fence = request.param
+    for core in cores:
+        implementation(core)
+    return fence, cores
+
+
 @pytest.mark.parametrize(("capacity", "count"), [(128, 20_000), (256, 30_000), (4096, 60_000), (1 << 20, 20_000)])
-def test_rings_of_every_size_keep_all_records(capacity: int, count: int) -> None:
+def test_rings_of_every_size_keep_all_records(capacity: int, count: int, setting: tuple[str, tuple[str, str]]) -> None:
     size_max = min(capacity // 2 - 32, 64_000)
-    _, there, _ = run_two(("produce", "consume"), count, size_max, capacity)
+    _, there, _ = run_two(("produce", "consume"), count, size_max, capacity, *setting)
     assert there.records_released == count
 
 
@@ -69,29 +92,29 @@ def test_the_weaker_back_end_keeps_all_records_too() -> None:
     assert there.records_released == 60_000
 
 
-@pytest.mark.parametrize(
-    ("fence", "count", "sleeps_min"),
-    [
-        ("", 40_000, 1000),
-        pytest.param(
-            "sched_yield",
-            10_000,
-            0,  # giving the CPU away often is what the other side was waiting for
-            marks=pytest.mark.skipif(platform.machine() != "x86_64", reason="sound on x86-64 only"),
-        ),
-    ],
-)
-def test_no_wake_up_is_lost_when_both_sides_sleep_for_every_record(fence: str, count: int, sleeps_min: int) -> None:
-    figures, there, back = run_two(("ping", "pong"), count, 8, 4096, fence)
+@pytest.mark.parametrize("cores", [("pure", "pure"), ("compiled", "compiled")], ids=["pure", "compiled"])
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="sound on x86-64 only")
+def test_no_wake_up_is_lost_through_the_weaker_back_end(cores: tuple[str, str]) -> None:
+    implementation(cores[0])
+    # Giving the CPU away often is what the other side was waiting for, so sleeps may be few.
+    figures, _, _ = run_two(("ping", "pong"), 10_000, 8, 4096, "sched_yield", cores)
     assert [process["timeouts_with_data"] for process in figures] == [0, 0]
-    assert sum(process["sleeps"] for process in figures) >= sleeps_min
+
+
+def test_no_wake_up_is_lost_when_both_sides_sleep_for_every_record(setting: tuple[str, tuple[str, str]]) -> None:
+    count = 30_000
+    figures, there, back = run_two(("ping", "pong"), count, 8, 4096, *setting)
+    assert [process["timeouts_with_data"] for process in figures] == [0, 0]
+    assert sum(process["sleeps"] for process in figures) >= 1000
     assert there.bells <= figures[1]["sleeps"] + count, "at most one bell a record"
     assert there.records == back.records == count
 
 
-def test_no_wake_up_for_space_is_lost_when_every_record_has_to_wait_for_room() -> None:
+def test_no_wake_up_for_space_is_lost_when_every_record_has_to_wait_for_room(
+    setting: tuple[str, tuple[str, str]],
+) -> None:
     """The producer sleeps without a net here: one lost bell would end it with an error."""
-    figures, there, _ = run_two(("starve", "eat"), 20_000, 0, 256)
+    figures, there, _ = run_two(("starve", "eat"), 20_000, 0, 256, *setting)
     assert figures[0]["sleeps"] > 0
     assert figures[1]["timeouts_with_data"] == 0
     assert there.records_released == 20_000
