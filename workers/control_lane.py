@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 from partywire.engine.records import CONTROL, FINISH, STREAM_END, decode_stream_end
 from partywire.shm.errors import ShmError
 
+from .hot import ReceiverHot
+
 if TYPE_CHECKING:
     from partywire.shm.ring import RingReader, RingWriter
 
@@ -22,14 +24,14 @@ PENDING_MAX: Final = 1024
 """Each round of a rendezvous is one message, and no peer may be more than 64 rounds behind."""
 
 
-class ControlLane:
+class ControlLane(ReceiverHot):
     """Driven by the Party (send, try_finish) and by its worker (the rest). Finished by STREAM_END or `close`."""
 
     def __init__(self, worker: Worker, link: PeerLink, writer: RingWriter, reader: RingReader) -> None:
+        super().__init__(reader)
         self._worker = worker
         self._link = link
         self._writer = writer
-        self._reader = reader
         self._pending: deque[tuple[int, bytes]] = deque()
         self._is_finished = False
         self.is_over = False
@@ -71,6 +73,7 @@ class ControlLane:
                 self._pending.popleft()
                 written += 1
             self._writer.publish()
+            self.is_urgent = bool(self._pending)
         except ShmError as error:
             self._lose(f"the control ring failed: {error}")
         return written
@@ -80,16 +83,16 @@ class ControlLane:
         work = self._write() if self._pending else 0
         if self._is_receiving and not self.is_over:
             self._lose("an exception interrupted the worker while it received")
-        self._is_receiving = True
+        self._is_receiving = self.is_urgent = True
         try:
-            records = self._reader.poll()
+            records = self.reader.poll()
         except ShmError as error:
-            self._is_receiving = False
+            self._received()
             if not self.is_over:
                 self._lose(f"the control ring failed: {error}")
             return work
         if not records:
-            self._is_receiving = False
+            self._received()
             return work
         for kind, _, _, _, payload in records:
             if self.is_over:
@@ -102,10 +105,14 @@ class ControlLane:
                 self._worker.end_control(self._link, end)
         work += len(records)
         del records, payload
-        self._reader.release_all()
-        self._is_receiving = False
+        self.reader.release_all()
+        self._received()
         self._worker.notify()
         return work
+
+    def _received(self) -> None:
+        self._is_receiving = False
+        self.is_urgent = bool(self._pending)
 
     def _lose(self, cause: str) -> None:
         self.is_over = True
@@ -117,16 +124,16 @@ class ControlLane:
         try:
             if self._pending and not self.is_over and self._writer.request_space():
                 return False
-            return self._reader.is_empty()
+            return self.reader.is_empty()
         except ShmError:
             return self.is_over
 
     def note_sleep(self, timed_out: bool) -> None:
         """Count a sleep on this ring, and whether the net had to catch a lost wake-up."""
         try:
-            self._reader.count_sleep()
-            if timed_out and not self._reader.is_empty():
-                self._reader.count_timeout_with_data()
+            self.reader.count_sleep()
+            if timed_out and not self.reader.is_empty():
+                self.reader.count_timeout_with_data()
         except ShmError:
             pass  # the next receive deals with it
 
@@ -134,4 +141,4 @@ class ControlLane:
         """Give the rings back."""
         self.is_over = True
         self._writer.close()
-        self._reader.close()
+        self.reader.close()

@@ -15,15 +15,30 @@ from partywire.shm.compiled import core
 IS_COMPILED: Final = core is not None
 
 if TYPE_CHECKING or core is None:
-    from .hot_pure import LaneHot, MailboxHot, Queue, SessionHot, SlotHot, WaitHot, WorkerHot, run_slots
+    from .hot_pure import (
+        LaneHot,
+        MailboxHot,
+        Queue,
+        ReceiverHot,
+        SessionHot,
+        SlotHot,
+        WaitHot,
+        WorkerHot,
+        all_idle,
+        receive_all,
+        run_slots,
+    )
 else:
     LaneHot = core.LaneHot
     MailboxHot = core.MailboxHot
     Queue = core.Queue
+    ReceiverHot = core.ReceiverHot
     SessionHot = core.SessionHot
     SlotHot = core.SlotHot
     WaitHot = core.WaitHot
     WorkerHot = core.WorkerHot
+    all_idle = core.all_idle
+    receive_all = core.receive_all
     run_slots = core.run_slots
     core.set_frame_kinds(
         # Messages of sessions only: what steers a session needs the Python half.
@@ -36,5 +51,6 @@ else:
     )
 
 __all__ = [
-    "IS_COMPILED", "LaneHot", "MailboxHot", "Queue", "SessionHot", "SlotHot", "WaitHot", "WorkerHot", "run_slots",
+    "IS_COMPILED", "LaneHot", "MailboxHot", "Queue", "ReceiverHot", "SessionHot", "SlotHot", "WaitHot", "WorkerHot",
+    "all_idle", "receive_all", "run_slots",
 ]  # fmt: skip

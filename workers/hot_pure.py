@@ -102,7 +102,35 @@ class MailboxHot(WaitHot):
         self.behind = 0
 
 
-class LaneHot:
+class ReceiverHot:
+    """Whatever a worker receives from: a lane, or a control lane."""
+
+    if TYPE_CHECKING:
+
+        def receive(self) -> int: ...
+        def is_idle(self) -> bool: ...
+
+    def __init__(self, reader: RingReader) -> None:
+        self.reader: Final = reader
+        # Whether `receive` has something to do although nothing may be new in the ring: what waits to be written, or
+        # the consequences of an exception (Ctrl-C) in the last one.
+        self.is_urgent = False
+
+
+def receive_all(receivers: list[Any]) -> int:
+    """Let every receiver take in what is there. Returns the count of records."""
+    count = 0
+    for receiver in receivers:
+        count += receiver.receive()
+    return count
+
+
+def all_idle(receivers: list[Any]) -> bool:
+    """Whether no receiver has anything to take in."""
+    return all(receiver.is_idle() for receiver in receivers)
+
+
+class LaneHot(ReceiverHot):
     """Small frames on their way to the ring, and records on their way to the mailboxes."""
 
     if TYPE_CHECKING:
@@ -117,8 +145,8 @@ class LaneHot:
     def __init__(
         self, worker: Worker, writer: RingWriter, reader: RingReader, connection: int, epoch: int
     ) -> None:
+        super().__init__(reader)
         self.writer = writer
-        self.reader = reader
         self.connection = connection
         self.epoch = epoch
         # session id -> mailbox, for the sessions of this connection that are alive here.
@@ -134,8 +162,6 @@ class LaneHot:
         self.is_dirty = False
         # Set when the stream is over or unusable; what still comes is thrown away.
         self.is_over = False
-        # Set while `receive` runs: found set at its beginning, an exception (Ctrl-C) has interrupted the last one.
-        self.is_receiving = False
         # Whether nothing is held back in `frames`.
         self.is_between_frames = True
         self.messages_received = 0
@@ -162,20 +188,23 @@ class LaneHot:
         return taken
 
     def receive(self) -> int:
-        """Deliver everything that the I/O process has published. Returns the count of records."""
-        if self.is_receiving:
+        """Deliver everything that the I/O process has published. Returns the count of records.
+
+        `is_urgent` is set while it runs: found set at its beginning, an exception has interrupted the last one.
+        """
+        if self.is_urgent:
             self.receive_was_interrupted()
-        self.is_receiving = True
+        self.is_urgent = True
         try:
             records = self.reader.poll()
         except ShmError as error:
-            self.is_receiving = False
+            self.is_urgent = False
             if self.is_over:
                 return 0
             self.ring_failed(error)
             return 1
         if not records:
-            self.is_receiving = False
+            self.is_urgent = False
             return 0
         for kind, connection, epoch, _, payload in records:
             if self.is_over:
@@ -191,7 +220,7 @@ class LaneHot:
         count = len(records)
         del records, payload
         self.reader.release_all()
-        self.is_receiving = False
+        self.is_urgent = False
         return count
 
 

@@ -201,15 +201,17 @@ class Scheduler:
                 if self._tasks:
                     self._run_loop(loop, lambda: not self._tasks or done())
                     continue
-                # A job that calls asyncio before its first await finds the loop that it will run in.
-                asyncio._set_running_loop(loop)
-                try:
-                    work = worker.service() + self.do_work()
-                    worker.flush()
-                finally:
-                    asyncio._set_running_loop(None)
+                work = worker.service()
+                if self._ready:
+                    # A job that calls asyncio before its first await finds the loop that it will run in.
+                    asyncio._set_running_loop(loop)
+                    try:
+                        work += self.do_work()
+                    finally:
+                        asyncio._set_running_loop(None)
+                worker.flush()
                 if not work and not done():
-                    worker.sleep()
+                    worker.rest()
         finally:
             worker.flush()
 

@@ -105,7 +105,7 @@ def run_blocking(worker: Worker, coroutine: Coroutine[Any, Any, T]) -> T:
                 try:
                     while not woken.is_set:
                         if not worker.service():
-                            worker.sleep()
+                            worker.rest()
                 finally:
                     if wait.waker is waker:
                         wait.waker = None

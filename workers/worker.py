@@ -34,6 +34,7 @@ from partywire.engine.commands import (
 )
 from partywire.engine.control_socket import ControlClosed, ControlSocket, close_all
 from partywire.engine.frames import ResetCode
+from partywire.engine.polling import Polling
 from partywire.shm.doorbell import Bell, Doorbell
 from partywire.shm.fence import Fence, probe
 from partywire.shm.ring import RingReader, RingWriter
@@ -41,7 +42,7 @@ from partywire.shm.segment import Segment
 
 from .control_lane import ControlLane
 from .errors import InboxOverflow, PartyFailed, PeerClosed, PeerLost, SessionClosed, UnknownPeer, WorkerDied
-from .hot import WorkerHot
+from .hot import WorkerHot, all_idle, receive_all
 from .lane import Lane
 from .peer_link import PeerLink, WorkerCounters
 from .session_table import SessionTable
@@ -132,6 +133,7 @@ class Worker(WorkerHot):
         self._timer_numbers = itertools.count()
         self._event_waits: list[Wait] = []
         self._passes = 0
+        self._polling = Polling()
         self._watched: dict[int, Callable[[], None]] = {}
         self._is_fully_closed = False
         # Whether the supervisor's end is gone; then the socket is readable for ever and nobody looks at it.
@@ -234,9 +236,7 @@ class Worker(WorkerHot):
 
         Returns the count of things that happened; 0 means that it is time to sleep.
         """
-        work = 0
-        for receiver in self._receivers:
-            work += receiver.receive()
+        work = receive_all(self._receivers)
         if self.stalled:
             for lane in tuple(self.stalled):
                 work += lane.retry()
@@ -247,6 +247,8 @@ class Worker(WorkerHot):
         if self._passes >= CONTROL_INTERVAL:
             self._passes = 0
             work += self._take_events(0)
+        if work:
+            self._polling.found()
         return work
 
     def step(self) -> int:
@@ -266,6 +268,12 @@ class Worker(WorkerHot):
         return totals
 
     # Sleeping.
+
+    def rest(self) -> None:
+        """There was no work: publish everything, then look again at once if that may pay, or sleep."""
+        self.flush()
+        if not self._polling.look_again():
+            self.sleep()
 
     def sleep(self, deadline: float = NEVER) -> None:
         """Publish everything, then wait until something may have happened, at the latest at the deadline."""
@@ -291,9 +299,8 @@ class Worker(WorkerHot):
     def arm(self) -> bool:
         """Announce a sleep and look once more at every ring. False: do not sleep."""
         self._doorbell.arm()
-        for receiver in self._receivers:
-            if not receiver.is_idle():
-                return False
+        if not all_idle(self._receivers):
+            return False
         for lane in self.stalled:
             if lane.request_space():
                 return False

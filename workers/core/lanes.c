@@ -10,7 +10,7 @@
 #include <string.h>
 #include <structmember.h>
 
-PyTypeObject *lane_type;
+PyTypeObject *receiver_type, *lane_type;
 
 #define HEADER_SIZE 9
 #define FIXED_HEADER_SIZE 5
@@ -277,7 +277,7 @@ static int check_inbox(Lane *lane, PyObject *mailbox)
 /* One frame that needs care, or a piece of one: the Python half says how many bytes it took. */
 static int take_carefully(Lane *lane, const RingRecord *record, uint32_t *position)
 {
-    PyObject *view = ring_payload_view(lane->reader, record, (Py_ssize_t)*position);
+    PyObject *view = ring_payload_view(lane->receiver.reader, record, (Py_ssize_t)*position);
     if (view == NULL)
         return -1;
     PyObject *taken = PyObject_CallMethod((PyObject *)lane, "take_carefully", "O", view);
@@ -315,7 +315,7 @@ static int receive_data(Lane *lane, const RingRecord *record)
 
 static int receive_other(Lane *lane, const RingRecord *record)
 {
-    PyObject *view = ring_payload_view(lane->reader, record, 0);
+    PyObject *view = ring_payload_view(lane->receiver.reader, record, 0);
     if (view == NULL)
         return -1;
     PyObject *done = PyObject_CallMethod((PyObject *)lane, "take_record", "IIIO", (unsigned int)record->kind,
@@ -346,18 +346,18 @@ static int ring_failed(Lane *lane)
 /* receive() -> the count of records taken in. */
 static PyObject *lane_receive(Lane *lane, PyObject *Py_UNUSED(ignored))
 {
-    if (lane->is_receiving) {
+    if (lane->receiver.is_urgent) {
         PyObject *done = PyObject_CallMethod((PyObject *)lane, "receive_was_interrupted", NULL);
         if (done == NULL)
             return NULL;
         Py_DECREF(done);
     }
-    lane->is_receiving = 1;
+    lane->receiver.is_urgent = 1;
     long count = 0;
     size_t bytes = 0;
     RingRecord record;
     int polled = 0;
-    while (count < RECORDS_MAX && bytes < BYTES_MAX && (polled = ring_poll(lane->reader, &record)) > 0) {
+    while (count < RECORDS_MAX && bytes < BYTES_MAX && (polled = ring_poll(lane->receiver.reader, &record)) > 0) {
         count++;
         bytes += record.size;
         if (lane->is_over)
@@ -367,21 +367,21 @@ static PyObject *lane_receive(Lane *lane, PyObject *Py_UNUSED(ignored))
             return NULL;
     }
     if (polled < 0) {
-        lane->is_receiving = 0;
+        lane->receiver.is_urgent = 0;
         if (lane->is_over) {
             PyErr_Clear();
             return PyLong_FromLong(0);
         }
         return ring_failed(lane) < 0 ? NULL : PyLong_FromLong(count + 1);
     }
-    if (count > 0 && ring_release_all(lane->reader) < 0) {
-        lane->is_receiving = 0;
+    if (count > 0 && ring_release_all(lane->receiver.reader) < 0) {
+        lane->receiver.is_urgent = 0;
         if (!lane->is_over)
             return ring_failed(lane) < 0 ? NULL : PyLong_FromLong(count);
         PyErr_Clear();
         return PyLong_FromLong(count);
     }
-    lane->is_receiving = 0;
+    lane->receiver.is_urgent = 0;
     return PyLong_FromLong(count);
 }
 
@@ -407,7 +407,7 @@ static int lane_init(Lane *lane, PyObject *args, PyObject *kwargs)
         return -1;
     lane->worker = Py_NewRef(worker);
     lane->writer = Py_NewRef(writer);
-    lane->reader = Py_NewRef(reader);
+    lane->receiver.reader = Py_NewRef(reader);
     lane->connection = connection;
     lane->epoch = epoch;
     lane->is_between_frames = 1;
@@ -419,7 +419,7 @@ static int lane_traverse(Lane *lane, visitproc visit, void *arg)
     Py_VISIT(type_of(lane));
     Py_VISIT(lane->worker);
     Py_VISIT(lane->writer);
-    Py_VISIT(lane->reader);
+    Py_VISIT(lane->receiver.reader);
     Py_VISIT(lane->mailboxes);
     return 0;
 }
@@ -428,7 +428,7 @@ static int lane_clear(Lane *lane)
 {
     Py_CLEAR(lane->worker);
     Py_CLEAR(lane->writer);
-    Py_CLEAR(lane->reader);
+    Py_CLEAR(lane->receiver.reader);
     Py_CLEAR(lane->mailboxes);
     return 0;
 }
@@ -445,7 +445,6 @@ static void lane_dealloc(Lane *lane)
 
 static PyMemberDef lane_members[] = {
     {"writer", T_OBJECT, offsetof(Lane, writer), READONLY, NULL},
-    {"reader", T_OBJECT, offsetof(Lane, reader), READONLY, NULL},
     {"connection", T_UINT, offsetof(Lane, connection), READONLY, NULL},
     {"epoch", T_UINT, offsetof(Lane, epoch), READONLY, NULL},
     {"mailboxes", T_OBJECT, offsetof(Lane, mailboxes), READONLY, NULL},
@@ -457,7 +456,6 @@ static PyMemberDef lane_members[] = {
     {"bytes_sent", T_LONGLONG, offsetof(Lane, bytes_sent), 0, NULL},
     {"is_dirty", T_BOOL, offsetof(Lane, is_dirty), 0, NULL},
     {"is_over", T_BOOL, offsetof(Lane, is_over), 0, NULL},
-    {"is_receiving", T_BOOL, offsetof(Lane, is_receiving), 0, NULL},
     {"is_between_frames", T_BOOL, offsetof(Lane, is_between_frames), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
@@ -490,16 +488,140 @@ static PyType_Spec lane_spec = {
     .slots = lane_slots,
 };
 
+/* Receiver. */
+
+static int receiver_init(Receiver *receiver, PyObject *args, PyObject *kwargs)
+{
+    PyObject *reader;
+    static char *names[] = {"reader", NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O", names, &reader))
+        return -1;
+    if (!ring_is_reader(reader) || receiver->reader != NULL) {
+        PyErr_SetString(PyExc_TypeError, "a compiled receiver is made once, with a compiled ring");
+        return -1;
+    }
+    receiver->reader = Py_NewRef(reader);
+    return 0;
+}
+
+static int receiver_traverse(Receiver *receiver, visitproc visit, void *arg)
+{
+    Py_VISIT(type_of(receiver));
+    Py_VISIT(receiver->reader);
+    return 0;
+}
+
+static int receiver_clear(Receiver *receiver)
+{
+    Py_CLEAR(receiver->reader);
+    return 0;
+}
+
+static void receiver_dealloc(Receiver *receiver)
+{
+    PyTypeObject *type = type_of(receiver);
+    PyObject_GC_UnTrack(receiver);
+    receiver_clear(receiver);
+    PyObject_GC_Del(receiver);
+    Py_DECREF(type);
+}
+
+static PyMemberDef receiver_members[] = {
+    {"reader", T_OBJECT, offsetof(Receiver, reader), READONLY, NULL},
+    {"is_urgent", T_BOOL, offsetof(Receiver, is_urgent), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot receiver_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("Base of what a worker receives from.")},
+    {Py_tp_init, receiver_init},
+    {Py_tp_members, receiver_members},
+    {Py_tp_traverse, receiver_traverse},
+    {Py_tp_clear, receiver_clear},
+    {Py_tp_dealloc, receiver_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec receiver_spec = {
+    .name = "partywire._core.ReceiverHot",
+    .basicsize = sizeof(Receiver),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = receiver_slots,
+};
+
+/* Whether a receiver surely has nothing to do; what cannot be told without its methods counts as something. */
+static int is_surely_idle(PyObject *receiver)
+{
+    if (!PyObject_TypeCheck(receiver, receiver_type) || ((Receiver *)receiver)->is_urgent ||
+        ((Receiver *)receiver)->reader == NULL)
+        return 0;
+    int is_empty = ring_is_empty(((Receiver *)receiver)->reader);
+    if (is_empty < 0)
+        PyErr_Clear(); /* the receiver's own methods meet the same error and deal with it */
+    return is_empty > 0;
+}
+
+/* receive_all(receivers) -> the count of records taken in. `receivers` is a list, which a call may change. */
+static PyObject *receive_all(PyObject *Py_UNUSED(module), PyObject *receivers)
+{
+    long long count = 0;
+    for (Py_ssize_t at = 0; at < PyList_Size(receivers); at++) {
+        PyObject *receiver = PyList_GetItem(receivers, at);
+        if (receiver == NULL)
+            return NULL;
+        if (is_surely_idle(receiver))
+            continue;
+        Py_INCREF(receiver);
+        PyObject *received = PyObject_TypeCheck(receiver, lane_type) ? lane_receive((Lane *)receiver, NULL)
+                                                                     : PyObject_CallMethod(receiver, "receive", NULL);
+        Py_DECREF(receiver);
+        if (received == NULL)
+            return NULL;
+        count += PyLong_AsLongLong(received);
+        Py_DECREF(received);
+    }
+    return PyErr_Occurred() ? NULL : PyLong_FromLongLong(count);
+}
+
+/* all_idle(receivers) -> whether none has anything to receive: the look after the doorbell was armed. */
+static PyObject *all_idle(PyObject *Py_UNUSED(module), PyObject *receivers)
+{
+    for (Py_ssize_t at = 0; at < PyList_Size(receivers); at++) {
+        PyObject *receiver = PyList_GetItem(receivers, at);
+        if (receiver == NULL)
+            return NULL;
+        if (is_surely_idle(receiver))
+            continue;
+        Py_INCREF(receiver);
+        PyObject *is_idle = PyObject_CallMethod(receiver, "is_idle", NULL);
+        Py_DECREF(receiver);
+        if (is_idle == NULL)
+            return NULL;
+        int truth = PyObject_IsTrue(is_idle);
+        Py_DECREF(is_idle);
+        if (truth < 0)
+            return NULL;
+        if (!truth)
+            Py_RETURN_FALSE;
+    }
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_TRUE;
+}
+
 static PyMethodDef functions[] = {
     {"set_frame_kinds", set_frame_kinds, METH_VARARGS,
      PyDoc_STR("Say which descriptors need no second look: tables of 256 bytes made from FRAME_TABLE.")},
+    {"receive_all", receive_all, METH_O, PyDoc_STR("Let every receiver of a list take in what is there.")},
+    {"all_idle", all_idle, METH_O, PyDoc_STR("Whether no receiver of a list has anything to take in.")},
     {NULL, NULL, 0, NULL},
 };
 
 int add_lanes(PyObject *module)
 {
     memset(frames.divisor, 1, sizeof frames.divisor); /* no frame is hot until the tables are set */
-    return (lane_type = add_type(module, "LaneHot", &lane_spec, NULL)) == NULL ||
+    return (receiver_type = add_type(module, "ReceiverHot", &receiver_spec, NULL)) == NULL ||
+                   (lane_type = add_type(module, "LaneHot", &lane_spec, receiver_type)) == NULL ||
                    PyModule_AddFunctions(module, functions) < 0
                ? -1
                : 0;

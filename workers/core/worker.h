@@ -39,16 +39,23 @@ typedef struct {
     char is_sending;
 } Mailbox;
 
+/* Whatever a worker receives from: a lane, or a control lane. */
 typedef struct {
     PyObject_HEAD
-    PyObject *worker, *writer, *reader;
+    PyObject *reader;
+    char is_urgent; /* whether `receive` has something to do although nothing may be new in the ring */
+} Receiver;
+
+typedef struct {
+    Receiver receiver;
+    PyObject *worker, *writer;
     PyObject *mailboxes; /* dict: session id -> Mailbox */
     char *gathered;      /* small frames that are not in the ring yet */
     Py_ssize_t gathered_size, gathered_capacity;
     long long parts_size, parts_size_max, small_size_max;
     long long messages_received, bytes_received, bytes_sent;
     unsigned int connection, epoch;
-    char is_dirty, is_over, is_receiving, is_between_frames;
+    char is_dirty, is_over, is_between_frames; /* receiver.is_urgent: a receive was interrupted */
 } Lane;
 
 typedef struct {
@@ -65,7 +72,7 @@ typedef struct {
     char is_done;
 } Slot;
 
-extern PyTypeObject *queue_type, *worker_type, *wait_type, *mailbox_type, *lane_type, *session_type, *slot_type;
+extern PyTypeObject *queue_type, *worker_type, *wait_type, *mailbox_type, *receiver_type, *lane_type, *session_type, *slot_type;
 
 static inline PyTypeObject *type_of(void *object)
 {
