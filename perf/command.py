@@ -128,7 +128,7 @@ def perf_command(
         print_lists()
         return 0
     try:
-        names = chosen("usual,ours,rivals" if smoke and contenders == "usual" else contenders)
+        names = chosen(contenders)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--contenders") from error
     matrix, figures = split_names(workloads, is_smoke=smoke)
@@ -142,8 +142,9 @@ def perf_command(
     else:
         warn_of_load()
     began = time.monotonic()
-    plan = Plan(chosen_cells, names if link is None else without_floors(names), seconds, repeats, syscalls)
-    rows, has_failed = run(plan, figures, is_smoke=smoke)
+    if link is not None:
+        names = [name for name in names if name not in FLOOR_NAMES]  # they know no emulated links
+    rows, has_failed = run(Plan(chosen_cells, names, seconds, repeats, syscalls), figures, is_smoke=smoke)
     tell(f"took {time.monotonic() - began:.0f} s")
     publish(rows, json_path, html_path)
     if not smoke:
@@ -169,11 +170,6 @@ def split_names(workloads: Sequence[str], *, is_smoke: bool) -> tuple[list[str] 
     return [name for name in workloads if name in WORKLOADS] or None, [
         name for name in workloads if name in MEASUREMENTS
     ]
-
-
-def without_floors(names: Sequence[str]) -> list[str]:
-    """The floors know no emulated links."""
-    return [name for name in names if name not in FLOOR_NAMES]
 
 
 def run(plan: Plan, figures: Sequence[str], *, is_smoke: bool) -> tuple[list[Row], bool]:

@@ -35,8 +35,11 @@ def print_workload(workload: str, rows: list[Row]) -> None:
     kept = [column for column in range(len(HEADER)) if any(line[column] for line in lines)]
     print_table([HEADER[column] for column in kept], [[line[column] for column in kept] for line in lines])
     for row in rows:
-        if row["error"] is not None:
+        if row["error"] is not None and row["is_offered"]:
             print(f"  {row['contender']}, {cell_text(row)}: {row['error']}")
+    left_out = list(dict.fromkeys(row["contender"] for row in rows if not row["is_offered"]))
+    if left_out:
+        print(f"  not offered by {', '.join(left_out)}")
 
 
 def cell_key(row: Row) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ def test_an_order_carries_a_workload_whole(name: str) -> None:
     assert order.work == work
 
 
-@pytest.mark.parametrize("contender", ["partywire", "partywire-async", "partywire-sync"])
+@pytest.mark.parametrize("contender", ["partywire", "partywire-async"])
 def test_our_parties_play_again_and_again(contender: str) -> None:
     with PartySet(contender, RingRounds(2, 64)) as parties:
         families = parties.families()
