@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+RIVALS := $(VENV)/.rivals
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check perf clean
@@ -28,8 +29,13 @@ check: $(READY) ## ruff, mypy --strict and the direction of imports.
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-perf: $(READY) ## Print the figures of docs/performance.md on this machine (some minutes).
-	@$(BIN)/python -m partywire.perf
+$(RIVALS): $(READY)
+	@echo "Installing the libraries that partywire is measured beside ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[perf]"
+	@touch $@
+
+perf: $(RIVALS) ## Measure everything beside other libraries (many minutes). PERF_ARGS="ring iris" shortens it.
+	@$(BIN)/partywire perf $(or $(PERF_ARGS),all)
 
 clean: ## Remove the virtual environment and caches.
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
