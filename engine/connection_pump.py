@@ -6,21 +6,29 @@ order, or is told that the connection broke; what a full ring cannot take stays 
 control.
 
 Copies: incoming bytes none in user space (`recv_into` writes into claimed ring space), outgoing none (`sendmsg` reads
-from ring memory, whose records are released as the kernel takes them).
+from ring memory, whose records are released as the kernel takes them). On a TCP stream and compiled rings the usual
+case of each half is one call of the compiled core (core/pump.c), which leaves everything else to the methods here.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
+from partywire.shm.compiled import core
 from partywire.shm.errors import ShmError
 
 from . import records
 from .records import StreamEnd
+from .tcp import TcpStream
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
     from partywire.shm.ring import RingReader, RingWriter
 
     from .transport import Stream
@@ -107,6 +115,18 @@ class ConnectionPump:
         self._is_blocked = False  # whether the socket's buffer is full
         self._finish_seen = False
         self._send_failure = ""  # why a send failed, while what the peer had sent before is still being received
+        self._receive_size_min = min(RECEIVE_SIZE_MIN, rx.record_size_max)
+        # Hot: what moves bytes. The compiled core knows sockets and its own rings; other pairs go the plain way.
+        self._take: Callable[[], None] = self._receive
+        self._serve: Callable[[], bool] = self._serve_plain
+        if (
+            core is not None
+            and isinstance(stream, TcpStream)
+            and isinstance(rx, core.WriterCore)
+            and isinstance(tx, core.ReaderCore)
+        ):
+            self._take = partial(self._receive_compiled, core, stream)
+            self._serve = partial(self._serve_compiled, core, stream)
 
     def start(self, received: bytes = b"") -> None:
         """Begin to receive. `received` came behind the handshake and is the start of the stream."""
@@ -125,9 +145,32 @@ class ConnectionPump:
         receive that does not fill its claim emptied the socket, so none is spent to hear that there is nothing more.
         """
         try:
-            self._receive()
+            self._take()
         except ShmError as error:
             self._owner.ring_broke(self, error)
+
+    def _receive_compiled(self, core: ModuleType, stream: TcpStream) -> None:
+        if self._has_discarded:
+            self._discard()
+            return
+        count, outcome = core.receive_into_ring(
+            self._rx,
+            stream.fd,
+            self.connection,
+            self._epoch,
+            RECEIVE_SIZE,
+            self._receive_size_min,
+            RECEIVE_BATCH,
+        )
+        self.bytes_moved += count
+        if outcome == core.DRAINED or outcome == core.MORE:
+            return  # the socket is still watched
+        if outcome == core.FULL:
+            self._meet_full_ring()
+        elif outcome == core.ENDED:
+            self._reach_end()
+        else:
+            self._owner.pump_failed(self, os.strerror(-outcome).lower())
 
     def _receive(self) -> None:
         rx = self._rx
@@ -136,12 +179,9 @@ class ConnectionPump:
             self._discard()
             return
         for _ in range(RECEIVE_BATCH):
-            claim = rx.try_claim(RECEIVE_SIZE, min(RECEIVE_SIZE_MIN, rx.record_size_max))
+            claim = rx.try_claim(RECEIVE_SIZE, self._receive_size_min)
             if claim is None:
-                if self._discards:
-                    self._discard()
-                elif not self._wants_space:
-                    self._wait_for_space()
+                self._meet_full_ring()
                 break
             try:
                 count = stream.try_recv_into(claim)
@@ -162,6 +202,12 @@ class ConnectionPump:
             if count < len(claim):
                 break
         rx.publish()
+
+    def _meet_full_ring(self) -> None:
+        if self._discards:
+            self._discard()
+        elif not self._wants_space:
+            self._wait_for_space()
 
     def _wait_for_space(self) -> None:
         """Stop reading until the worker has made room; the sender's window closes meanwhile."""
@@ -258,6 +304,26 @@ class ConnectionPump:
         """
         if self._is_blocked or self._finish_seen:
             return False
+        return self._serve()
+
+    def _serve_compiled(self, core: ModuleType, stream: TcpStream) -> bool:
+        if self.outgoing is not Outgoing.OPEN:
+            return self._serve_plain()
+        sent = core.send_from_ring(self._tx, stream.fd, SEND_SIZE)
+        if type(sent) is int:
+            self.bytes_moved += sent
+            if not sent and self._orphaned:
+                self._end_orphan()
+            return sent > 0
+        count, error, self._finish_seen, self._unsent = sent
+        self.bytes_moved += count
+        if error:
+            self._fail_send(OSError(error, os.strerror(error)))
+        else:
+            self._send()
+        return not self._is_blocked and not self._finish_seen
+
+    def _serve_plain(self) -> bool:
         polled = self._tx.poll(RECORDS_MAX, SEND_SIZE)
         if not polled:
             if self._orphaned:

@@ -107,6 +107,8 @@ class TcpStream(Stream):
         self._sock = sock
         self._loop = loop
         self._fd = sock.fileno()
+        self.fd = self._fd
+        """For whoever reads and writes the socket without this object: the descriptor, or -1 once it is closed."""
         self._reader: Callable[[], object] | None = None
         self._writing = False
         self._break: select.epoll | None = None  # readable once the socket broke; made with the first reader
@@ -200,6 +202,7 @@ class TcpStream(Stream):
         return self._fd
 
     def close(self) -> None:
+        self.fd = -1
         self.on_readable(None)
         self.on_writable(None)
         self._forget_break()

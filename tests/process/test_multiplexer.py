@@ -423,9 +423,10 @@ def test_a_worker_that_writes_nonsense_about_what_it_read_ends_the_link(
 ) -> None:
     rig = make_rig(2)
     lane = rig.bob.control_lane if which == "control" else rig.bob.lanes[0]
-    lane.rx._segment.words[WORD_HEAD] = 1 << 40  # beyond the tail
     writer = rig.bob._lanes[-1 if which == "control" else 0].rx
-    writer._head_seen = writer._tail - writer._capacity  # it has to look, for it knows of no room
+    while writer.try_write([bytes(32)], 32, records.DATA):
+        pass  # now it has to look, for it knows of no room
+    lane.rx._segment.words[WORD_HEAD] = 1 << 40  # beyond the tail
     if which == "control":
         rig.alice.control.try_send([encode_frame(LINK_SESSION, Descriptor.CONTROL, b"{}")])
     else:
