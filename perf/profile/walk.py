@@ -78,6 +78,9 @@ class Lap:
 class Owner:
     """Stands where the multiplexer stands. Nothing ends here, so whatever a pump has to say is an error."""
 
+    def pump_received(self, pump: ConnectionPump) -> None:
+        """The walk sees what has come at the worker."""
+
     def pump_has_more(self, pump: ConnectionPump) -> None:
         """The walk comes back anyway."""
 
