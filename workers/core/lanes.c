@@ -91,6 +91,15 @@ static int lane_reserve(Lane *lane, Py_ssize_t size)
     return 0;
 }
 
+/* A lane that __init__ never saw has no rings. 0, or -1 with an exception set. */
+static int lane_check(Lane *lane)
+{
+    if (lane->worker != NULL && lane->writer != NULL && lane->receiver.reader != NULL)
+        return 0;
+    PyErr_SetString(PyExc_RuntimeError, "the lane was never made");
+    return -1;
+}
+
 static int lane_mark_dirty(Lane *lane)
 {
     PyObject *done = PyObject_CallMethod((PyObject *)lane, "mark_dirty", NULL);
@@ -150,6 +159,8 @@ static PyObject *lane_gather(Lane *lane, PyObject *parts)
 /* write_gathered() -> whether it is in the ring (not published), as one record of whole frames. */
 static PyObject *lane_write_gathered(Lane *lane, PyObject *Py_UNUSED(ignored))
 {
+    if (lane_check(lane) < 0)
+        return NULL;
     if (lane->gathered_size > 0) {
         int written = ring_write(lane->writer, lane->gathered, lane->gathered_size, RECORD_DATA, lane->connection,
                                  lane->epoch);
@@ -228,11 +239,10 @@ static int deliver(Lane *lane, const unsigned char *data, uint32_t size, uint32_
             goto failed;
         PyObject *found = PyDict_GetItemWithError(lane->mailboxes, key);
         Py_DECREF(key);
-        if (found == NULL) {
-            if (PyErr_Occurred())
-                goto failed;
+        if (found == NULL && PyErr_Occurred())
+            goto failed;
+        if (found == NULL || !is_mailbox(found))
             goto out;
-        }
         if (found != *last) {
             Py_XDECREF(*last);
             *last = Py_NewRef(found); /* a waker may run anything, also what forgets the mailbox */
@@ -256,16 +266,14 @@ failed:
     result = -1;
 out:
     *position = at;
-    if (lane->worker != NULL && PyObject_TypeCheck(lane->worker, worker_type))
-        ((Worker *)lane->worker)->inbox_size += inbox;
+    ((Worker *)lane->worker)->inbox_size += inbox;
     return result;
 }
 
 static int check_inbox(Lane *lane, PyObject *mailbox)
 {
     Worker *worker = (Worker *)lane->worker;
-    if (mailbox == NULL || !PyObject_TypeCheck(lane->worker, worker_type) ||
-        worker->inbox_size <= worker->inbox_size_max)
+    if (mailbox == NULL || worker->inbox_size <= worker->inbox_size_max)
         return 0;
     PyObject *done = PyObject_CallMethod(lane->worker, "overflow", "O", mailbox);
     if (done == NULL)
@@ -346,6 +354,8 @@ static int ring_failed(Lane *lane)
 /* receive() -> the count of records taken in. */
 static PyObject *lane_receive(Lane *lane, PyObject *Py_UNUSED(ignored))
 {
+    if (lane_check(lane) < 0)
+        return NULL;
     if (lane->receiver.is_urgent) {
         PyObject *done = PyObject_CallMethod((PyObject *)lane, "receive_was_interrupted", NULL);
         if (done == NULL)
@@ -394,7 +404,7 @@ static int lane_init(Lane *lane, PyObject *args, PyObject *kwargs)
     static char *names[] = {"worker", "writer", "reader", "connection", "epoch", NULL};
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOII", names, &worker, &writer, &reader, &connection, &epoch))
         return -1;
-    if (!PyObject_TypeCheck(worker, worker_type) || !ring_is_writer(writer) || !ring_is_reader(reader)) {
+    if (!is_worker(worker) || !ring_is_writer(writer) || !ring_is_reader(reader)) {
         PyErr_SetString(PyExc_TypeError, "a compiled lane needs a compiled worker and compiled rings");
         return -1;
     }
@@ -572,8 +582,8 @@ static PyObject *receive_all(PyObject *Py_UNUSED(module), PyObject *receivers)
         if (is_surely_idle(receiver))
             continue;
         Py_INCREF(receiver);
-        PyObject *received = PyObject_TypeCheck(receiver, lane_type) ? lane_receive((Lane *)receiver, NULL)
-                                                                     : PyObject_CallMethod(receiver, "receive", NULL);
+        PyObject *received =
+            is_lane(receiver) ? lane_receive((Lane *)receiver, NULL) : PyObject_CallMethod(receiver, "receive", NULL);
         Py_DECREF(receiver);
         if (received == NULL)
             return NULL;

@@ -32,6 +32,10 @@ static PyObject *name_timeout, *name_out, *name_peer, *name_value;
 
 static PyObject *operation_new(Session *session, int kind, PyObject *peer, PyObject *value, PyObject *timeout)
 {
+    if (session->mailboxes == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the session was never made");
+        return NULL;
+    }
     Operation *operation = PyObject_GC_New(Operation, operation_type);
     if (operation == NULL)
         return NULL;
@@ -99,12 +103,12 @@ static void operation_end(Operation *operation)
 static Mailbox *operation_mailbox(Operation *operation)
 {
     Session *session = (Session *)operation->session;
-    PyObject *found = PyDict_GetItemWithError(session->mailboxes, operation->peer);
+    PyObject *found = PyDict_GetItemWithError(session->mailboxes, operation->peer); /* operation_new checked it */
     if (found == NULL) {
         PyErr_Clear(); /* an unhashable peer: Session._send and _recv say what is wrong with it */
         return NULL;
     }
-    return PyObject_TypeCheck(found, mailbox_type) ? (Mailbox *)found : NULL;
+    return is_mailbox(found) ? (Mailbox *)found : NULL;
 }
 
 static int is_none(PyObject *object)
@@ -119,7 +123,7 @@ static int try_send(Operation *operation)
     if (mailbox == NULL || !is_none(mailbox->failure) || mailbox->is_sending)
         return 0;
     PyObject *value = operation->value;
-    if (!PyBytes_CheckExact(value) || mailbox->lane == NULL || !PyObject_TypeCheck(mailbox->lane, lane_type))
+    if (!PyBytes_CheckExact(value) || !is_lane(mailbox->lane))
         return 0;
     Lane *lane = (Lane *)mailbox->lane;
     if (lane->parts_size >= lane->parts_size_max || PyBytes_Size(value) > lane->small_size_max)
@@ -138,7 +142,7 @@ static int try_recv(Operation *operation, Mailbox *mailbox, PyObject **message)
         return 2;
     *message = queue_pop(mailbox->queue);
     PyObject *worker = ((Session *)operation->session)->worker;
-    if (worker != NULL && PyObject_TypeCheck(worker, worker_type))
+    if (is_worker(worker))
         ((Worker *)worker)->inbox_size -= (long long)PyBytes_Size(*message) + MESSAGE_OVERHEAD;
     return 1;
 }
@@ -214,7 +218,7 @@ static PySendResult operation_send_on(Operation *operation, PyObject *value, PyO
         return PYGEN_RETURN;
     }
     PyObject *worker = ((Session *)operation->session)->worker;
-    int is_driving = worker != NULL && PyObject_TypeCheck(worker, worker_type) && ((Worker *)worker)->driving;
+    int is_driving = is_worker(worker) && ((Worker *)worker)->driving;
     if (received == 2 || !is_driving || !is_none(mailbox->failure) || !is_none(mailbox->wait.waker))
         return operation_delegate(operation, result);
     /* Stand at the mailbox; the driver sets its waker. */

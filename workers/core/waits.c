@@ -235,7 +235,7 @@ int wait_wake(Wait *wait)
         return 0;
     wait->waker = NULL;
     int result = 0;
-    if (PyObject_TypeCheck(waker, slot_type)) {
+    if (is_slot(waker)) {
         Slot *slot = (Slot *)waker;
         if (slot->ready != NULL)
             result = queue_push((Queue *)slot->ready, waker);
@@ -260,7 +260,7 @@ static PyObject *wait_wake_method(Wait *wait, PyObject *Py_UNUSED(ignored))
 /* Whether a native driver resumes coroutines. -1 with an exception set. */
 static int is_driving(PyObject *worker)
 {
-    if (worker != NULL && PyObject_TypeCheck(worker, worker_type))
+    if (is_worker(worker))
         return ((Worker *)worker)->driving;
     PyObject *driving = PyObject_GetAttrString(worker ? worker : Py_None, "driving");
     if (driving == NULL)
@@ -504,7 +504,7 @@ static int64_t now_ns(void)
 static int slot_settle(Slot *slot, PySendResult sent, PyObject *value, PyObject *finish, PyObject *promote)
 {
     PyObject *told = NULL;
-    if (sent == PYGEN_NEXT && PyObject_TypeCheck(value, wait_type)) {
+    if (sent == PYGEN_NEXT && is_wait(value)) {
         Wait *wait = (Wait *)value;
         PyObject *before = slot->wait, *waker_before = wait->waker;
         slot->wait = value; /* takes the reference over */
@@ -556,7 +556,7 @@ static PyObject *run_slots(PyObject *Py_UNUSED(module), PyObject *args)
         PyObject *item = queue_pop(ready);
         count++;
         Slot *slot = (Slot *)item;
-        if (!PyObject_TypeCheck(item, slot_type) || slot->is_done || slot->coroutine == NULL) {
+        if (!is_slot(item) || slot->is_done || slot->coroutine == NULL) {
             Py_DECREF(item);
             continue;
         }

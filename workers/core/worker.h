@@ -79,6 +79,50 @@ static inline PyTypeObject *type_of(void *object)
     return Py_TYPE((PyObject *)object);
 }
 
+/* Whether an object is of a type or of a class built on it. `known` remembers the class that is asked about all the
+   time, and keeps it alive. */
+static inline int is_a(PyObject *object, PyTypeObject *type, PyTypeObject **known)
+{
+    PyTypeObject *actual = Py_TYPE(object);
+    if (actual == *known)
+        return 1;
+    if (!PyType_IsSubtype(actual, type))
+        return 0;
+    if (*known == NULL)
+        *known = (PyTypeObject *)Py_NewRef((PyObject *)actual);
+    return 1;
+}
+
+static inline int is_worker(PyObject *object)
+{
+    static PyTypeObject *known;
+    return object != NULL && is_a(object, worker_type, &known);
+}
+
+static inline int is_mailbox(PyObject *object)
+{
+    static PyTypeObject *known;
+    return is_a(object, mailbox_type, &known);
+}
+
+static inline int is_lane(PyObject *object)
+{
+    static PyTypeObject *known;
+    return object != NULL && is_a(object, lane_type, &known);
+}
+
+static inline int is_slot(PyObject *object)
+{
+    static PyTypeObject *known;
+    return is_a(object, slot_type, &known);
+}
+
+static inline int is_wait(PyObject *object)
+{
+    static PyTypeObject *known; /* the mailbox: what is waited at most of all */
+    return is_a(object, wait_type, &known);
+}
+
 Queue *queue_new(void);
 int queue_push(Queue *queue, PyObject *item); /* takes a new reference; -1 with an exception when memory is short */
 PyObject *queue_pop(Queue *queue);            /* hands the reference over; NULL without an exception when empty */
