@@ -17,10 +17,10 @@ import orjson
 from .contender import CONTENDERS
 from .figures import MEASUREMENTS, MeasurementFailed, figure_of, take
 from .matrix import cells, parse_size
-from .measure import FLOOR_NAMES, OTHERS_CORES_MAX, Plan, chosen, measure, present
+from .measure import FLOOR_NAMES, Plan, chosen, measure, present
 from .party_set import Link
 from .report import QUIET_LOAD_MAX, machine, print_figure_table
-from .tables import busy_lines, print_rows
+from .tables import busy_warning, print_rows
 from .workloads import WORKLOADS
 
 if TYPE_CHECKING:
@@ -147,9 +147,8 @@ def perf_command(
     rows, has_failed = run(Plan(chosen_cells, names, seconds, repeats, syscalls), figures, is_smoke=smoke)
     tell(f"took {time.monotonic() - began:.0f} s")
     publish(rows, json_path, html_path)
-    if not smoke:
-        for line in busy_lines(rows, OTHERS_CORES_MAX):
-            tell(f"doubtful, as the machine was busy: {line}")
+    if not smoke and (warning := busy_warning(rows)):
+        tell(warning)
     return int(has_failed or any(row["error"] is not None and row["is_offered"] for row in rows))
 
 

@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 
     from .rows import Row
 
+OTHERS_CORES_MAX = 0.1
+"""More of a core than this in use by somebody else during a play makes the play doubtful."""
+
 HEADER = (
     "sessions", "size", "contender", "rate", "spread", "/ best rival", "/ c-split", "p50", "p99", "p99.9",
-    "CPU/msg", "switches/msg", "memory/party", "ready",
+    "CPU/msg", "switches/msg", "syscalls/msg", "memory/party", "ready", "others' cores",
 )  # fmt: skip
 
 
@@ -78,8 +81,10 @@ def line_of(row: Row, *, is_first: bool) -> tuple[str, ...]:
         micros(latency.get("p99.9")),
         micros(row.get("cpu_us_per_message")),
         some("{:.3f}", row.get("context_switches_per_message")),
+        some("{:.3f}", row.get("syscalls_per_message")),
         some("{:.0f} MiB", row.get("pss_mib_per_party")),
         some("{:.2f} s", row.get("ready_s")),
+        some("{:.1f}", row["others_cores"]) if is_doubtful(row) else "",
     )
 
 
@@ -98,10 +103,17 @@ def micros(value: float | None) -> str:
     return f"{value / 1e3:.3g} ms" if value >= 1e3 else f"{value:.3g} us"
 
 
-def busy_lines(rows: Iterable[Row], limit: float) -> list[str]:
-    """What was measured while somebody else used more than `limit` of a core."""
-    return [
-        f"{row['workload']} {cell_text(row)}, {row['contender']}: others used {row['others_cores']:.1f} cores"
-        for row in rows
-        if (row.get("others_cores") or 0.0) > limit
-    ]
+def is_doubtful(row: Row) -> bool:
+    """Whether somebody else used the machine during the row's plays."""
+    return (row.get("others_cores") or 0.0) > OTHERS_CORES_MAX
+
+
+def busy_warning(rows: Iterable[Row]) -> str:
+    """What to say of a machine that was busy; empty if it was quiet."""
+    doubtful = [row["others_cores"] for row in rows if is_doubtful(row)]
+    if not doubtful:
+        return ""
+    return (
+        f"warning: others kept up to {max(doubtful):.1f} cores busy while {len(doubtful)} of these rows were measured; "
+        "they say little"
+    )

@@ -14,7 +14,7 @@ from partywire.perf.party_set import Link
 from partywire.perf.processes import Usage
 from partywire.perf.rows import at_fraction, compare, failed_row, latency_fields, measured_row
 from partywire.perf.run import Sample
-from partywire.perf.tables import busy_lines, print_rows
+from partywire.perf.tables import busy_warning, print_rows
 from partywire.perf.workloads import BesideStream, IrisTrace, OneWay, RingRounds
 
 RING = Cell(RingRounds(4, 64))
@@ -85,9 +85,13 @@ def test_the_table_has_the_rows_that_we_lose_and_those_that_failed(capsys: pytes
     assert "pyzmq, 4 x 64 B: party 1: ConnectionRefusedError" in printed
 
 
-def test_a_row_that_was_measured_beside_others_work_is_named() -> None:
+def test_rows_that_were_measured_beside_others_work_are_marked(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [measured_row(RING, name, [sample(400, others=others)], None) for name, others in (("a", 0.0), ("b", 1.5))]
-    assert busy_lines(rows, 0.1) == ["ring 4 x 64 B, b: others used 1.5 cores"]
+    compare(rows)
+    print_rows(rows)
+    assert "others' cores" in capsys.readouterr().out
+    assert "up to 1.5 cores busy while 1 of these rows" in busy_warning(rows)
+    assert busy_warning(rows[:1]) == ""
 
 
 def test_cells_are_all_combinations_of_sessions_and_sizes() -> None:
