@@ -106,7 +106,7 @@ class ConnectionPump:
         self._rx = rx
         self._epoch = epoch
         self._end: StreamEnd | None = None  # what STREAM_END will say
-        self._wants_space = False  # whether rx was full and a bell is due
+        self.wants_space = False  # whether rx was full and a bell is due
         self._discards = False  # whether a full ring means that incoming bytes are thrown away
         self._has_discarded = False  # then nothing may follow in the ring: there would be a gap
         self._orphaned = False  # whether the worker is dead
@@ -115,6 +115,7 @@ class ConnectionPump:
         self._is_blocked = False  # whether the socket's buffer is full
         self._finish_seen = False
         self._send_failure = ""  # why a send failed, while what the peer had sent before is still being received
+        self._on_received: Callable[[], object] | None = None  # set by `start`
         self._receive_size_min = min(RECEIVE_SIZE_MIN, rx.record_size_max)
         # Hot: what moves bytes. The compiled core knows sockets and its own rings; other pairs go the plain way.
         self._take: Callable[[], None] = self._receive
@@ -128,8 +129,10 @@ class ConnectionPump:
             self._take = partial(self._receive_compiled, core, stream)
             self._serve = partial(self._serve_compiled, core, stream)
 
-    def start(self, received: bytes = b"") -> None:
-        """Begin to receive. `received` came behind the handshake and is the start of the stream."""
+    def start(self, received: bytes = b"", on_received: Callable[[], object] | None = None) -> None:
+        """Begin to receive. `received` came behind the handshake and is the start of the stream; `on_received` is
+        called whenever more of it has come and is published."""
+        self._on_received = on_received
         if received:
             written = self._rx.try_write([received], len(received), records.DATA, self.connection, self._epoch)
             assert written  # the ring is new and far larger than one read of a handshake
@@ -163,6 +166,8 @@ class ConnectionPump:
             RECEIVE_BATCH,
         )
         self.bytes_moved += count
+        if count and self._on_received is not None:
+            self._on_received()
         if outcome == core.DRAINED or outcome == core.MORE:
             return  # the socket is still watched
         if outcome == core.FULL:
@@ -178,6 +183,7 @@ class ConnectionPump:
         if self._has_discarded:
             self._discard()
             return
+        moved_before = self.bytes_moved
         for _ in range(RECEIVE_BATCH):
             claim = rx.try_claim(RECEIVE_SIZE, self._receive_size_min)
             if claim is None:
@@ -202,17 +208,19 @@ class ConnectionPump:
             if count < len(claim):
                 break
         rx.publish()
+        if self.bytes_moved != moved_before and self._on_received is not None:
+            self._on_received()
 
     def _meet_full_ring(self) -> None:
         if self._discards:
             self._discard()
-        elif not self._wants_space:
+        elif not self.wants_space:
             self._wait_for_space()
 
     def _wait_for_space(self) -> None:
         """Stop reading until the worker has made room; the sender's window closes meanwhile."""
         if not self._rx.request_space():
-            self._wants_space = True
+            self.wants_space = True
             self._stream.on_readable(None)
         # else: room appeared meanwhile; the socket is still watched, so this is called again at once.
 
@@ -239,13 +247,13 @@ class ConnectionPump:
 
     def fill_ring(self) -> None:
         """The bell rang: if the ring was full and has room now, go on where we stopped."""
-        if not self._wants_space:
+        if not self.wants_space:
             return
         if self.incoming is Incoming.TELLING:
-            self._wants_space = False
+            self.wants_space = False
             self._tell()
         elif self.incoming is Incoming.OPEN and (self._discards or self._rx.request_space()):
-            self._wants_space = False
+            self.wants_space = False
             self._stream.on_readable(self.receive)
             self.receive()
 
@@ -268,14 +276,14 @@ class ConnectionPump:
             if not self._rx.request_space():
                 if self._discards:
                     break  # nobody reads any more
-                self._wants_space = True
+                self.wants_space = True
                 return
         self.incoming = Incoming.TOLD
         self._owner.pump_told(self)
 
     def receive_rest(self) -> None:
         """Take what the socket still holds, as far as the ring has room: it was sent before the link broke."""
-        while self.incoming is Incoming.OPEN and not self._wants_space:
+        while self.incoming is Incoming.OPEN and not self.wants_space:
             before = self.bytes_moved
             self.receive()
             if self.bytes_moved == before:
@@ -422,7 +430,7 @@ class ConnectionPump:
         self._orphaned = True
         while self.serve_ring():
             pass
-        if self._wants_space:
+        if self.wants_space:
             self._discards = True
             self.fill_ring()
 

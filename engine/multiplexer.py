@@ -10,7 +10,9 @@ What one batch costs, in system calls of this process (k frames, published by a 
     incoming   1 epoll return, 1 recv_into for all k, 1 eventfd write if the worker sleeps
 
 so 7 system calls and one wake-up at each end for k frames, whatever k is, and less while both sides are busy: an
-awake worker is not rung, and this process is rung once per sleep of its own. It never spins.
+awake worker is not rung, and this process is rung once per sleep of its own. After work it may look again for some
+microseconds before it sleeps, in turns of its event loop so that sockets are looked at too; `polling` says when that
+is worth it.
 
 The doorbell protocol: the bell of this process stands in its event loop. When it rings, all rings are served until
 they are empty; then the ticket is armed, every source is looked at once more, and only if all are empty does the
@@ -42,6 +44,7 @@ from .frames import (
     encode_pong,
 )
 from .link import CONTROL, Link, LinkClosed, LinkLost, LinkState, LinkUp, PeerSaidGoodbye, PingDue
+from .polling import Polling
 from .records import StreamEnd
 
 if TYPE_CHECKING:
@@ -112,7 +115,8 @@ class Multiplexer:
         self._broken: set[int] = set()  # connections that failed while the link stands; the link hears it at its end
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0  # when it fires; uvloop's handle for a time in the past does not know
-        self._will_serve = False  # whether the rings are served again in the loop's next turn
+        self._will_serve = False  # whether the rings are served again in the loop's next turn: not asleep, not armed
+        self._polling = Polling()
         self._outcome: StreamEnd | None = None  # set when the link is over and lanes are being told
         self._is_over = False
         # While closing: bytes moved when the progress was looked at last, and when that is looked at again.
@@ -135,25 +139,40 @@ class Multiplexer:
         self._pumps[pump.connection] = pump
         self._served = list(self._pumps.values())
         self._link.attached(self._loop.time(), pump.connection)
-        pump.start(received)
+        pump.start(received, self._poll_after_receive)
         self._after_facts()
 
     # The doorbell.
 
     def _on_doorbell(self) -> None:
         """Serve all rings, then sleep with the ticket armed, or come back at once if there is more than one turn's."""
+        self._doorbell.disarm()
+        self._doorbell.drain()
+        self._serve_until_empty()
+
+    def _serve_until_empty(self) -> None:
+        """Serve all rings while disarmed; then poll, sleep, or give sockets their turn."""
         doorbell = self._doorbell
-        doorbell.disarm()
-        doorbell.drain()
         for _ in range(PASSES_MAX):
-            self._serve_rings()
+            if self._serve_rings():
+                self._polling.found()
             if self._is_over:
                 return
+            if self._polling.look_again():
+                break
             doorbell.arm()
             if not self._has_ring_work():
                 return
             doorbell.disarm()
         self._serve_soon()
+
+    def _poll_after_receive(self) -> None:
+        """Bytes came: what a worker answers may come at once, so look for it as after a bell."""
+        if self._will_serve:
+            self._polling.found()
+        elif self._polling.look_again():
+            self._doorbell.disarm()
+            self._serve_soon()
 
     def _serve_soon(self) -> None:
         """Serve the rings in the next turn of the loop: once, however often this was asked for."""
@@ -164,25 +183,35 @@ class Multiplexer:
     def _serve_again(self) -> None:
         self._will_serve = False
         if not self._is_over:
-            self._on_doorbell()
+            self._doorbell.disarm()
+            self._serve_until_empty()
 
-    def _serve_rings(self) -> None:
+    def _serve_rings(self) -> bool:
+        """One pass over all rings; whether any of them had something to send."""
+        has_sent = False
         for pump in self._served:
             try:
-                pump.serve_ring()
-                pump.fill_ring()
+                if pump.serve_ring():
+                    has_sent = True
+                if pump.wants_space:
+                    pump.fill_ring()
             except ShmError as error:
                 self.ring_broke(pump, error)
-        self._serve_control_lane()
+        if self._control_lane_has_work() or not self._lane.is_flushed:
+            self._serve_control_lane()
+        return has_sent
 
     def _has_ring_work(self) -> bool:
-        return any(pump.has_work for pump in self._served) or self._control_lane_has_work()
+        for pump in self._served:  # hot: any() would make a generator each time
+            if pump.has_work:
+                return True
+        return self._control_lane_has_work()
 
     # The control lane.
 
     def _control_lane_has_work(self) -> bool:
         lane = self._lane
-        return not lane.is_finished and len(self._unsent) <= CONTROL_UNSENT_MAX and not lane.tx.is_empty()
+        return not (lane.is_finished or lane.tx.is_empty()) and len(self._unsent) <= CONTROL_UNSENT_MAX
 
     def _serve_control_lane(self) -> None:
         try:

@@ -11,11 +11,19 @@ from partywire.engine import connection_pump, records
 from partywire.engine import multiplexer as multiplexer_module
 from partywire.engine.frames import LINK_SESSION, Descriptor, encode_frame, encode_goodbye, encode_ping
 from partywire.engine.link import LinkTimeouts
+from partywire.engine.polling import Polling
 from partywire.shm.counters import WORD_HEAD, WORD_TAIL
 from tests.support.link_rig import LinkRig, Side
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+class NoPolling(Polling):
+    """Sleeps at once, so that what a test counts does not depend on the clock."""
+
+    def look_again(self) -> bool:
+        return False
 
 
 @pytest.fixture
@@ -24,6 +32,8 @@ def make_rig() -> Iterator[Callable[..., LinkRig]]:
 
     def make(connections: int = 1, **how: object) -> LinkRig:
         rigs.append(LinkRig(connections, **how))  # type: ignore[arg-type]
+        for side in (rigs[-1].alice, rigs[-1].bob):
+            side.multiplexer._polling = NoPolling()
         return rigs[-1].up()
 
     yield make
@@ -158,6 +168,44 @@ def test_a_batch_costs_one_send_one_receive_and_one_bell_whatever_it_holds(
     rig.wait(lambda: not rig.bob.lanes[0].rx.is_empty())
     rig.turns()
     assert sorted(calls) == ["arm", "drain", "publish", "try_recv_into", "try_send"]
+
+
+class EndlessPolling(Polling):
+    """Never sleeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.finds = 0
+
+    def look_again(self) -> bool:
+        return True
+
+    def found(self) -> None:
+        self.finds += 1
+
+
+def test_a_polling_process_needs_no_bell_from_its_worker_nor_from_its_peer(make_rig: Callable[..., LinkRig]) -> None:
+    rig = make_rig()
+    rig.turns()
+    polling = rig.alice.multiplexer._polling = EndlessPolling()
+    sleeps = rig.alice._doorbell.sleeps
+    assert rig.bob.try_send(b"wake up")
+    rig.wait(lambda: rig.alice.lanes[0].received == b"wake up", rig.read_both)
+    for turn in range(3):
+        worker = rig.alice.lanes[0]
+        assert worker.tx.try_write([b"answer"], 6, records.DATA)
+        assert not worker.tx.publish(), "the bell was rung although the process looks"
+        rig.wait(lambda size=6 * turn + 6: len(rig.bob.lanes[0].received) == size, rig.read_both)  # type: ignore[misc]
+        finds = polling.finds
+        assert rig.bob.try_send(b"more")
+        rig.wait(lambda size=11 + 4 * turn: len(rig.alice.lanes[0].received) == size, rig.read_both)  # type: ignore[misc]
+        assert polling.finds > finds
+    assert rig.alice._doorbell.sleeps == sleeps
+    rig.alice.multiplexer._polling = NoPolling()
+    rig.turns()
+    assert rig.alice._doorbell.sleeps > sleeps
+    assert rig.alice.try_send(b"end")
+    rig.wait(lambda: rig.bob.lanes[0].received.endswith(b"end"), rig.read_both)
 
 
 def test_answers_that_a_peer_asks_for_and_does_not_read_are_bounded(
@@ -328,7 +376,7 @@ def test_what_a_peer_sent_before_it_left_is_received_although_sending_to_it_fail
 ) -> None:
     rig = make_rig(capacity=1 << 20)
     data = random.Random(6).randbytes(40_000)  # more than bob's ring takes
-    rig.wait(lambda: rig.bob.pumps[0]._wants_space, pour(rig.alice, data))
+    rig.wait(lambda: rig.bob.pumps[0].wants_space, pour(rig.alice, data))
     rest = data[rig.bob.pumps[0].bytes_moved :]
     rig.wait(lambda: len(rig.alice.streams[0]._outgoing.buffer) >= len(rest), pour(rig.alice, b""))
     rig.alice.streams[0].close()
