@@ -21,6 +21,8 @@ class Measurement:
 
     module: str
     summary: str
+    arguments: tuple[str, ...] = ()
+    """Beyond --json, to have it take its due share of the time and no more."""
 
 
 MEASUREMENTS = {
@@ -28,6 +30,7 @@ MEASUREMENTS = {
     "idle": Measurement("idle", "what an idle party costs: CPU, wake-ups, memory per party and session"),
     "main": Measurement("main_job", "`partywire run digits` from the command line to the summary"),
     "lane": Measurement("ring", "one shared-memory ring between two processes"),
+    "machine": Measurement("floors", "what this machine can do: memory, wake-ups, TCP, C", ("--seconds", "0.2")),
 }
 
 
@@ -42,7 +45,8 @@ def take(name: str, *, is_smoke: bool) -> list[Row]:
         MeasurementFailed: it said why on stderr.
     """
     module = f"partywire.perf.{MEASUREMENTS[name].module}"
-    command = [sys.executable, "-m", module, "--json", *(["--smoke"] if is_smoke else [])]
+    arguments = ("--smoke",) if is_smoke else MEASUREMENTS[name].arguments
+    command = [sys.executable, "-m", module, "--json", *arguments]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         try:
             output, _ = process.communicate()

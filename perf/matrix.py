@@ -30,7 +30,7 @@ USUAL: dict[str, tuple[Workload, ...]] = {
         *(RingRounds(sessions, 64) for sessions in (1, 8, 64, 256)),
         *(RingRounds(64, size) for size in (4 * KIB, 64 * KIB, MIB)),
     ),
-    "pingpong": (PingPong(1, 64), PingPong(1, 64 * KIB)),
+    "pingpong": (PingPong(1, 64), PingPong(64, 64), PingPong(1, 64 * KIB)),
     "oneway": (OneWay(1, MIB), OneWay(64, 64)),
     "alltoall": (AllToAll(64, 64),),
     "iris": (IrisTrace(32),),

@@ -30,6 +30,9 @@ FLOOR_NAMES = ("c-epoll", "c-split")
 USUAL_RIVALS = ("asyncio", "uvloop", "pyzmq", "mpi")
 """The fastest ones; the others are never near them."""
 
+OTHERS_CORES_MAX = 0.1
+"""More of a core than this in use by somebody else during a play makes the play doubtful."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

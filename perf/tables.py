@@ -6,15 +6,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from .matrix import size_text
+from .measure import OTHERS_CORES_MAX
 from .report import print_table, scaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from .rows import Row
-
-OTHERS_CORES_MAX = 0.1
-"""More of a core than this in use by somebody else during a play makes the play doubtful."""
 
 HEADER = (
     "sessions", "size", "contender", "rate", "spread", "/ best rival", "/ c-split", "p50", "p99", "p99.9",
