@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from itertools import chain, repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .contender import SAMPLED_SESSIONS
 from .workloads import Stopwatch
@@ -56,7 +56,7 @@ class Mailbox:
 
 def plays_of(
     work: Workload, party: int, channels: Sequence[Channel], units: int
-) -> tuple[list[Coroutine[object, object, None]], list[list[int]]]:
+) -> tuple[list[Coroutine[Any, Any, None]], list[list[int]]]:
     """One coroutine for each session, and the lists into which the sampled ones of them put their latencies."""
     stopwatches = [Stopwatch() for _ in channels[:SAMPLED_SESSIONS]]
     plays = [

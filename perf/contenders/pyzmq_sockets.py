@@ -1,9 +1,9 @@
 """The rival: pyzmq over TCP, a PULL socket at each party and a PUSH socket for each peer.
 
 A message is `session u32 | sender u32 | payload`. A large payload follows its header as a second part, sent and
-received without a copy, as pyzmq's documentation advises. Plain sockets, not the slower `zmq.asyncio`: the party blocks in
-`recv` when no session can go on, and takes whatever else has come before it resumes them (coroutines.py). ZeroMQ's own
-thread joins small messages into larger writes.
+received without a copy, as pyzmq's documentation advises. Plain sockets, not the slower `zmq.asyncio`: the party
+blocks in `recv` when no session can go on, and takes whatever else has come before it resumes them (coroutines.py).
+ZeroMQ's own thread joins small messages into larger writes.
 
 PUSH never drops: at its high-water mark it refuses, and the session waits until the socket has room.
 """
