@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     from .rows import Row
 
+FAILED, INTERRUPTED = 1, 130
+"""Exit codes, the same as those of `partywire run`."""
+
 HELP = """Measure PartyWire beside what a user would pick instead, on this machine.
 
 Each contender plays the same workload in processes of its own, several times, and they take turns. The table shows
@@ -144,12 +147,12 @@ def perf_command(
     began = time.monotonic()
     if link is not None:
         names = [name for name in names if name not in FLOOR_NAMES]  # they know no emulated links
-    rows, has_failed = run(Plan(chosen_cells, names, seconds, repeats, syscalls), figures, is_smoke=smoke)
+    rows, code = run(Plan(chosen_cells, names, seconds, repeats, syscalls), figures, is_smoke=smoke)
     tell(f"took {time.monotonic() - began:.0f} s")
     publish(rows, json_path, html_path)
     if not smoke and (warning := busy_warning(rows)):
         tell(warning)
-    return int(has_failed or any(row["error"] is not None and row["is_offered"] for row in rows))
+    return code
 
 
 def split_names(workloads: Sequence[str], *, is_smoke: bool) -> tuple[list[str] | None, list[str]]:
@@ -171,21 +174,30 @@ def split_names(workloads: Sequence[str], *, is_smoke: bool) -> tuple[list[str] 
     ]
 
 
-def run(plan: Plan, figures: Sequence[str], *, is_smoke: bool) -> tuple[list[Row], bool]:
-    """Everything, one after the other. Whether a single measurement failed; it is told of, and the rest goes on."""
+def run(plan: Plan, figures: Sequence[str], *, is_smoke: bool) -> tuple[list[Row], int]:
+    """Everything, one after the other, and the exit code.
+
+    What fails is told of, and the rest goes on; what was measured before an interruption counts.
+    """
     where = machine()
     rows: list[Row] = []
-    has_failed = False
-    for found in measure(plan, tell):
-        rows += [row | {"seconds": plan.seconds, "machine": where} for row in found]
-    for name in figures:
-        tell(name)
-        try:
-            rows += take(name, is_smoke=is_smoke)
-        except MeasurementFailed as failed:
-            tell(str(failed))
-            has_failed = True
-    return rows, has_failed
+    code = 0
+    try:
+        for found in measure(plan, tell):
+            rows += [row | {"seconds": plan.seconds, "machine": where} for row in found]
+        for name in figures:
+            tell(name)
+            try:
+                rows += take(name, is_smoke=is_smoke)
+            except MeasurementFailed as failed:
+                tell(str(failed))
+                code = FAILED
+    except KeyboardInterrupt:
+        tell("interrupted; here is what was measured by then")
+        return rows, INTERRUPTED
+    if any(row["error"] is not None and row["is_offered"] for row in rows):
+        code = FAILED
+    return rows, code
 
 
 def publish(rows: Sequence[Row], json_path: str | None, html_path: str | None) -> None:

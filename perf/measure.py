@@ -54,18 +54,22 @@ class Found:
     floors: list[FloorResult] = field(default_factory=list)
     error: str | None = None
     is_offered: bool = True
+    is_hopeless: bool = False
+    """Its parties did not meet, which takes half a minute to find out, and is not tried in further cells."""
     syscalls: dict[str, float] | None = None
 
 
 def measure(plan: Plan, say: Callable[[str], None]) -> Iterator[list[Row]]:
     """The rows of each cell, as soon as it is done."""
+    hopeless: dict[str, Found] = {}
     for number, cell in enumerate(plan.cells, 1):
-        found = {name: Found() for name in plan.contenders}
+        found = {name: hopeless.get(name) or Found() for name in plan.contenders}
         for turn in range(1, plan.repeats + 1):
             for name, state in found.items():
                 if state.error is None:
                     take_turn(cell, name, plan, state)
                     say(f"[{number}/{len(plan.cells)}, {turn}/{plan.repeats}] {cell}: {name} {outcome(cell, state)}")
+        hopeless = {name: state for name, state in found.items() if state.is_hopeless}
         if plan.with_syscalls:
             for name, state in found.items():
                 if state.samples:
@@ -90,6 +94,7 @@ def take_turn(cell: Cell, name: str, plan: Plan, state: Found) -> None:
             state.samples.append(visit(name, cell.work, plan.seconds, cell.link))
     except ContenderFailed as failed:
         state.error, state.is_offered = str(failed), failed.is_offered
+        state.is_hopeless = failed.is_offered and not failed.was_open
     except Exception as error:
         state.error = f"{type(error).__name__}: {error}"
 

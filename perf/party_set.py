@@ -43,6 +43,8 @@ class ContenderFailed(Exception):
         super().__init__(sentence)
         self.is_offered = is_offered
         """False: the contender has no way to play this workload, which is no fault."""
+        self.was_open = True
+        """False: its parties did not even meet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,10 @@ class PartySet:
         """Raises ContenderFailed."""
         try:
             self._start()
+        except ContenderFailed as failed:
+            failed.was_open = False
+            self._kill()
+            raise
         except BaseException:
             self._kill()
             raise

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from partywire.perf import measure as measuring
+from partywire.perf.matrix import Cell
+from partywire.perf.measure import Plan, measure
 from partywire.perf.party_process import Order, parameters_of
 from partywire.perf.party_set import ContenderFailed, PartySet
 from partywire.perf.processes import descendants, host_busy_s, kill_families, pss_bytes, usage_of
@@ -115,3 +120,40 @@ def test_what_processes_use_is_read_while_they_run() -> None:
     assert host_busy_s() >= busy_before
     assert pss_bytes([os.getpid()]) > 1 << 20
     assert usage_of([2**22]) == usage_of([])
+
+
+def test_a_contender_whose_parties_do_not_meet_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def refuse(name: str, work: RingRounds, seconds: float, link: object) -> None:
+        opened.append(work.sessions)
+        failed = ContenderFailed("party 1: ConnectionRefusedError")
+        failed.was_open = False
+        raise failed
+
+    monkeypatch.setattr(measuring, "visit", refuse)
+    said: list[str] = []
+    plan = Plan([Cell(RingRounds(1, 64)), Cell(RingRounds(8, 64))], ["uvloop"], 0.01, 2)
+    rows = [row for found in measure(plan, said.append) for row in found]
+    assert opened == [1]
+    assert [row["error"] for row in rows] == ["party 1: ConnectionRefusedError"] * 2
+    assert len(said) == 1
+
+
+def test_what_was_measured_before_an_interruption_is_printed(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    with subprocess.Popen(
+        [sys.executable, "-m", "partywire.perf", "ring", "--sessions", "1,2,3", "--contenders", "asyncio", "--seconds",
+         "0.02", "--repeats", "1", "--json", rows],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        try:
+            # The first cell is done; the last one may be as well by the time the signal arrives.
+            assert any("[2/3, 1/1]" in line for line in process.stderr)
+            process.send_signal(signal.SIGINT)
+            process.stderr.read()
+            assert process.wait(TIMEOUT_S) in (0, 130)
+        finally:
+            process.kill()
+    assert b'"sessions":1' in rows.read_bytes().splitlines()[0]
