@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 FAILED, INTERRUPTED = 1, 130
 """Exit codes, the same as those of `partywire run`."""
 
+INSTALL_HINT = "pip install 'partywire[perf]' brings all libraries but torch, which gloo needs"
+
 HELP = """Measure PartyWire beside what a user would pick instead, on this machine.
 
 Each contender plays the same workload in processes of its own, several times, and they take turns. The table shows
@@ -137,7 +139,7 @@ def perf_command(
     matrix, figures = split_names(workloads, is_smoke=smoke)
     names, missing = present(names)
     if missing:
-        tell(f"not installed, left out: {', '.join(missing)} (pip install 'partywire[perf]')")
+        tell(f"not installed, left out: {', '.join(missing)} ({INSTALL_HINT})")
     link = Link(rtt_ms or 0.0, mbit) if rtt_ms or mbit else None
     chosen_cells = cells(matrix, sessions, sizes, link, is_smoke=smoke) if matrix is not None else []
     if smoke:
@@ -226,10 +228,11 @@ def print_lists() -> None:
     click.echo("contenders:")
     for name, contender in CONTENDERS.items():
         missing = contender.missing()
-        note = f"  (not installed: {', '.join(missing)}; pip install 'partywire[perf]')" if missing else ""
+        note = f"  (not installed: {', '.join(missing)})" if missing else ""
         click.echo(f"  {name:16} {contender.summary}{note}")
     for name in FLOOR_NAMES:
         click.echo(f"  {name:16} floor in C, compiled on the spot")
+    click.echo(INSTALL_HINT)
 
 
 def warn_of_load() -> None:
