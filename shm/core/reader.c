@@ -36,7 +36,7 @@ typedef struct {
 } ReaderCore;
 
 static PyTypeObject *reader_type;
-static PyObject *record_type; /* shm.record.Record */
+static PyObject *record_type; /* shm.record.Record, once there is a reader */
 static newfunc make_tuple;
 
 int ring_is_reader(PyObject *object)
@@ -93,6 +93,25 @@ static PyObject *reader_new(PyTypeObject *type, PyObject *args, PyObject *keywor
     return (PyObject *)self;
 }
 
+/* Not at import, since partywire.shm itself imports this module. 0, or -1 with an exception set. */
+static int find_record_type(void)
+{
+    if (record_type != NULL)
+        return 0;
+    PyObject *module = PyImport_ImportModule("partywire.shm.record");
+    PyObject *found = module == NULL ? NULL : PyObject_GetAttrString(module, "Record");
+    Py_XDECREF(module);
+    if (found == NULL)
+        return -1;
+    if (!PyType_Check(found) || !PyType_IsSubtype((PyTypeObject *)found, &PyTuple_Type)) {
+        Py_DECREF(found);
+        PyErr_SetString(PyExc_TypeError, "partywire.shm.record.Record is no tuple");
+        return -1;
+    }
+    record_type = found;
+    return 0;
+}
+
 static PyObject *read_only_data(PyObject *segment)
 {
     PyObject *data = PyObject_GetAttrString(segment, "data");
@@ -113,7 +132,7 @@ static int reader_init(PyObject *object, PyObject *args, PyObject *keywords)
     }
     if (!PyArg_ParseTuple(args, "OOO:ReaderCore", &segment, &fence, &bell))
         return -1;
-    if (mapping_hold(&self->mapping, segment) < 0)
+    if (find_record_type() < 0 || mapping_hold(&self->mapping, segment) < 0)
         return -1;
     if (ordering_init(&self->ordering, fence) < 0 || (self->view = read_only_data(segment)) == NULL) {
         mapping_drop(&self->mapping);
@@ -503,18 +522,7 @@ static PyType_Spec reader_spec = {
 
 int add_reader(PyObject *module)
 {
-    PyObject *record = PyImport_ImportModule("partywire.shm.record");
-    if (record == NULL)
-        return -1;
-    record_type = PyObject_GetAttrString(record, "Record");
-    Py_DECREF(record);
-    if (record_type == NULL)
-        return -1;
     make_tuple = (newfunc)PyType_GetSlot(&PyTuple_Type, Py_tp_new);
-    if (!PyType_Check(record_type) || !PyType_IsSubtype((PyTypeObject *)record_type, &PyTuple_Type)) {
-        PyErr_SetString(PyExc_TypeError, "partywire.shm.record.Record is no tuple");
-        return -1;
-    }
     reader_type = (PyTypeObject *)PyType_FromSpec(&reader_spec);
     return reader_type == NULL ? -1 : PyModule_AddType(module, reader_type);
 }

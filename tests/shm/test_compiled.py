@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import re
+import subprocess
 import sys
 import weakref
 from pathlib import Path
@@ -366,3 +368,13 @@ def test_positions_that_cannot_be_make_a_dead_end_before_any_access(end: str) ->
         raw.try_write([b""], 0, 1) if end == "writer" else raw.poll()
     raw._detach()
     made.close()
+
+
+def test_the_module_may_be_imported_before_everything_else() -> None:
+    compiled_core()
+    program = "import partywire._core as core; from partywire.shm import RingReader; print(RingReader.__mro__[1])"
+    environment = {**os.environ, compiled.VARIABLE: "compiled"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+    assert done.stdout == "<class 'partywire._core.ReaderCore'>\n", done.stderr
