@@ -229,6 +229,8 @@ class Lane(LaneHot):
         if not self.is_stalled:
             self.is_stalled = True
             self._worker.stalled.append(self)
+            if self._worker.loop_driver is not None:
+                self._worker.loop_driver.schedule()  # it may sleep already, without having asked for room
 
     def retry(self) -> int:
         """Write what is still here, and let the first in line try if what was refused last would fit now.

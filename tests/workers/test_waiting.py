@@ -83,6 +83,22 @@ def test_large_messages_in_both_directions_in_asyncio(two: Table) -> None:
     assert [len(message) for message in drive(two, main)] == [5 * MIB] * 2
 
 
+def test_a_sender_that_hears_nothing_from_its_peer_goes_on_when_its_ring_drains(two: Table) -> None:
+    [(ours, theirs)] = two.sessions(0)
+
+    async def send() -> None:
+        for _ in range(6):
+            await ours.send(1, bytes(MIB))
+
+    async def main() -> list[int]:
+        sending = asyncio.create_task(send())
+        sizes = [len(await theirs.recv(0)) for _ in range(6)]
+        await sending
+        return sizes
+
+    assert drive(two, lambda: asyncio.wait_for(main(), 20)) == [MIB] * 6
+
+
 def test_send_and_receive_of_one_session_may_run_at_once(two: Table) -> None:
     [(ours, theirs)] = two.sessions(0)
 
