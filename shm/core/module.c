@@ -2,10 +2,19 @@
 
 #include "ring.h"
 
+/* The types are process-wide, so that C code can ask for them without a module at hand. A second interpreter would
+   replace them under the first one's objects. */
+static int is_loaded;
+
 static int execute(PyObject *module)
 {
+    if (is_loaded) {
+        PyErr_SetString(PyExc_ImportError, "partywire._core can be loaded once in a process");
+        return -1;
+    }
     if (add_shm(module) < 0 || add_engine(module) < 0 || add_workers(module) < 0)
         return -1;
+    is_loaded = 1;
     return 0;
 }
 

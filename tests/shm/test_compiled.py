@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import importlib.util
 import os
 import re
 import subprocess
@@ -378,3 +379,14 @@ def test_the_module_may_be_imported_before_everything_else() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False, env=environment
     )
     assert done.stdout == "<class 'partywire._core.ReaderCore'>\n", done.stderr
+
+
+def test_a_second_load_would_replace_the_types_of_living_objects_and_is_refused() -> None:
+    core = compiled_core()
+    assert core.__spec__ is not None
+    spec = importlib.util.spec_from_file_location("partywire._core", core.__spec__.origin)
+    assert spec is not None
+    assert spec.loader is not None
+    second = importlib.util.module_from_spec(spec)
+    with pytest.raises(ImportError, match="once in a process"):
+        spec.loader.exec_module(second)
