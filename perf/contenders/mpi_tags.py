@@ -1,8 +1,9 @@
 """The rival: mpi4py on Open MPI over TCP, one rank a party, tag = session.
 
 A session's message is an `Isend`; the party polls with `Improbe` for messages of any session and resumes the one that
-each is for (coroutines.py), which keeps every wait inside MPI as MPI programs do. Open MPI polls busily; where there
-are more ranks than cores it yields the core between polls by itself.
+each is for (coroutines.py), which keeps every wait inside MPI as MPI programs do. Large messages are received into a
+buffer that the session keeps for the peer, as MPI programs do, too: what `recv` returned is good until the session
+receives from this peer again. Open MPI polls busily; with more ranks than cores it yields between polls by itself.
 
 `mpirun` starts the ranks, while the harness starts the parties. So party 0 has mpirun start one small stand-in for each
 rank, which hands its party the environment that makes a process this rank, and stays until the party is done.
@@ -43,6 +44,9 @@ OPTIONS = {
 """TCP over loopback and nothing else: no shared memory between ranks of a host. Root is what containers run as."""
 VARIABLES = ("OMPI_", "OPAL_", "PMIX_", "PRTE_")
 """What makes a process a rank, by how the names of its environment variables begin."""
+KEPT_SIZE_MIN = 16 * 1024
+"""From here on receive buffers are used again: touching fresh memory costs more than the message. Below, a fresh one is
+cheaper than the choice."""
 MESSAGES_AT_ONCE = 256
 """Received before the sessions run again, at most."""
 
@@ -54,7 +58,9 @@ def rank_of_stand_in() -> None:
     with socket.create_connection(("127.0.0.1", port), CONNECT_TIMEOUT_S) as party:
         party.sendall(json.dumps(environment).encode() + b"\n")
         party.settimeout(None)
-        party.recv(1)
+        # Which waits for the end of the connection as well as we could, in less memory.
+        os.dup2(party.fileno(), 0)
+        os.execvp("cat", ["cat"])
 
 
 def find_mpirun() -> str:
@@ -72,7 +78,7 @@ def find_mpirun() -> str:
 class TagChannel(TurnMailbox):
     """One session: its number is the tag of its messages."""
 
-    __slots__ = ("_byte", "_communicator", "_sends", "_session")
+    __slots__ = ("_byte", "_communicator", "_kept_buffers", "_sends", "_session")
 
     def __init__(
         self,
@@ -88,8 +94,20 @@ class TagChannel(TurnMailbox):
         self._communicator = communicator
         self._byte = byte
         self._sends = sends  # those of all sessions that are not complete
+        self._kept_buffers: dict[int, bytearray] = {}  # by peer
+
+    def receive_buffer(self, peer: int, size: int) -> bytearray:
+        """Where to put the peer's next message."""
+        if size < KEPT_SIZE_MIN or self._awaited_peer != peer:
+            return bytearray(size)  # if it comes early, the one before may still be in use
+        kept = self._kept_buffers.get(peer)
+        if kept is None or len(kept) != size:
+            kept = self._kept_buffers[peer] = bytearray(size)
+        return kept
 
     async def send(self, peer: int, value: bytes) -> None:
+        if type(value) is not bytes:
+            value = bytes(value)  # something received, whose buffer may be used again before this has left
         request = self._communicator.Isend((value, self._byte), peer, self._session)
         if not request.Test():
             self._sends.append(request)  # which keeps the value, too
@@ -139,10 +157,11 @@ class TagParty:
             message = probe(self._mpi.ANY_SOURCE, self._mpi.ANY_TAG, status)
             if message is None:
                 return
+            channel, sender = channels[status.tag], status.source
             # A bytearray is as good as bytes to every workload, and making it bytes would copy a large message.
-            received = bytearray(status.count)
+            received = channel.receive_buffer(sender, status.count)
             message.Recv((received, byte))
-            channels[status.tag].deliver(status.source, cast("bytes", received))
+            channel.deliver(sender, cast("bytes", received))
 
     def leave(self) -> None:
         """Returns when every rank has come here."""

@@ -80,8 +80,6 @@ class SocketParty:
         def new_socket(kind: int) -> zmq.Socket[bytes]:
             made = context.socket(kind)
             made.set_hwm(high_water_mark)
-            # Whoever leaves waits until the system has taken its last messages, but not for good.
-            made.linger = int(CONNECT_TIMEOUT_S * 1000)
             return made
 
         self._pull = new_socket(zmq.PULL)
@@ -145,10 +143,10 @@ class SocketParty:
             message = cast("bytes", self._pull.recv(copy=False).buffer)
         self._channels[session].deliver(sender, message)
 
-    def close(self) -> None:
-        """Close the sockets; the context waits until the last messages have left."""
+    def close(self, linger_s: float) -> None:
+        """Close the sockets; the context waits until the last messages have left, but no longer than this."""
         for socket in (self._pull, *self._pushes.values()):
-            socket.close()
+            socket.close(linger=int(linger_s * 1000))
 
 
 @contextlib.contextmanager
@@ -157,5 +155,7 @@ def open_party(place: Place, work: Workload) -> Iterator[SocketParty]:
         party = SocketParty(place, work, context)
         try:
             yield party
-        finally:
-            party.close()
+        except BaseException:
+            party.close(linger_s=0.0)
+            raise
+        party.close(linger_s=CONNECT_TIMEOUT_S)
