@@ -118,6 +118,7 @@ class ConnectionPump:
         self._on_received: Callable[[], object] | None = None  # set by `start`
         self._receive_size_min = min(RECEIVE_SIZE_MIN, rx.record_size_max)
         # Hot: what moves bytes. The compiled core knows sockets and its own rings; other pairs go the plain way.
+        self._is_compiled = False
         self._take: Callable[[], None] = self._receive
         self._serve: Callable[[], bool] = self._serve_plain
         if (
@@ -126,6 +127,7 @@ class ConnectionPump:
             and isinstance(rx, core.WriterCore)
             and isinstance(tx, core.ReaderCore)
         ):
+            self._is_compiled = True
             self._take = partial(self._receive_compiled, core, stream)
             self._serve = partial(self._serve_compiled, core, stream)
 
@@ -168,8 +170,10 @@ class ConnectionPump:
         self.bytes_moved += count
         if count and self._on_received is not None:
             self._on_received()
-        if outcome == core.DRAINED or outcome == core.MORE:
-            return  # the socket is still watched
+        if outcome != core.DRAINED and outcome != core.MORE:  # else the socket is still watched
+            self._meet_outcome(core, outcome)
+
+    def _meet_outcome(self, core: ModuleType, outcome: int) -> None:
         if outcome == core.FULL:
             self._meet_full_ring()
         elif outcome == core.ENDED:
@@ -323,13 +327,49 @@ class ConnectionPump:
             if not sent and self._orphaned:
                 self._end_orphan()
             return sent > 0
-        count, error, self._finish_seen, self._unsent = sent
+        self._meet_rest(sent)
+        return not self._is_blocked and not self._finish_seen
+
+    def _meet_rest(self, rest: tuple[int, int, bool, list[memoryview]]) -> None:
+        count, error, self._finish_seen, self._unsent = rest
         self.bytes_moved += count
         if error:
             self._fail_send(OSError(error, os.strerror(error)))
         else:
             self._send()
-        return not self._is_blocked and not self._finish_seen
+
+    # Both ways in one call of the compiled core, which moves bytes and leaves everything else to `meet`.
+
+    @property
+    def line(self) -> tuple[RingReader, RingWriter, int, int, int, int, int] | None:
+        """What `core.pump_while_busy` needs; None unless both halves are open, unblocked and compiled."""
+        if (
+            not self._is_compiled
+            or self._is_blocked
+            or self._finish_seen
+            or self.wants_space
+            or self._has_discarded
+            or self._orphaned
+            or self.incoming is not Incoming.OPEN
+            or self.outgoing is not Outgoing.OPEN
+        ):
+            return None
+        assert isinstance(self._stream, TcpStream)
+        fd = self._stream.fd
+        return self._tx, self._rx, fd, self.connection, self._epoch, RECEIVE_SIZE, self._receive_size_min
+
+    def meet(self, rest: int | tuple[int, int, bool, list[memoryview]] | Exception) -> None:
+        """Deal with what the compiled core met on our line: how a receive ended, what a send left, a broken ring."""
+        assert core is not None
+        try:
+            if isinstance(rest, Exception):
+                raise rest
+            if isinstance(rest, int):
+                self._meet_outcome(core, rest)
+            else:
+                self._meet_rest(rest)
+        except ShmError as error:
+            self._owner.ring_broke(self, error)
 
     def _serve_plain(self) -> bool:
         polled = self._tx.poll(RECORDS_MAX, SEND_SIZE)

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from partywire.shm.compiled import core
 from partywire.shm.errors import ShmError
 
 from . import limits, records
@@ -70,6 +71,11 @@ CONTROL_UNSENT_MAX: Final = 256 * 1024
 CONTROL_UNSENT_LIMIT: Final = 4 * 1024 * 1024
 """What the control connection may ever hold unsent. Above all that we send of our own accord (CONTROL_UNSENT_MAX and
 one batch of the control lane); only answers to a peer that asks and does not listen go beyond."""
+
+PUMP_QUIET_NS: Final = 50_000
+PUMP_TOTAL_NS: Final = 1_000_000
+"""A call of the compiled core ends when nothing moved for the first, and after the second so that the control
+connection and the timers have their turn."""
 
 PASSES_MAX: Final = 8
 """Passes over all rings in one callback, so that sockets have their turn while workers send without a pause."""
@@ -159,12 +165,32 @@ class Multiplexer:
             if self._is_over:
                 return
             if self._polling.look_again():
+                self._pump_for_a_moment()
                 break
             doorbell.arm()
             if not self._has_ring_work():
                 return
             doorbell.disarm()
         self._serve_soon()
+
+    def _pump_for_a_moment(self) -> None:
+        """Poll and move bytes in one call of the compiled core, as long as there are any, then let the loop turn.
+
+        Without it, or while a pump is not in its usual state, the turns of the loop are the poll.
+        """
+        if core is None or self._outcome is not None:
+            return
+        served = self._served
+        lines = tuple(line for pump in served if (line := pump.line) is not None)
+        if len(lines) != len(served) or not isinstance(self._lane.tx, core.ReaderCore):
+            return
+        moved, index, rest = core.pump_while_busy(lines, self._lane.tx, PUMP_QUIET_NS, PUMP_TOTAL_NS)
+        for pump, count in zip(served, moved, strict=True):
+            pump.bytes_moved += count
+            if count:
+                self._polling.found()
+        if index >= 0:
+            served[index].meet(rest)
 
     def _poll_after_receive(self) -> None:
         """Bytes came: what a worker answers may come at once, so look for it as after a bell."""

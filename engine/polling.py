@@ -2,7 +2,7 @@
 
 Between a process that answers a doorbell and the scheduler of the kernel. A sleep and its wake-up cost some ten
 microseconds and two context switches, so where the next message is nearly there, looking again is cheaper; where it
-is not, or where another process waits for this core, looking is waste. Nothing here knows which is the case, so it
+is not, or where another process computes on this core, looking is waste. Nothing here knows which is the case, so it
 is learnt: from whether earlier polls found something, and from how long the core is away when it is offered.
 
 The one invariant: what is spent in vain is bounded by POLL_S per piece of work, and by a small part of that once polls
@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-POLL_S: Final = 50e-6
-"""Longest poll. About what a sleep and the wake-up from it cost both sides, so at worst the price is doubled."""
+POLL_S: Final = 200e-6
+"""Longest poll. A message that is answered by another party passes six processes; while all of them look again, that
+takes less. A poll of 50 us gave up before the answer of a peer that had slept could come, and so found nothing."""
 
-YIELD_MAX_S: Final = 10e-6
-"""An offered core that comes back later than this was wanted by somebody: a yield that nobody takes needs about one."""
+YIELD_MAX_S: Final = 1e-3
+"""A core that comes back later than this was taken by somebody who computes, and not by one who looks as we do: about
+a time slice of the scheduler. Shorter absences are what polling is for: others ran, and may have brought the work."""
 
 MISSES_MAX: Final = 4
 """Polls in vain, one after another, before polls are skipped."""

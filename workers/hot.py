@@ -27,6 +27,7 @@ if TYPE_CHECKING or core is None:
         all_idle,
         receive_all,
         run_slots,
+        watch,
     )
 else:
     LaneHot = core.LaneHot
@@ -40,6 +41,7 @@ else:
     all_idle = core.all_idle
     receive_all = core.receive_all
     run_slots = core.run_slots
+    watch = core.watch
     core.set_frame_kinds(
         # Messages of sessions only: what steers a session needs the Python half.
         bytes(kind if descriptor <= Descriptor.ARRAY else 0 for descriptor, kind in enumerate(KIND_OF)),
@@ -52,5 +54,5 @@ else:
 
 __all__ = [
     "IS_COMPILED", "LaneHot", "MailboxHot", "Queue", "ReceiverHot", "SessionHot", "SlotHot", "WaitHot", "WorkerHot",
-    "all_idle", "receive_all", "run_slots",
+    "all_idle", "receive_all", "run_slots", "watch",
 ]  # fmt: skip

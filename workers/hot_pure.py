@@ -10,6 +10,7 @@ An entry of a mailbox's queue is the body itself for a whole BYTES message, and 
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import deque
 from functools import partial
@@ -128,6 +129,16 @@ def receive_all(receivers: list[Any]) -> int:
 def all_idle(receivers: list[Any]) -> bool:
     """Whether no receiver has anything to take in."""
     return all(receiver.is_idle() for receiver in receivers)
+
+
+def watch(receivers: list[Any], quiet_ns: int) -> bool:
+    """Look at every receiver, offering the core to others in between, until one has something or the time is over."""
+    stop = time.monotonic_ns() + quiet_ns
+    while all_idle(receivers):
+        os.sched_yield()
+        if time.monotonic_ns() >= stop:
+            return False
+    return True
 
 
 class LaneHot(ReceiverHot):

@@ -42,7 +42,7 @@ from partywire.shm.segment import Segment
 
 from .control_lane import ControlLane
 from .errors import InboxOverflow, PartyFailed, PeerClosed, PeerLost, SessionClosed, UnknownPeer, WorkerDied
-from .hot import WorkerHot, all_idle, receive_all
+from .hot import WorkerHot, all_idle, receive_all, watch
 from .lane import Lane
 from .peer_link import PeerLink, WorkerCounters
 from .session_table import SessionTable
@@ -64,6 +64,9 @@ INBOX_SIZE_MAX: Final = 256 * 1024 * 1024
 
 SLEEP_MAX_S: Final = 1.0
 """A net under the doorbell: no sleep is longer. The rings count each time it catches something."""
+
+WATCH_NS: Final = 50_000
+"""How long a worker without work looks at its rings before it sleeps, where polling pays (engine/polling.py)."""
 
 CONTROL_INTERVAL: Final = 64
 """Passes between two looks at the control socket while there is work; a look costs a system call."""
@@ -274,6 +277,8 @@ class Worker(WorkerHot):
         self.flush()
         if not self._polling.look_again():
             self.sleep()
+        elif watch(self._receivers, WATCH_NS):
+            self._polling.found()
 
     def sleep(self, deadline: float = NEVER) -> None:
         """Publish everything, then wait until something may have happened, at the latest at the deadline."""

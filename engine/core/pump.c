@@ -7,9 +7,11 @@
 #include "../../shm/core/layout.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <time.h>
 
 enum {
     KIND_DATA = 1, /* records.DATA */
@@ -205,7 +207,161 @@ static PyObject *send_from_ring(PyObject *module, PyObject *const *args, Py_ssiz
     return PyLong_FromSsize_t(sent);
 }
 
+/* Both ways, for as long as there is something to move. */
+
+typedef struct {
+    PyObject *reader, *writer; /* borrowed from the line's tuple */
+    ReceiveOrder order;
+} Line;
+
+enum { LINES_MAX = 64 };
+
+static int64_t now_ns(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+/* A line is (reader, writer, fd, connection, epoch, size_max, size_min). 0, or -1 with an exception set. */
+static int read_line(PyObject *object, Line *line)
+{
+    PyObject *parts[7];
+    if (!PyTuple_Check(object) || PyTuple_Size(object) != 7) {
+        PyErr_SetString(PyExc_TypeError, "a line is a tuple of 7");
+        return -1;
+    }
+    for (int i = 0; i < 7; i++)
+        parts[i] = PyTuple_GetItem(object, i);
+    if (!ring_is_reader(parts[0]) || !ring_is_writer(parts[1])) {
+        PyErr_SetString(PyExc_TypeError, "a line has a compiled reader and a compiled writer");
+        return -1;
+    }
+    PyObject *one = PyLong_FromLong(1);
+    if (one == NULL)
+        return -1;
+    PyObject *order[7] = {parts[1], parts[2], parts[3], parts[4], parts[5], parts[6], one};
+    int status = read_receive_order(order, &line->order);
+    Py_DECREF(one);
+    line->reader = parts[0];
+    line->writer = parts[1];
+    return status;
+}
+
+/* Send what one ring holds. Bytes moved; -1: `*rest` says what is unusual, or is NULL and an exception is set. */
+static Py_ssize_t send_line(const Line *line, PyObject **rest)
+{
+    Gathered gathered;
+    if (gather(line->reader, (size_t)line->order.size_max, &gathered) < 0)
+        return -1;
+    if (gathered.count == 0 && !gathered.finish_seen)
+        return 0;
+    ssize_t sent = gathered.size == 0 ? 0 : send_gathered(line->order.fd, &gathered);
+    if (sent <= 0 || (size_t)sent != gathered.size || gathered.finish_seen) {
+        *rest = describe_rest(line->reader, &gathered, sent);
+        return -1;
+    }
+    return ring_release(line->reader, gathered.count) < 0 ? -1 : sent;
+}
+
+/* Receive once into one ring. As send_line; what is unusual is an outcome. */
+static Py_ssize_t receive_line(const Line *line, PyObject **rest)
+{
+    int outcome = DRAINED;
+    Py_ssize_t received = receive_once(line->writer, &line->order, &outcome);
+    if (received < 0 || (received > 0 && ring_publish(line->writer) < 0))
+        return -1;
+    if (outcome != DRAINED && outcome != MORE) {
+        *rest = PyLong_FromLong(outcome);
+        return -1;
+    }
+    return received;
+}
+
+/* The exception that is set, as an object, and none set any more. */
+static PyObject *take_exception(void)
+{
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return error;
+}
+
+/* Move bytes over all lines until nothing moved for quiet_ns, or total_ns are over, or `watched` has a record. Returns
+   the index of the line that met something unusual, -1 if none did. */
+static int move_while_busy(const Line *lines, int count, PyObject *watched, int64_t quiet_ns, int64_t total_ns,
+                           Py_ssize_t *moved, PyObject **rest)
+{
+    int64_t start = now_ns(), last = start;
+    for (;;) {
+        int is_busy = 0;
+        for (int i = 0; i < count; i++) {
+            Py_ssize_t sent = send_line(&lines[i], rest);
+            Py_ssize_t received = sent < 0 ? -1 : receive_line(&lines[i], rest);
+            moved[i] += (sent > 0 ? sent : 0) + (received > 0 ? received : 0);
+            if (received < 0)
+                return i;
+            is_busy |= sent > 0 || received > 0;
+        }
+        int is_empty = ring_is_empty(watched);
+        if (is_empty < 0)
+            PyErr_Clear(); /* whoever serves that ring meets the same error */
+        int64_t now = now_ns();
+        if (is_busy)
+            last = now;
+        if (is_empty != 1 || now - start > total_ns || now - last > quiet_ns)
+            return -1;
+        if (!is_busy)
+            sched_yield();
+    }
+}
+
+static PyObject *pump_while_busy(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *line_objects, *watched;
+    long long quiet_ns, total_ns;
+    Line lines[LINES_MAX];
+    Py_ssize_t moved[LINES_MAX] = {0};
+    if (!PyArg_ParseTuple(args, "O!OLL", &PyTuple_Type, &line_objects, &watched, &quiet_ns, &total_ns))
+        return NULL;
+    Py_ssize_t count = PyTuple_Size(line_objects);
+    if (count > LINES_MAX || !ring_is_reader(watched)) {
+        PyErr_SetString(PyExc_TypeError, "too many lines, or no compiled ring to watch");
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (read_line(PyTuple_GetItem(line_objects, i), &lines[i]) < 0)
+            return NULL;
+    }
+    PyObject *rest = NULL;
+    int index = move_while_busy(lines, (int)count, watched, quiet_ns, total_ns, moved, &rest);
+    if (index >= 0 && rest == NULL)
+        rest = take_exception();
+    PyObject *counts = PyList_New(0);
+    for (Py_ssize_t i = 0; counts != NULL && i < count; i++) {
+        PyObject *number = PyLong_FromSsize_t(moved[i]);
+        if (number == NULL || PyList_Append(counts, number) < 0)
+            Py_CLEAR(counts);
+        Py_XDECREF(number);
+    }
+    if (counts == NULL) {
+        Py_XDECREF(rest);
+        return NULL;
+    }
+    return Py_BuildValue("(NiN)", counts, index, rest != NULL ? rest : Py_NewRef(Py_None));
+}
+
 static PyMethodDef pump_methods[] = {
+    {"pump_while_busy", pump_while_busy, METH_VARARGS,
+     PyDoc_STR("pump_while_busy($module, lines, watched, quiet_ns, total_ns, /)\n--\n\n"
+               "Move bytes both ways over every line (reader, writer, fd, connection, epoch, size_max, size_min) until\n"
+               "nothing moved for quiet_ns, total_ns are over, or the ring `watched` has a record; the core is offered\n"
+               "to others in between. Returns (bytes moved on each line, index, rest): the index of a line that met\n"
+               "something unusual, or -1, and what that is: an outcome of receive_into_ring, a tuple of send_from_ring,\n"
+               "or an exception of the line's rings.")},
     {"receive_into_ring", (PyCFunction)(void (*)(void))receive_into_ring, METH_FASTCALL,
      PyDoc_STR("receive_into_ring($module, writer, fd, connection, epoch, size_max, size_min, batch, /)\n--\n\n"
                "Take what the socket has into the ring and publish it. Returns (bytes, outcome).")},
