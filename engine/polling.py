@@ -60,18 +60,17 @@ class Polling:
         before = self._clock()
         if not self._deadline:
             self._deadline = before + POLL_S
+        elif before >= self._deadline:
+            self._deadline = 0.0
+            self._misses += 1
+            if self._misses >= MISSES_MAX:
+                self._pause()
+            return False
         self._give_way()
-        after = self._clock()
-        if after - before > YIELD_MAX_S:
+        if self._clock() - before > YIELD_MAX_S:
             self._pause()
             return False
-        if after < self._deadline:
-            return True
-        self._deadline = 0.0
-        self._misses += 1
-        if self._misses >= MISSES_MAX:
-            self._pause()
-        return False
+        return True
 
     def found(self) -> None:
         """There was work. If a poll was under way, it paid."""

@@ -45,7 +45,7 @@ def test_a_poll_looks_again_until_its_time_is_over() -> None:
     core = Core()
     started = core.now
     looks = poll_in_vain(core.polling())
-    assert looks == core.yields - 1
+    assert looks == core.yields
     assert POLL_S - 1e-9 <= core.now - started < POLL_S + 2e-6
 
 
@@ -106,6 +106,15 @@ def test_a_core_that_others_wait_for_is_not_polled_on() -> None:
     assert core.yields == 1
     assert not polling.look_again()
     assert core.yields == 2
+
+
+def test_the_sources_are_looked_at_once_more_after_a_yield_that_used_up_the_time() -> None:
+    core = Core(yield_s=YIELD_MAX_S * 0.99)
+    polling = core.polling()
+    assert core.yield_s > POLL_S
+    for _ in range(100):
+        assert polling.look_again()
+        polling.found()
 
 
 def test_during_a_pause_the_core_is_not_even_offered() -> None:
