@@ -26,11 +26,11 @@ YIELD_MAX_S: Final = 1e-3
 """A core that comes back later than this was taken by somebody who computes, and not by one who looks as we do: about
 a time slice of the scheduler. Shorter absences are what polling is for: others ran, and may have brought the work."""
 
-MISSES_MAX: Final = 4
+MISSES_MAX: Final = 8
 """Polls in vain, one after another, before polls are skipped."""
 
-SKIPS_MIN: Final = 16
-SKIPS_MAX: Final = 1024
+SKIPS_MIN: Final = 8
+SKIPS_MAX: Final = 64
 """Sleeps without a poll before one is tried again: doubled by each trial in vain, the minimum again after a success."""
 
 
