@@ -75,8 +75,8 @@ one batch of the control lane); only answers to a peer that asks and does not li
 PUMP_QUIET_NS: Final = 200_000
 PUMP_TOTAL_NS: Final = 1_000_000
 """A call of the compiled core ends when nothing moved for the first, and after the second so that the control
-connection and the timers have their turn. The first covers a whole round of three parties that sleep: with 50 us, parties
-that had once gone to sleep never met a poll that paid, and stayed at two thirds of the rounds."""
+connection and the timers have their turn. The first covers a whole round of three parties that sleep: with 50 us,
+parties that had once gone to sleep never met a poll that paid, and stayed at two thirds of the rounds."""
 
 PASSES_MAX: Final = 8
 """Passes over all rings in one callback, so that sockets have their turn while workers send without a pause."""

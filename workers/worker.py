@@ -66,8 +66,8 @@ SLEEP_MAX_S: Final = 1.0
 """A net under the doorbell: no sleep is longer. The rings count each time it catches something."""
 
 WATCH_NS: Final = 200_000
-"""How long a worker without work looks at its rings before it sleeps, where polling pays (engine/polling.py). A round of
-three parties that sleep takes about 150 us, and the first poll that pays has to outlast one."""
+"""How long a worker without work looks at its rings before it sleeps, where polling pays (engine/polling.py). A round
+of three parties that sleep takes about 150 us, and the first poll that pays has to outlast one."""
 
 CONTROL_INTERVAL: Final = 64
 """Passes between two looks at the control socket while there is work; a look costs a system call."""
