@@ -100,9 +100,10 @@ CONTENDERS: dict[str, Contender] = {
         Contender("asyncio", "asyncio protocols, length-prefixed frames, a task a session", "asyncio_tasks"),
         Contender("streams", "asyncio streams, length-prefixed frames, a task a session", "asyncio_streams"),
         Contender("uvloop", "uvloop, length-prefixed frames, a task a session", "uvloop_tasks", ("uvloop",)),
-        Contender("pyzmq", "PUSH/PULL a direction, session number in front", "pyzmq_sockets", ("zmq",)),
-        Contender("pynng", "PAIR a direction, asyncio", "pynng_sockets", ("pynng",)),
-        Contender("grpc", "grpc.aio, one stream a direction, session number in each message", "grpc_stream", ("grpc",)),
+        Contender("uvloop-joined", "the same, a turn's small frames in one write", "uvloop_joined", ("uvloop",)),
+        Contender("pyzmq", "one PULL a party, a PUSH a peer, coroutines resumed directly", "pyzmq_sockets", ("zmq",)),
+        Contender("pynng", "a PAIR a peer with deep queues, polled", "pynng_sockets", ("pynng",)),
+        Contender("grpc", "grpc.aio, a bidirectional stream a session and pair", "grpc_stream", ("grpc",)),
         Contender("mpi", "mpi4py over TCP, isend and probed receives, tag = session", "mpi_tags", ("mpi4py",)),
         Contender("gloo", "torch.distributed with gloo over TCP, tag = session", "gloo_tags", ("torch",)),
     )
