@@ -371,9 +371,12 @@ static PyMethodDef pump_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+int add_filler(PyObject *module); /* filler.c */
+
 int add_engine(PyObject *module)
 {
-    if (PyModule_AddFunctions(module, pump_methods) < 0 || PyModule_AddIntConstant(module, "DRAINED", DRAINED) < 0 ||
+    if (add_filler(module) < 0 || PyModule_AddFunctions(module, pump_methods) < 0 ||
+        PyModule_AddIntConstant(module, "DRAINED", DRAINED) < 0 ||
         PyModule_AddIntConstant(module, "MORE", MORE) < 0 || PyModule_AddIntConstant(module, "FULL", FULL) < 0 ||
         PyModule_AddIntConstant(module, "ENDED", ENDED) < 0)
         return -1;
