@@ -223,23 +223,14 @@ class WriterCore:
 
     # What RingWriter adds. Each raises, but `_refuse`, which only counts unless the consumer gave up.
 
-    def _total(self, size: int) -> int:
-        raise NotImplementedError
+    if TYPE_CHECKING:
 
-    def _refuse(self, total: int) -> None:
-        raise NotImplementedError
-
-    def _refuse_size(self, size_min: int, size_max: int) -> None:
-        raise NotImplementedError
-
-    def _refuse_commit(self, size: int) -> None:
-        raise NotImplementedError
-
-    def _refuse_head(self, head: int) -> None:
-        raise NotImplementedError
-
-    def _refuse_dead(self) -> None:
-        raise NotImplementedError
+        def _total(self, size: int) -> int: ...
+        def _refuse(self, total: int) -> None: ...
+        def _refuse_size(self, size_min: int, size_max: int) -> None: ...
+        def _refuse_commit(self, size: int) -> None: ...
+        def _refuse_head(self, head: int) -> None: ...
+        def _refuse_dead(self) -> None: ...
 
 
 class ReaderCore:
@@ -405,14 +396,13 @@ class ReaderCore:
 
     # What RingReader adds. Each raises.
 
-    def _refuse_tail(self, tail: int) -> None:
-        raise NotImplementedError
+    if TYPE_CHECKING:
 
-    def _refuse_header(self, position: int, tail: int, sequence: int, header: tuple[int, int, int, int, int]) -> None:
-        raise NotImplementedError
-
-    def _refuse_dead(self) -> None:
-        raise NotImplementedError
+        def _refuse_tail(self, tail: int) -> None: ...
+        def _refuse_header(
+            self, position: int, tail: int, sequence: int, header: tuple[int, int, int, int, int]
+        ) -> None: ...
+        def _refuse_dead(self) -> None: ...
 
 
 class BellCore:
@@ -451,8 +441,9 @@ class BellCore:
         self._bell_fd = -1
         self._page.release()
 
-    def _refuse_closed(self) -> None:
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        def _refuse_closed(self) -> None: ...
 
 
 def copy_parts(data: memoryview, start: int, size: int, parts: Sequence[Buffer]) -> None:
