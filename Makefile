@@ -4,6 +4,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 RIVALS := $(VENV)/.rivals
+# Installing builds the compiled core where there is a compiler, so a changed source means installing again.
+CORE   := $(wildcard shm/core/*.[ch] engine/core/*.[ch] workers/core/*.[ch])
+# What has a plain and a compiled form: its tests run once more on the plain one.
+TWINS  := tests/engine/test_filler.py tests/process/test_multiplexer.py tests/workers/test_session.py \
+          tests/workers/test_session_faults.py tests/workers/test_calls.py tests/workers/test_scheduler.py \
+          tests/workers/test_waiting.py tests/workers/test_party_end_to_end.py
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check perf clean
@@ -11,7 +17,7 @@ RIVALS := $(VENV)/.rivals
 help: ## Show the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 10
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml $(CORE)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing partywire and its tools into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip setuptools
@@ -21,8 +27,9 @@ $(READY): pyproject.toml
 run: $(READY) ## Three parties on this host match handwritten digits under MPC. RUN_ARGS="--probes 20" shortens it.
 	@$(BIN)/partywire run digits --local 3 $(RUN_ARGS)
 
-test: $(READY) ## The whole test suite, in parallel.
+test: $(READY) ## The whole test suite, in parallel; then what also exists in plain Python once more without C.
 	@$(BIN)/python -m pytest -n auto $(TEST_ARGS)
+	@PARTYWIRE_CORE=pure $(BIN)/python -m pytest -n auto -q $(TWINS)
 
 check: $(READY) ## ruff, mypy --strict and the direction of imports.
 	@$(BIN)/ruff check .
@@ -38,4 +45,4 @@ perf: $(RIVALS) ## Measure everything beside other libraries (many minutes). PER
 	@$(BIN)/partywire perf $(or $(PERF_ARGS),all)
 
 clean: ## Remove the virtual environment and caches.
-	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist src/*.egg-info src/partywire/*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis
