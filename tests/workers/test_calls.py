@@ -14,7 +14,7 @@ import pytest
 
 from partywire.workers.errors import UnknownPeer
 from partywire.workers.hot import IS_COMPILED
-from partywire.workers.waiting import Wait
+from partywire.workers.waiting import LoopDriver, Wait
 from tests.workers.harness import Table
 
 if TYPE_CHECKING:
@@ -193,6 +193,102 @@ def test_a_receive_resumed_in_vain_waits_on(two: Table, ours: Session) -> None:
     with pytest.raises(StopIteration) as stopped:
         step(two, made)
     assert stopped.value.value == b"now"
+
+
+@pytest.mark.parametrize("timeout", [None, 5.0], ids=["compiled", "delegated"])
+def test_a_second_await_is_refused_and_the_first_goes_on(two: Table, ours: Session, timeout: float | None) -> None:
+    [theirs] = two.workers[1].table.live.values()
+    made = ours.recv(1, timeout=timeout)
+
+    async def awaits() -> Any:
+        return await made
+
+    first, second = awaits(), awaits()
+    assert isinstance(step(two, first), Wait)
+    with pytest.raises(RuntimeError, match="being awaited already"):
+        step(two, second)
+    two.ok(theirs.send(0, b"for the first"))
+    two.settle()
+    with pytest.raises(StopIteration) as stopped:
+        step(two, first)
+    assert stopped.value.value == b"for the first"
+    with pytest.raises(RuntimeError, match="already awaited"):
+        step(two, awaits())
+
+
+def test_throwing_into_a_finished_call_is_refused(two: Table, ours: Session) -> None:
+    made = ours.send(1, b"x")
+    two.ok(made)
+    with pytest.raises(RuntimeError, match="already awaited"):
+        made.throw(Stop())
+
+
+def test_a_call_that_is_resumed_from_inside_itself_goes_on(two: Table, ours: Session) -> None:
+    made: Any = None
+    raised: list[str] = []
+
+    class Peer:
+        """Hashed by the Python half of the call."""
+
+        def __hash__(self) -> int:
+            if inspect.currentframe().f_back.f_code.co_name in ("_send", "_recv"):  # type: ignore[union-attr]
+                for method, arguments in ((made.send, (None,)), (made.throw, (Stop(),)), (made.close, ())):
+                    try:
+                        method(*arguments)
+                    except ValueError as error:
+                        raised.append(str(error))
+            return hash(1)
+
+        def __eq__(self, other: object) -> bool:
+            return other == 1
+
+    made = ours.send(Peer(), bytearray(b"whole"))  # type: ignore[arg-type]
+    two.ok(made)
+    assert raised == ["coroutine already executing"] * 3
+    [theirs] = two.workers[1].table.live.values()
+    assert two.ok(_nothing(), theirs.recv(0))[1] == b"whole"
+
+
+async def _nothing() -> None:
+    pass
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_has_the_name_of_what_was_called(ours: Session, name: str) -> None:
+    made = call(ours, name)
+    kind = name[:4]
+    assert made.__name__.removeprefix("_") == kind
+    assert made.__qualname__.replace("._", ".") == f"Session.{kind}"
+    assert not made.cr_running
+    made.close()
+    assert made.cr_await is None
+    assert made.cr_frame is None
+
+
+def test_a_task_shows_the_call_that_it_waits_in(two: Table, ours: Session) -> None:
+    [theirs] = two.workers[1].table.live.values()
+
+    async def main() -> Any:
+        loop = asyncio.get_running_loop()
+        loop.set_debug(True)
+        driver = LoopDriver(two.workers[0], loop)
+        driver.attach()
+        try:
+            task = loop.create_task(ours.recv(1))
+            assert "recv" in repr(task)
+            await asyncio.sleep(0)
+            assert "session.py" in repr(task)
+            [frame] = task.get_stack()
+            assert frame.f_code.co_name == "_recv"
+            await theirs.send(0, b"the end")
+            two.workers[1].flush()
+            two.move()
+            two.move()
+            return await task
+        finally:
+            driver.detach()
+
+    assert asyncio.run(main()) == b"the end"
 
 
 @pytest.mark.skipif(not IS_COMPILED, reason="the compiled core is not there, or not wanted")

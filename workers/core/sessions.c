@@ -23,10 +23,15 @@ typedef struct {
     PyObject *timeout; /* or NULL */
     PyObject *inner;   /* the coroutine of the Python half, while OP_DELEGATED */
     char kind, state;
+    char is_running; /* while `inner` is inside a call of ours */
 } Operation;
 
 static PyTypeObject *operation_type;
 static PyObject *name_timeout, *name_out, *name_peer, *name_value;
+
+static const char already_awaited[] = "cannot reuse already awaited coroutine";
+static const char being_awaited[] = "coroutine is being awaited already";
+static const char already_executing[] = "coroutine already executing";
 
 /* Operations. */
 
@@ -46,6 +51,7 @@ static PyObject *operation_new(Session *session, int kind, PyObject *peer, PyObj
     operation->inner = NULL;
     operation->kind = (char)kind;
     operation->state = OP_NEW;
+    operation->is_running = 0;
     PyObject_GC_Track(operation);
     return (PyObject *)operation;
 }
@@ -167,6 +173,23 @@ static PyObject *operation_coroutine(Operation *operation)
     return coroutine;
 }
 
+/* Resume the coroutine of the Python half. */
+static PySendResult operation_resume(Operation *operation, PyObject *value, PyObject **result)
+{
+    if (operation->is_running) {
+        PyErr_SetString(PyExc_ValueError, already_executing);
+        return PYGEN_ERROR;
+    }
+    PyObject *inner = Py_NewRef(operation->inner); /* what it runs may end us */
+    operation->is_running = 1;
+    PySendResult sent = PyIter_Send(inner, value, result);
+    operation->is_running = 0;
+    Py_DECREF(inner);
+    if (sent != PYGEN_NEXT)
+        operation_end(operation);
+    return sent;
+}
+
 /* Hand over to the Python half; nothing has happened yet. */
 static PySendResult operation_delegate(Operation *operation, PyObject **result)
 {
@@ -176,27 +199,16 @@ static PySendResult operation_delegate(Operation *operation, PyObject **result)
         return PYGEN_ERROR;
     }
     operation->state = OP_DELEGATED;
-    PyObject *inner = Py_NewRef(operation->inner); /* what it runs may end us */
-    PySendResult sent = PyIter_Send(inner, Py_None, result);
-    Py_DECREF(inner);
-    if (sent != PYGEN_NEXT)
-        operation_end(operation);
-    return sent;
+    return operation_resume(operation, Py_None, result);
 }
 
 static PySendResult operation_send_on(Operation *operation, PyObject *value, PyObject **result)
 {
     *result = NULL;
-    if (operation->state == OP_DELEGATED) {
-        PyObject *inner = Py_NewRef(operation->inner);
-        PySendResult sent = PyIter_Send(inner, value, result);
-        Py_DECREF(inner);
-        if (sent != PYGEN_NEXT)
-            operation_end(operation);
-        return sent;
-    }
-    if (operation->state == OP_DONE) {
-        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+    if (operation->state == OP_DELEGATED)
+        return operation_resume(operation, value, result);
+    if (operation->state == OP_DONE || operation->session == NULL) { /* NULL: the garbage collector has been here */
+        PyErr_SetString(PyExc_RuntimeError, already_awaited);
         return PYGEN_ERROR;
     }
     if (operation->kind == OP_SEND) {
@@ -227,7 +239,16 @@ static PySendResult operation_send_on(Operation *operation, PyObject *value, PyO
     return PYGEN_NEXT;
 }
 
-static PyObject *operation_await(PyObject *self)
+/* The iterator of an `await`, of which there is one. */
+static PyObject *operation_await(Operation *operation)
+{
+    if (operation->state == OP_NEW)
+        return Py_NewRef((PyObject *)operation);
+    PyErr_SetString(PyExc_RuntimeError, operation->state == OP_DONE ? already_awaited : being_awaited);
+    return NULL;
+}
+
+static PyObject *operation_iter(PyObject *self)
 {
     return Py_NewRef(self);
 }
@@ -263,10 +284,20 @@ static PyObject *operation_next(Operation *operation)
 /* throw(type_or_error[, value[, traceback]]) */
 static PyObject *operation_throw(Operation *operation, PyObject *args)
 {
+    if (operation->is_running) {
+        PyErr_SetString(PyExc_ValueError, already_executing);
+        return NULL;
+    }
+    if (operation->state == OP_DONE) {
+        PyErr_SetString(PyExc_RuntimeError, already_awaited);
+        return NULL;
+    }
     if (operation->state == OP_DELEGATED) {
         PyObject *inner = Py_NewRef(operation->inner);
         PyObject *method = PyObject_GetAttrString(inner, "throw");
+        operation->is_running = 1;
         PyObject *result = method != NULL ? PyObject_CallObject(method, args) : NULL;
+        operation->is_running = 0;
         Py_XDECREF(method);
         Py_DECREF(inner);
         if (result == NULL)
@@ -288,6 +319,10 @@ static PyObject *operation_throw(Operation *operation, PyObject *args)
 
 static PyObject *operation_close(Operation *operation, PyObject *Py_UNUSED(ignored))
 {
+    if (operation->is_running) {
+        PyErr_SetString(PyExc_ValueError, already_executing);
+        return NULL;
+    }
     PyObject *inner = operation->state == OP_DELEGATED ? Py_NewRef(operation->inner) : NULL;
     operation_end(operation);
     if (inner != NULL) {
@@ -300,6 +335,39 @@ static PyObject *operation_close(Operation *operation, PyObject *Py_UNUSED(ignor
     Py_RETURN_NONE;
 }
 
+/* What asyncio's debug output and Task.get_stack look at. */
+
+static PyObject *operation_name(Operation *operation, void *Py_UNUSED(closure))
+{
+    return PyUnicode_FromString(operation->kind == OP_SEND ? "send" : "recv");
+}
+
+static PyObject *operation_qualname(Operation *operation, void *Py_UNUSED(closure))
+{
+    return PyUnicode_FromString(operation->kind == OP_SEND ? "Session.send" : "Session.recv");
+}
+
+/* An attribute of the coroutine of the Python half; None while there is none. */
+static PyObject *operation_inner_attribute(Operation *operation, void *name)
+{
+    return operation->inner == NULL ? Py_NewRef(Py_None) : PyObject_GetAttrString(operation->inner, name);
+}
+
+static PyObject *operation_is_running(Operation *operation, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(operation->is_running);
+}
+
+static PyGetSetDef operation_getset[] = {
+    {"__name__", (getter)operation_name, NULL, NULL, NULL},
+    {"__qualname__", (getter)operation_qualname, NULL, NULL, NULL},
+    {"cr_await", (getter)operation_inner_attribute, NULL, NULL, "cr_await"},
+    {"cr_code", (getter)operation_inner_attribute, NULL, NULL, "cr_code"},
+    {"cr_frame", (getter)operation_inner_attribute, NULL, NULL, "cr_frame"},
+    {"cr_running", (getter)operation_is_running, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyMethodDef operation_methods[] = {
     {"send", (PyCFunction)operation_send, METH_O, PyDoc_STR("As of a coroutine.")},
     {"throw", (PyCFunction)operation_throw, METH_VARARGS, PyDoc_STR("As of a coroutine.")},
@@ -310,10 +378,11 @@ static PyMethodDef operation_methods[] = {
 static PyType_Slot operation_slots[] = {
     {Py_tp_doc, (void *)PyDoc_STR("A call of Session.send or recv: an awaitable with the methods of a coroutine.")},
     {Py_tp_methods, operation_methods},
+    {Py_tp_getset, operation_getset},
     {Py_tp_traverse, operation_traverse},
     {Py_tp_clear, operation_clear},
     {Py_tp_dealloc, operation_dealloc},
-    {Py_tp_iter, operation_await},
+    {Py_tp_iter, operation_iter},
     {Py_tp_iternext, operation_next},
     {Py_am_await, operation_await},
     {Py_am_send, operation_send_on},
