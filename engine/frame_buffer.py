@@ -58,8 +58,8 @@ MINIMUM_OF: Final = tuple(SPEC_OF[d].length_min if d in SPEC_OF else 0 for d in 
 class FrameBuffer:
     """Splits what `split` is fed; driven by the peer's bytes only.
 
-    After an error the buffer is dead: every later call raises the same error, and frames of the slice that held the bad
-    one are not delivered.
+    After an error the buffer is dead: every later call raises the same error. What came before the bad frame has come
+    out, or lies in the caller's list if the same slice held it.
     """
 
     def __init__(self, frame_size_max: int = limits.FRAME_SIZE_MAX, peer: str = "") -> None:
@@ -86,8 +86,11 @@ class FrameBuffer:
         """Whether the stream could end here without cutting a frame."""
         return self._open is None and not self._header
 
-    def split(self, chunk: memoryview) -> list[Frame]:
+    def split(self, chunk: memoryview, frames: list[Frame] | None = None) -> list[Frame]:
         """Take the next slice of the stream and return every frame that it completes, in order.
+
+        They are appended to `frames`, if it is given. A caller that gives a list finds in it, also after an error, what
+        the slice held before the bad frame, and so depends on the bytes alone.
 
         Bodies are `bytes`, or `bytearray` for arrays and ring vectors (numpy gets writable memory). FRAGMENT_BEGIN
         comes as (session, FRAGMENT_BEGIN, contained length, one byte: contained descriptor); the data behind it, and
@@ -97,7 +100,8 @@ class FrameBuffer:
         Raises:
             LinkProtocolError: the stream is not a sequence of legal frames; nothing more can be read from it.
         """
-        frames: list[Frame] = []
+        if frames is None:
+            frames = []
         self._guard(self._split_untrusted, chunk, frames)
         return frames
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 
 import pytest
@@ -15,6 +16,7 @@ from partywire.engine.frames import (
     HEADER,
     LINK_SESSION,
     Descriptor,
+    Frame,
     encode_frame,
     encode_goodbye,
     fragment_begin_header,
@@ -41,12 +43,17 @@ ONE_OF_EACH = b"".join(
 )
 
 
-def outcome(stream: bytes, cuts: list[int], frame_size_max: int = limits.FRAME_SIZE_MAX) -> list[PlainFrame] | str:
-    """What a stream splits into, or how it is refused."""
+def outcome(
+    stream: bytes, cuts: list[int], frame_size_max: int = limits.FRAME_SIZE_MAX
+) -> tuple[list[PlainFrame], str]:
+    """What a stream splits into, and how it is refused, if it is."""
+    buffer, frames, refusal = FrameBuffer(frame_size_max, "bob"), list[Frame](), ""
     try:
-        return split_at(FrameBuffer(frame_size_max, "bob"), stream, cuts)
+        for start, end in itertools.pairwise([0, *sorted(cuts), len(stream)]):
+            buffer.split(memoryview(stream)[start:end], frames)
     except LinkProtocolError as error:
-        return str(error)
+        refusal = str(error)
+    return plain(frames), refusal
 
 
 def test_every_split_in_two_gives_the_same_frames() -> None:
@@ -237,6 +244,21 @@ def test_an_illegal_frame_kills_the_buffer_for_good(wire: bytes, cut: int) -> No
     with pytest.raises(type(first.value)) as second:
         buffer.split(memoryview(encode_frame(1, D.BYTES, b"fine")))
     assert second.value.args == first.value.args
+
+
+@pytest.mark.parametrize("step", [1, 4, 9, 1000])
+def test_what_stands_before_an_illegal_frame_comes_out_however_it_is_cut(step: int) -> None:
+    good = [encode_frame(1, D.BYTES, b"first"), encode_frame(2, D.RING_32, b"2222"), encode_frame(3, D.BYTES, b"")]
+    wire = b"".join(good) + b"\1\0\0\0\x7f" + good[0]
+    buffer, frames = FrameBuffer(), list[Frame]()
+
+    def feed() -> None:
+        for start in range(0, len(wire), step):
+            assert buffer.split(memoryview(wire)[start : start + step], frames) is frames
+
+    with pytest.raises(LinkProtocolError, match="0x7f"):
+        feed()
+    assert plain(frames) == plain(read_naively(b"".join(good)))
 
 
 def test_an_unknown_descriptor_is_seen_after_five_bytes() -> None:
