@@ -35,8 +35,10 @@ class ControlLane(ReceiverHot):
         self._pending: deque[tuple[int, bytes]] = deque()
         self._is_finished = False
         self.is_over = False
-        # Set while `receive` hands records on: found set at its beginning, an exception (Ctrl-C) has interrupted it.
+        # Set while `receive` hands records on, and while `_write` writes one: found set at the beginning, an exception
+        # (Ctrl-C) has interrupted the last one.
         self._is_receiving = False
+        self._is_writing = False
 
     def send(self, body: bytes) -> None:
         """Send the body of one CONTROL frame. Never waits. Nothing happens when the link is gone.
@@ -65,15 +67,21 @@ class ControlLane(ReceiverHot):
 
     def _write(self) -> int:
         written = 0
+        if self._is_writing and not self.is_over:
+            self._lose("an exception interrupted the worker while it wrote")
         try:
             while self._pending:
                 kind, body = self._pending[0]
-                if not self._writer.try_write((body,), len(body), kind, 0, self._link.epoch):
+                self._is_writing = True
+                is_written = self._writer.try_write((body,), len(body), kind, 0, self._link.epoch)
+                if is_written:
+                    self._pending.popleft()
+                    written += 1
+                self._is_writing = False
+                if not is_written:
                     break
-                self._pending.popleft()
-                written += 1
             self._writer.publish()
-            self.is_urgent = bool(self._pending)
+            self.is_urgent = self._is_receiving or bool(self._pending)
         except ShmError as error:
             self._lose(f"the control ring failed: {error}")
         return written
@@ -100,15 +108,26 @@ class ControlLane(ReceiverHot):
             if kind == CONTROL and self._worker.on_control is not None:
                 self._worker.on_control(self._link, bytes(payload))
             elif kind == STREAM_END:
-                end = decode_stream_end(payload)
-                self.is_over = True
-                self._worker.end_control(self._link, end)
+                self._take_end(payload)
         work += len(records)
         del records, payload
-        self.reader.release_all()
+        try:
+            self.reader.release_all()
+        except ShmError as error:
+            if not self.is_over:  # else somebody who was called above has closed the party, and the ring with it
+                self._lose(f"the control ring failed: {error}")
         self._received()
         self._worker.notify()
         return work
+
+    def _take_end(self, payload: memoryview) -> None:
+        try:
+            end = decode_stream_end(payload)
+        except ValueError as error:
+            self._lose(f"the I/O process wrote an end of the stream that is none: {error}")
+            return
+        self.is_over = True
+        self._worker.end_control(self._link, end)
 
     def _received(self) -> None:
         self._is_receiving = False
