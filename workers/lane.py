@@ -308,7 +308,11 @@ class Lane(LaneHot):
     def take_record(self, kind: int, connection: int, epoch: int, payload: memoryview) -> None:
         """A record that is no data of this connection."""
         if kind == STREAM_END:
-            end = decode_stream_end(payload)
+            try:
+                end = decode_stream_end(payload)
+            except ValueError as error:
+                self._worker.lose_lane(self, f"the I/O process wrote an end of the stream that is none: {error}")
+                return
             if end.clean:
                 self._worker.end_lane(self)
             else:
@@ -326,36 +330,53 @@ class Lane(LaneHot):
         return count
 
     def deliver_untrusted(self, frames: list[Frame]) -> None:
-        # Hot: one dictionary look-up and one append per message; the inbox is counted once per slice.
+        """Hand frames to their sessions, in order, until the lane is over.
+
+        The inbox ends up at most one message above its budget: the session of the message that passes it fails at once.
+        """
+        # Hot: one dictionary look-up and one append per message; the inbox is counted once per slice, and compared with
+        # a sum of our own. Whoever is called below may give back, so `room` may be too small; it is never too large.
         mailboxes = self.mailboxes
         worker = self._worker
-        size = 0
+        room = worker.inbox_size_max - worker.inbox_size
+        size = 0  # in the queues, and not counted by the inbox yet
         special = 0
-        mailbox: Mailbox | None = None
+        done = -1
+        frame: Frame | None = None
         try:
             for frame in frames:
                 session, descriptor, _, body = frame
                 mailbox = mailboxes.get(session)
                 if mailbox is None or descriptor > _ARRAY:
                     special += 1
+                    worker.inbox_size += size
+                    size = 0
                     self._deliver_special_untrusted(frame, mailbox)
+                    if self.is_over:
+                        break
+                    room = worker.inbox_size_max - worker.inbox_size
                     continue
                 mailbox.queue.append(body if type(body) is bytes and descriptor == _BYTES else frame)
-                size += len(body)
+                size += len(body) + MESSAGE_OVERHEAD
                 waker = mailbox.waker
                 if waker is not None:
                     mailbox.waker = None
                     waker()
-        except BaseException:
-            # What stands in the queues already is taken off the inbox with them, so it has to be put on it.
-            done = 1 + next(at for at, other in enumerate(frames) if other is frame)
-            worker.inbox_size += size + (done - special) * MESSAGE_OVERHEAD
-            raise
-        count = len(frames) - special
-        self.messages_received += count
-        worker.inbox_size += size + count * MESSAGE_OVERHEAD
-        if worker.inbox_size > worker.inbox_size_max and mailbox is not None:
-            worker.overflow(mailbox)
+                    if self.is_over:
+                        break
+                if size > room:
+                    worker.inbox_size += size
+                    size = 0
+                    if worker.inbox_size > worker.inbox_size_max:
+                        worker.overflow(mailbox)
+                    room = worker.inbox_size_max - worker.inbox_size
+            else:
+                done = len(frames)
+        finally:
+            if done < 0:  # not to the end: what stands in the queues is counted all the same
+                done = next((at for at, other in enumerate(frames, 1) if other is frame), 0)
+            self.messages_received += done - special
+            worker.inbox_size += size
 
     def _deliver_special_untrusted(self, frame: Frame, mailbox: Mailbox | None) -> None:
         """Whatever is not a whole message for a session that we have."""
@@ -371,6 +392,8 @@ class Lane(LaneHot):
             mailbox.take_fragment_untrusted(body)
             if before is not None and mailbox.assembly is None:
                 self.messages_received += 1
+            if self._worker.inbox_size > self._worker.inbox_size_max:
+                self._worker.overflow(mailbox)  # it was to lie in memory of the receiver, and does not
         elif descriptor == Descriptor.FRAGMENT_BEGIN:
             if not mailbox.begin_untrusted(body[0], length):
                 self._worker.overflow(mailbox)

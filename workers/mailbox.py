@@ -157,7 +157,7 @@ class Mailbox(MailboxHot, Wait):
         if target is not None and size != len(target.meta) + len(target.view):
             target = None
         if target is None:
-            if self.worker.inbox_size + size > self.worker.inbox_size_max:
+            if self.worker.inbox_size + size + MESSAGE_OVERHEAD > self.worker.inbox_size_max:
                 return False
             self.worker.inbox_size += size + MESSAGE_OVERHEAD
         self.assembly = Assembly(descriptor, length, size, target)

@@ -5,8 +5,8 @@ Between the I/O processes (one link each), the sessions, the supervisor (control
 armed its doorbell, and looked once more at every source.
 
 Guarantees: nothing is started, awaited or allocated per message; all messages that nobody has received yet, parked
-frames among them, together stay within `inbox_size_max` (plus one record of a ring); an unknown session is answered
-with a RESET, and late frames of a closed one are dropped and counted.
+frames among them, together stay within `inbox_size_max` (plus one message, whose session fails); an unknown session is
+answered with a RESET, and late frames of a closed one are dropped and counted.
 Assumptions: one thread.
 """
 
@@ -318,6 +318,8 @@ class Worker(WorkerHot):
 
     def _take_events(self, timeout_s: float) -> int:
         """Poll the descriptors and deal with those that are ready."""
+        if self._is_fully_closed:
+            return 0  # by a callback of this pass
         # Rounded up: a poll that ends a fraction too early would come back to sleep for 0 ms until the deadline.
         events = self._poller.poll(math.ceil(timeout_s * 1000))
         for fd, _ in events:
@@ -607,6 +609,7 @@ class Worker(WorkerHot):
             session.close()
         for link in self.links.values():
             self._drop_lanes(link, "the party is closed")
+        self._dirty.clear()
         if self._control is not None:
             self._control.close()
         self._doorbell.close()

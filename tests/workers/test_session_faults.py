@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from partywire.engine.frames import Descriptor, JobStatus, encode_frame, encode_job_end
+from partywire.engine.frames import Descriptor, JobStatus, encode_frame, encode_job_end, fragment_begin_header
 from partywire.workers.errors import InboxOverflow, PartyFailed, PeerLost, SessionClosed, SessionTimeout, UnknownPeer
+from partywire.workers.mailbox import MESSAGE_OVERHEAD
 from partywire.workers.scheduler import Scheduler
-from partywire.workers.values import NetworkVec, encode
+from partywire.workers.values import NetworkVec, array_meta, encode
 from partywire.workers.waiting import Wait
 from tests.workers.harness import Table
 
@@ -58,6 +59,76 @@ def test_ends_of_jobs_that_a_peer_is_ahead_count_as_inbox() -> None:
 
 async def _nothing() -> None:
     pass
+
+
+COST = 500 + MESSAGE_OVERHEAD
+
+
+def test_the_session_whose_message_passes_the_budget_fails_and_nobody_else() -> None:
+    """Ten sessions' messages in one record: each that does not fit fails alone, before the next one is looked at."""
+    with Table(2, inbox_size_max=3 * COST + 100) as two:
+        worker = two.workers[1]
+        peaks = {}
+        for session, _ in [(theirs, ours) for ours, theirs in two.sessions(*range(10))]:
+            session.on_failure = lambda _, number=session.id: peaks.update({number: worker.inbox_size})
+        two.feed(1, 0, b"".join(encode_frame(number, Descriptor.BYTES, bytes(500)) for number in range(10)))
+        two.settle()
+        assert set(worker.table.live) == {0, 1, 2}
+        assert worker.inbox_size == 3 * COST
+        assert peaks == dict.fromkeys(range(3, 10), 3 * COST)  # given back already
+
+
+def test_a_message_may_pass_the_budget_by_its_own_size_only() -> None:
+    with Table(2, inbox_size_max=1000) as two:
+        [(_, theirs)] = two.sessions(0)
+        worker = two.workers[1]
+        seen = []
+        overflow = worker.overflow
+        worker.overflow = lambda mailbox: (seen.append(worker.inbox_size), overflow(mailbox))  # type: ignore
+        two.feed(1, 0, encode_frame(0, Descriptor.BYTES, bytes(500)) * 50)
+        two.settle()
+        assert seen == [2 * COST]
+        assert isinstance(theirs.failure, InboxOverflow)
+        assert worker.inbox_size == 0
+
+
+@pytest.mark.parametrize("behind", [6, 1 << 20], ids=["late", "unknown"])
+def test_a_frame_of_no_session_behind_it_hides_no_overflow(behind: int) -> None:
+    with Table(2, inbox_size_max=1000) as two:
+        [(_, theirs), (_, other)] = two.sessions(0, 6)
+        other.close()
+        stream = encode_frame(0, Descriptor.BYTES, bytes(500)) * 2 + encode_frame(behind, Descriptor.BYTES, b"x")
+        two.feed(1, 0, stream)
+        two.settle()
+        assert isinstance(theirs.failure, InboxOverflow)
+
+
+def test_frames_that_are_kept_for_a_session_count_behind_those_of_the_same_slice() -> None:
+    with Table(2, inbox_size_max=1000) as two:
+        two.sessions(0)
+        worker = two.workers[1]
+        worker.expect_sessions()
+        stream = encode_frame(0, Descriptor.BYTES, bytes(500)) + encode_frame(5, Descriptor.BYTES, bytes(500))
+        two.feed(1, 0, stream)
+        two.settle()
+        assert worker.counters.parked == 0
+        assert worker.inbox_size == COST
+        worker.expect_sessions_end()
+
+
+def test_an_array_that_is_not_what_its_receiver_waits_for_counts_at_once() -> None:
+    """It was to lie in the receiver's own memory, which is not counted."""
+    wanted, sent = np.zeros(1000, np.int32), np.zeros(1000, np.float32)
+    with Table(2, inbox_size_max=6000) as two:
+        receivers = [two.schedulers[1].spawn(theirs.recv(0, out=wanted.copy())) for _, theirs in two.sessions(0, 1)]
+        two.schedulers[1].do_work()
+        body = array_meta(sent) + sent.tobytes()
+        for number in range(2):
+            two.feed(1, 0, fragment_begin_header(number, Descriptor.ARRAY, len(body), 100) + body[:100])
+            two.settle()
+        assert set(two.workers[1].table.live) == {0}
+        assert isinstance(receivers[1].error, InboxOverflow)
+        two.schedulers[1].cancel("over")
 
 
 # Turns in line for a full ring.

@@ -31,11 +31,22 @@ static struct {
     uint32_t body_max;
 } frames;
 
+/* Little-endian hosts only; shm/fence.py refuses others. */
+typedef struct {
+    uint32_t value;
+} __attribute__((packed, may_alias)) Unaligned;
+
+/* The ring is shared with a process that may store anything at any time: each value is loaded once, into a private
+   integer, and only that is checked and used. Volatile, so that the compiler does not load it again instead of keeping
+   it. */
 static uint32_t load_u32(const unsigned char *at)
 {
-    uint32_t value;
-    memcpy(&value, at, sizeof value); /* little-endian hosts only; shm/fence.py refuses others */
-    return value;
+    return ((const volatile Unaligned *)(const volatile void *)at)->value;
+}
+
+static unsigned char load_u8(const unsigned char *at)
+{
+    return *(const volatile unsigned char *)at;
 }
 
 /* set_frame_kinds(kinds, fixed_sizes, divisors, minimums, bytes_descriptor, body_max) */
@@ -204,17 +215,21 @@ static PyObject *make_entry(uint32_t session, unsigned char descriptor, uint32_t
     return Py_BuildValue("(IiIN)", session, (int)descriptor, length, content);
 }
 
-/* Deliver whole, surely legal frames of sessions that live here; *position ends in front of the first other one.
-   0, or -1 with an exception set; `last` gets a new reference to the mailbox that was delivered to last. */
+/* Deliver whole, surely legal frames of sessions that live here; *position ends in front of the first other one, or
+   behind the one that passed the budget of the inbox. 0, or -1 with an exception set; `last` gets a new reference to the
+   mailbox that was delivered to last.
+
+   A waker runs Python, and with it any signal handler; so does what is freed. Whoever closes the party there unmaps
+   `data`, and sets `is_over`: of a frame nothing is read once its body was copied. */
 static int deliver(Lane *lane, const unsigned char *data, uint32_t size, uint32_t *position, PyObject **last)
 {
+    Worker *worker = (Worker *)lane->worker;
     uint32_t at = *position;
-    long long inbox = 0;
     int result = 0;
-    while (size - at >= FIXED_HEADER_SIZE) {
+    while (!lane->is_over && size - at >= FIXED_HEADER_SIZE) {
         const unsigned char *frame = data + at;
         uint32_t session = load_u32(frame);
-        unsigned char descriptor = frame[4];
+        unsigned char descriptor = load_u8(frame + 4);
         uint32_t length, header;
         switch (frames.kind[descriptor]) {
         case KIND_FIXED:
@@ -245,12 +260,14 @@ static int deliver(Lane *lane, const unsigned char *data, uint32_t size, uint32_
             goto failed;
         if (found == NULL || !is_mailbox(found))
             goto out;
+        PyObject *before = NULL;
         if (found != *last) {
-            Py_XDECREF(*last);
-            *last = Py_NewRef(found); /* a waker may run anything, also what forgets the mailbox */
+            before = *last;
+            *last = Py_NewRef(found);
         }
         Mailbox *mailbox = (Mailbox *)found;
         PyObject *entry = make_entry(session, descriptor, length, frame + header, length);
+        Py_XDECREF(before);
         if (entry == NULL)
             goto failed;
         int pushed = queue_push(mailbox->queue, entry);
@@ -258,24 +275,25 @@ static int deliver(Lane *lane, const unsigned char *data, uint32_t size, uint32_
         if (pushed < 0)
             goto failed;
         at += header + length;
-        inbox += (long long)length + MESSAGE_OVERHEAD;
+        worker->inbox_size += (long long)length + MESSAGE_OVERHEAD;
         lane->messages_received++;
         if (mailbox->wait.waker != NULL && wait_wake(&mailbox->wait) < 0)
             goto failed;
+        if (worker->inbox_size > worker->inbox_size_max)
+            goto out;
     }
     goto out;
 failed:
     result = -1;
 out:
     *position = at;
-    ((Worker *)lane->worker)->inbox_size += inbox;
     return result;
 }
 
 static int check_inbox(Lane *lane, PyObject *mailbox)
 {
     Worker *worker = (Worker *)lane->worker;
-    if (mailbox == NULL || worker->inbox_size <= worker->inbox_size_max)
+    if (mailbox == NULL || lane->is_over || worker->inbox_size <= worker->inbox_size_max)
         return 0;
     PyObject *done = PyObject_CallMethod(lane->worker, "overflow", "O", mailbox);
     if (done == NULL)
@@ -337,9 +355,23 @@ static int receive_other(Lane *lane, const RingRecord *record)
     return 0;
 }
 
-/* What the ring refused is told to the Python half, which ends the lane. 0, or -1 with an exception set. */
+/* Whether the exception that is set is no Exception (Ctrl-C in a call into Python): nobody here deals with it. */
+static int is_interruption(void)
+{
+    return !PyErr_ExceptionMatches(PyExc_Exception);
+}
+
+/* What the ring refused is told to the Python half, which ends the lane, unless it is over already: then somebody who
+   was called has closed the ring. 0, or -1 with an exception set. */
 static int ring_failed(Lane *lane)
 {
+    if (is_interruption())
+        return -1; /* is_urgent stays: the next receive finds that this one was interrupted */
+    lane->receiver.is_urgent = 0;
+    if (lane->is_over) {
+        PyErr_Clear();
+        return 0;
+    }
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);
     PyErr_NormalizeException(&type, &error, &traceback);
@@ -379,20 +411,11 @@ static PyObject *lane_receive(Lane *lane, PyObject *Py_UNUSED(ignored))
             return NULL;
     }
     if (polled < 0) {
-        lane->receiver.is_urgent = 0;
-        if (lane->is_over) {
-            PyErr_Clear();
-            return PyLong_FromLong(0);
-        }
-        return ring_failed(lane) < 0 ? NULL : PyLong_FromLong(count + 1);
+        count += !lane->is_over;
+        return ring_failed(lane) < 0 ? NULL : PyLong_FromLong(count);
     }
-    if (count > 0 && ring_release_all(lane->receiver.reader) < 0) {
-        lane->receiver.is_urgent = 0;
-        if (!lane->is_over)
-            return ring_failed(lane) < 0 ? NULL : PyLong_FromLong(count);
-        PyErr_Clear();
-        return PyLong_FromLong(count);
-    }
+    if (count > 0 && ring_release_all(lane->receiver.reader) < 0 && ring_failed(lane) < 0)
+        return NULL;
     lane->receiver.is_urgent = 0;
     return PyLong_FromLong(count);
 }
@@ -561,16 +584,20 @@ static PyType_Spec receiver_spec = {
     .slots = receiver_slots,
 };
 
-/* Whether a receiver surely has nothing to do; what cannot be told without its methods counts as something. */
+/* Whether a receiver surely has nothing to do; what cannot be told without its methods counts as something. -1 with an
+   exception set. */
 static int is_surely_idle(PyObject *receiver)
 {
     if (!PyObject_TypeCheck(receiver, receiver_type) || ((Receiver *)receiver)->is_urgent ||
         ((Receiver *)receiver)->reader == NULL)
         return 0;
     int is_empty = ring_is_empty(((Receiver *)receiver)->reader);
-    if (is_empty < 0)
-        PyErr_Clear(); /* the receiver's own methods meet the same error and deal with it */
-    return is_empty > 0;
+    if (is_empty >= 0)
+        return is_empty;
+    if (is_interruption())
+        return -1;
+    PyErr_Clear(); /* the receiver's own methods meet the same error and deal with it */
+    return 0;
 }
 
 /* receive_all(receivers) -> the count of records taken in. `receivers` is a list, which a call may change. */
@@ -581,16 +608,22 @@ static PyObject *receive_all(PyObject *Py_UNUSED(module), PyObject *receivers)
         PyObject *receiver = PyList_GetItem(receivers, at);
         if (receiver == NULL)
             return NULL;
-        if (is_surely_idle(receiver))
-            continue;
         Py_INCREF(receiver);
-        PyObject *received =
-            is_lane(receiver) ? lane_receive((Lane *)receiver, NULL) : PyObject_CallMethod(receiver, "receive", NULL);
+        int idle = is_surely_idle(receiver);
+        PyObject *received = NULL;
+        if (idle == 0)
+            received = is_lane(receiver) ? lane_receive((Lane *)receiver, NULL)
+                                         : PyObject_CallMethod(receiver, "receive", NULL);
         Py_DECREF(receiver);
+        if (idle > 0)
+            continue;
         if (received == NULL)
             return NULL;
-        count += PyLong_AsLongLong(received);
+        long long number = PyLong_AsLongLong(received);
         Py_DECREF(received);
+        if (number == -1 && PyErr_Occurred())
+            return NULL;
+        count += number;
     }
     return PyErr_Occurred() ? NULL : PyLong_FromLongLong(count);
 }
@@ -602,11 +635,12 @@ static PyObject *all_idle(PyObject *Py_UNUSED(module), PyObject *receivers)
         PyObject *receiver = PyList_GetItem(receivers, at);
         if (receiver == NULL)
             return NULL;
-        if (is_surely_idle(receiver))
-            continue;
         Py_INCREF(receiver);
-        PyObject *is_idle = PyObject_CallMethod(receiver, "is_idle", NULL);
+        int idle = is_surely_idle(receiver);
+        PyObject *is_idle = idle == 0 ? PyObject_CallMethod(receiver, "is_idle", NULL) : NULL;
         Py_DECREF(receiver);
+        if (idle > 0)
+            continue;
         if (is_idle == NULL)
             return NULL;
         int truth = PyObject_IsTrue(is_idle);
@@ -634,7 +668,12 @@ static PyObject *watch(PyObject *Py_UNUSED(module), PyObject *args)
     int64_t stop = (int64_t)time.tv_sec * 1000000000 + time.tv_nsec + quiet_ns;
     do {
         for (Py_ssize_t at = 0; at < PyList_Size(receivers); at++) {
-            if (!is_surely_idle(PyList_GetItem(receivers, at)))
+            PyObject *receiver = Py_NewRef(PyList_GetItem(receivers, at));
+            int idle = is_surely_idle(receiver);
+            Py_DECREF(receiver);
+            if (idle < 0)
+                return NULL;
+            if (!idle)
                 Py_RETURN_TRUE;
         }
         sched_yield();
