@@ -144,6 +144,13 @@ def watch(receivers: list[Any], quiet_ns: int) -> bool:
     return True
 
 
+class WriteInterrupted(ShmError):
+    """Raised when nobody knows whether frames were written, because an exception (Ctrl-C) came in between."""
+
+    def __str__(self) -> str:
+        return "an exception interrupted the worker while it wrote"
+
+
 class LaneHot(ReceiverHot):
     """Small frames on their way to the ring, and records on their way to the mailboxes."""
 
@@ -167,8 +174,12 @@ class LaneHot(ReceiverHot):
         self.mailboxes: dict[int, Mailbox] = {}
         # Small frames that are not in the ring yet. Session._send gathers itself, as long as parts_size is below
         # parts_size_max, which is 0 while senders wait for room so that nobody overtakes them.
+        # An exception (Ctrl-C) may come behind any call, so a sender first counts, then tells the worker, then gathers:
+        # a frame is then sent whole or not at all, and parts_size is at worst too large until the next write.
         self._parts: list[Buffer] = []
         self.gather: Callable[[Iterable[Buffer]], None] = self._parts.extend
+        # Set while a record is written: found set, an exception came before it was known whether the frames are out.
+        self._is_writing = False
         self.parts_size = 0
         self.parts_size_max = 0
         self.small_size_max = 0
@@ -183,15 +194,30 @@ class LaneHot(ReceiverHot):
         self.bytes_sent = 0
 
     def write_gathered(self) -> bool:
-        """Commit what has gathered, as one record of whole frames; False when there is no room now."""
+        """Commit what has gathered, as one record of whole frames; False when there is no room now.
+
+        More than a record holds (thousands of resets at once) is cut at any byte, which a byte stream does not mind.
+
+        Raises:
+            ShmError: the ring failed, or an exception left an earlier call, so that frames might be written twice.
+        """
         parts = self._parts
-        if parts:
-            size = self.parts_size
-            if not self.writer.try_write(parts, size, DATA, self.connection, self.epoch):
+        while parts:
+            if self._is_writing:
+                raise WriteInterrupted
+            count = len(parts)
+            data = b"".join(parts)
+            size = min(len(data), self.writer.record_size_max)
+            rest = data[size:]
+            self._is_writing = True
+            if not self.writer.try_write((data[:size],), size, DATA, self.connection, self.epoch):
+                self._is_writing = False
+                parts[:count] = (data,)
                 return False
+            parts[:count] = (rest,) if rest else ()
+            self._is_writing = False
             self.bytes_sent += size
-            parts.clear()
-            self.parts_size = 0
+        self.parts_size = 0
         return True
 
     def take_gathered(self) -> bytes:

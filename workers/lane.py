@@ -96,17 +96,17 @@ class Lane(LaneHot):
 
     def mark_dirty(self) -> None:
         """Tell the worker that this lane has something to publish at the end of the pass."""
-        self.is_dirty = True
         self._worker.add_dirty(self)
+        self.is_dirty = True  # not before: an exception (Ctrl-C) in between would leave a lane that nobody flushes
 
     def post(self, frame: bytes) -> None:
         """Append a small frame of our own (a reset, a job's end) without waiting. Lost when the lane is over."""
         if self.is_finished or self.is_over:
             return
-        self.gather((frame,))
         self.parts_size += len(frame)
         if not self.is_dirty:
             self.mark_dirty()
+        self.gather((frame,))
 
     def try_append(self, header: bytes, head: bytes, body: Buffer, in_turn: bool) -> bool:
         """Append a small frame of a session if there is room; the body must not change afterwards.
@@ -118,10 +118,10 @@ class Lane(LaneHot):
                 return False
         elif self.parts_size >= self.parts_size_max and (self.waiters or not self.flush()):
             return False
-        self.gather((header, head, body))
         self.parts_size += len(header) + len(head) + len(body)
         if not self.is_dirty:
             self.mark_dirty()
+        self.gather((header, head, body))
         return True
 
     def chunks(self, session: int, descriptor: int, length: int, head: bytes, body: Buffer) -> Iterator[bool]:
@@ -144,7 +144,7 @@ class Lane(LaneHot):
             room = min(left, self.fragment_size)
             least = left if whole else max(min(left, FRAGMENT_SIZE_MIN, self.fragment_size), len(head) - position, 1)
             claim = None
-            if self._write_parts():
+            if self.write_gathered():
                 claim = self.writer.try_claim(len(header) + room, len(header) + least)
             if claim is None:
                 yield False
@@ -184,26 +184,6 @@ class Lane(LaneHot):
         self.writer.publish()
         self.bytes_sent += size
 
-    def _write_parts(self) -> bool:
-        """Commit what has gathered, as one record of whole frames; False when there is no room now."""
-        if self.parts_size > self.writer.record_size_max:
-            return self._write_oversized_parts()
-        return self.write_gathered()
-
-    def _write_oversized_parts(self) -> bool:
-        """Thousands of resets at once: cut them at any byte, which a byte stream does not mind."""
-        joined = self.take_gathered()
-        size = min(len(joined), self.writer.record_size_max)
-        is_written = False
-        try:
-            is_written = self.writer.try_write((joined[:size],), size, DATA, self.connection, self.epoch)
-        finally:
-            rest = joined[size:] if is_written else joined
-            self.gather((rest,))
-            self.parts_size = len(rest)
-        self.bytes_sent += size if is_written else 0
-        return is_written and self._write_parts()
-
     def flush(self) -> bool:
         """Write what has gathered and publish everything, with one store and at most one bell. False: the ring is full,
         and the worker tries again when there is room.
@@ -212,7 +192,7 @@ class Lane(LaneHot):
         if self.is_over or self.is_finished:
             return True
         try:
-            if self._write_parts():
+            if self.write_gathered():
                 self.writer.publish()
                 return True
             self.writer.publish()
@@ -240,7 +220,7 @@ class Lane(LaneHot):
         not wake the next.
         """
         try:
-            if not self._write_parts():
+            if not self.write_gathered():
                 return 0
             self.writer.publish()
             if self.waiters and not self.writer.request_space():
@@ -468,7 +448,7 @@ class Lane(LaneHot):
         return True
 
     def _write_goodbye(self, goodbye: bytes) -> bool:
-        if not self._write_parts():
+        if not self.write_gathered():
             return False
         if not self._has_said_goodbye:
             if not self.writer.try_write((goodbye,), len(goodbye), DATA, self.connection, self.epoch):

@@ -113,10 +113,10 @@ class Session(SessionHot):
             # Hot: the common message costs one header, one list and two sums here; `partywire perf` has the rounds.
             if lane.parts_size < lane.parts_size_max and not mailbox.is_sending:
                 size = len(value)
-                lane.gather((_pack_header(self.id, _BYTES, size), value))
                 lane.parts_size += size + 9
                 if not lane.is_dirty:
                     lane.mark_dirty()
+                lane.gather((_pack_header(self.id, _BYTES, size), value))
                 return
             await self._send_encoded(mailbox, (_BYTES, len(value), b"", value), timeout)
             return
@@ -125,10 +125,10 @@ class Session(SessionHot):
         size = len(head) + len(body)
         if size <= lane.small_size_max and lane.parts_size < lane.parts_size_max and not mailbox.is_sending:
             header = frame_header(self.id, descriptor, length)
-            lane.gather((header, head, body))
             lane.parts_size += len(header) + size
             if not lane.is_dirty:
                 lane.mark_dirty()
+            lane.gather((header, head, body))
             return
         await self._send_encoded(mailbox, encoded, timeout)
 

@@ -230,9 +230,16 @@ class Worker(WorkerHot):
         """Publish everything that was sent. False: some ring is full."""
         dirty = self._dirty
         if dirty:
-            self._dirty = []
-            for lane in dirty:
-                lane.flush()
+            try:
+                self._dirty = []
+                for lane in dirty:
+                    lane.flush()
+            except BaseException:
+                # Ctrl-C. A lane that was flushed already has nothing to do when its turn comes again.
+                self._dirty += dirty
+                if self.loop_driver is not None:
+                    self.loop_driver.schedule_flush()
+                raise
         return not self.stalled
 
     def service(self) -> int:

@@ -126,6 +126,9 @@ int lane_append_bytes(Lane *lane, unsigned int session, PyObject *value)
 {
     char *data;
     Py_ssize_t size;
+    /* Dirty first: what an exception keeps from being marked would wait for the next send. */
+    if (!lane->is_dirty && lane_mark_dirty(lane) < 0)
+        return -1;
     if (PyBytes_AsStringAndSize(value, &data, &size) < 0 || lane_reserve(lane, size + HEADER_SIZE) < 0)
         return -1;
     char *at = lane->gathered + lane->gathered_size;
@@ -136,7 +139,7 @@ int lane_append_bytes(Lane *lane, unsigned int session, PyObject *value)
     memcpy(at + HEADER_SIZE, data, (size_t)size);
     lane->gathered_size += size + HEADER_SIZE;
     lane->parts_size += size + HEADER_SIZE;
-    return lane->is_dirty ? 0 : lane_mark_dirty(lane);
+    return 0;
 }
 
 /* gather(parts): append buffers; the caller counts them in parts_size, as it does for the pure core. */
@@ -169,22 +172,25 @@ static PyObject *lane_gather(Lane *lane, PyObject *parts)
     Py_RETURN_NONE;
 }
 
-/* write_gathered() -> whether it is in the ring (not published), as one record of whole frames. */
+/* write_gathered() -> whether it is in the ring (not published), as one record of whole frames. What a record does not
+   hold (thousands of resets at once) is cut at any byte, which a byte stream does not mind. */
 static PyObject *lane_write_gathered(Lane *lane, PyObject *Py_UNUSED(ignored))
 {
     if (lane_check(lane) < 0)
         return NULL;
-    if (lane->gathered_size > 0) {
-        int written = ring_write(lane->writer, lane->gathered, lane->gathered_size, RECORD_DATA, lane->connection,
-                                 lane->epoch);
+    while (lane->gathered_size > 0) {
+        Py_ssize_t size = lane->gathered_size < lane->record_size_max ? lane->gathered_size : lane->record_size_max;
+        int written = ring_write(lane->writer, lane->gathered, size, RECORD_DATA, lane->connection, lane->epoch);
         if (written < 0)
             return NULL;
         if (written == 0)
             Py_RETURN_FALSE;
-        lane->bytes_sent += lane->gathered_size;
-        lane->gathered_size = 0;
-        lane->parts_size = 0;
+        lane->bytes_sent += size;
+        lane->gathered_size -= size;
+        if (lane->gathered_size > 0)
+            memmove(lane->gathered, lane->gathered + size, (size_t)lane->gathered_size);
     }
+    lane->parts_size = 0;
     Py_RETURN_TRUE;
 }
 
@@ -435,6 +441,16 @@ static int lane_init(Lane *lane, PyObject *args, PyObject *kwargs)
     }
     if (lane->worker != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "a lane is made once");
+        return -1;
+    }
+    PyObject *record_size_max = PyObject_GetAttrString(writer, "record_size_max");
+    if (record_size_max == NULL)
+        return -1;
+    lane->record_size_max = PyLong_AsSsize_t(record_size_max);
+    Py_DECREF(record_size_max);
+    if (lane->record_size_max <= 0) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_ValueError, "the writer's ring is not there");
         return -1;
     }
     lane->mailboxes = PyDict_New();

@@ -10,7 +10,7 @@
 
 #include "../../shm/core/ring.h"
 
-/* A FIFO of references. Grows by doubling, never shrinks below its first size. */
+/* A FIFO of references. Grows by doubling; what a burst needed is freed when it is empty again. */
 typedef struct {
     PyObject_HEAD
     PyObject **items; /* capacity entries, those from `first` on (modulo capacity) are owned */
@@ -53,6 +53,7 @@ typedef struct {
     char *gathered;      /* small frames that are not in the ring yet */
     Py_ssize_t gathered_size, gathered_capacity;
     long long parts_size, parts_size_max, small_size_max;
+    Py_ssize_t record_size_max; /* of the writer */
     long long messages_received, bytes_received, bytes_sent;
     unsigned int connection, epoch;
     char is_dirty, is_over, is_between_frames; /* receiver.is_urgent: a receive was interrupted */
