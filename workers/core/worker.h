@@ -134,6 +134,15 @@ int wait_wake(Wait *wait);
 /* Append a small BYTES frame to what a lane has gathered, and tell the worker. 0, or -1 with an exception set. */
 int lane_append_bytes(Lane *lane, unsigned int session, PyObject *value);
 
+/* receive() of a lane -> the count of records taken in. */
+PyObject *lane_receive(Lane *lane, PyObject *ignored);
+
+/* Whether the exception that is set is no Exception (Ctrl-C in a call into Python): nobody here deals with it. */
+static inline int is_interruption(void)
+{
+    return !PyErr_ExceptionMatches(PyExc_Exception);
+}
+
 int add_waits(PyObject *module);
 int add_lanes(PyObject *module);
 int add_sessions(PyObject *module);
