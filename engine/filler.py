@@ -53,4 +53,7 @@ class PlainFiller:
         return body if self._is_writable else bytes(body)
 
 
-Filler = PlainFiller if TYPE_CHECKING or core is None else core.Filler
+if TYPE_CHECKING:
+    Filler = PlainFiller
+else:
+    Filler = PlainFiller if core is None else core.Filler

@@ -4,8 +4,8 @@ Between the ring (or socket) that delivers arbitrary slices of the stream and wh
 per connection. The one invariant: what comes out depends only on the bytes, never on where the slices were cut, except
 that a fragment's data may come in several pieces; and nothing is allocated for a size that the limits refuse.
 
-Copies: a body is copied once, out of the slice; one that a slice cuts may be copied once more, to grow; a fragment's
-data is not copied. The most that is held between two calls is one body of `frame_size_max` bytes.
+Copies: a body is copied once, out of the slice (one of bytes that a slice cuts once more without the compiled core); a
+fragment's data is not copied. The most that is held between two calls is one body of `frame_size_max` bytes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from . import limits
 from .errors import LinkProtocolError
+from .filler import Filler
 from .frames import (
     FIXED_HEADER,
     FRAGMENT_BEGIN_HEADER,
@@ -55,6 +56,10 @@ DIVISOR_OF: Final = tuple(SPEC_OF[d].element_size if d in SPEC_OF else 1 for d i
 MINIMUM_OF: Final = tuple(SPEC_OF[d].length_min if d in SPEC_OF else 0 for d in range(256))
 
 
+START_PART: Final = 16
+"""A body that a slice cut gets all its memory once this part of it is there: who announces has to send as well."""
+
+
 class FrameBuffer:
     """Splits what `split` is fed; driven by the peer's bytes only.
 
@@ -72,14 +77,20 @@ class FrameBuffer:
         # The frame whose body is still missing bytes, or None between frames.
         self._open: tuple[int, int, int] | None = None
         self._missing = 0
-        # What is there of the open frame's body. Stays empty for fragments, whose data passes through.
-        self._body = bytearray()
+        # What is there of the open frame's body if a slice cut it: at first its start alone, so that an announcement
+        # costs nothing, then all. Nothing for fragments, whose data passes through.
+        self._start = bytearray()
+        self._body: Filler | None = None
         self._error: LinkProtocolError | None = None
 
     @property
     def pending_size(self) -> int:
         """Bytes held back until more arrive."""
-        return len(self._header) + len(self._body)
+        return len(self._header) + self._held_size
+
+    @property
+    def _held_size(self) -> int:
+        return len(self._start) if self._body is None else self._body.filled
 
     @property
     def is_between_frames(self) -> bool:
@@ -125,7 +136,8 @@ class FrameBuffer:
             self._error = error
             self._open = None
             self._header = bytearray()
-            self._body = bytearray()
+            self._start = bytearray()
+            self._body = None
             raise
 
     # The hot path: whole frames without limits of their own.
@@ -249,17 +261,39 @@ class FrameBuffer:
             if not self._missing:
                 self._open = None
             return end
+        is_writable = SPEC_OF[descriptor].writable
         if self._missing:
-            self._body += chunk[position:end]
+            self._hold(chunk[position:end], is_writable)
             return end
         body: Buffer
-        writable = SPEC_OF[descriptor].writable
-        if self._body:
-            self._body += chunk[position:end]
-            body = self._body if writable else bytes(self._body)
-            self._body = bytearray()
+        if self._held_size:
+            body = self._complete(chunk[position:end], is_writable)
         else:
-            body = bytearray(chunk[position:end]) if writable else bytes(chunk[position:end])
+            body = bytearray(chunk[position:end]) if is_writable else bytes(chunk[position:end])
         self._open = None
         frames.append((session, descriptor, length, body))
         return end
+
+    def _hold(self, piece: memoryview, is_writable: bool) -> None:
+        """Keep a piece of a body of which more is missing."""
+        if self._body is not None:
+            self._body.put(piece)
+            return
+        self._start += piece
+        size = len(self._start) + self._missing
+        if len(self._start) * START_PART >= size:
+            self._body = Filler(size, is_writable)
+            self._body.put(self._start)
+            self._start = bytearray()
+
+    def _complete(self, piece: memoryview, is_writable: bool) -> bytes | bytearray:
+        """The body of which this is the last piece."""
+        if self._body is None:
+            self._start += piece
+            body = self._start if is_writable else bytes(self._start)
+            self._start = bytearray()
+            return body
+        self._body.put(piece)
+        body = self._body.take()
+        self._body = None
+        return body

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from partywire.engine.errors import LinkProtocolError
+from partywire.engine.filler import Filler
 from partywire.engine.frames import Descriptor, JobStatus, body_size
 
 from .errors import SessionDesync, SessionError
@@ -71,8 +72,7 @@ class Assembly:
         self.target = target
         # The description of the array while it is compared with the target's.
         self.head = bytearray()
-        # calloc'ed: memory is only touched when data arrives.
-        self.body = bytearray(0 if target is not None else size)
+        self.body = None if target is not None else Filler(size, descriptor != _BYTES)
 
     def take(self, piece: Buffer) -> None:
         """Append the next data; the caller has checked that it fits."""
@@ -80,9 +80,9 @@ class Assembly:
             piece = self._take_in_place(self.target, piece)
             if not len(piece):
                 return
-        end = self.filled + len(piece)
-        self.body[self.filled : end] = piece
-        self.filled = end
+        assert self.body is not None
+        self.body.put(piece)
+        self.filled += len(piece)
 
     def _take_in_place(self, target: Target, piece: Buffer) -> Buffer:
         """What is left of the piece when it does not belong into the target."""
@@ -105,11 +105,9 @@ class Assembly:
         target = self.target
         assert target is not None
         self.target = None
-        body = bytearray(self.size)
-        body[: len(self.head)] = self.head
-        done = self.filled - len(self.head)
-        body[len(self.head) : self.filled] = target.view[:done]
-        self.body = body
+        self.body = Filler(self.size, True)
+        self.body.put(self.head)
+        self.body.put(target.view[: self.filled - len(self.head)])
 
 
 class Mailbox(MailboxHot, Wait):
@@ -185,8 +183,14 @@ class Mailbox(MailboxHot, Wait):
 
     def _complete(self, assembly: Assembly) -> None:
         self.assembly = None
-        descriptor = assembly.descriptor if assembly.target is None else IN_PLACE
-        self.queue.append((self.session.id, descriptor, assembly.length, assembly.body))
+        if assembly.body is None:
+            self.queue.append((self.session.id, IN_PLACE, assembly.length, b""))
+        else:
+            body = assembly.body.take()
+            if isinstance(body, bytes):
+                self.queue.append(body)
+            else:
+                self.queue.append((self.session.id, assembly.descriptor, assembly.length, body))
         self.wake()
 
     # What the session does.
