@@ -19,6 +19,7 @@ WITHOUT_IO = (
     "connection",
     "control",
     "errors",
+    "filler",
     "frame_buffer",
     "frames",
     "handshake",

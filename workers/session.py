@@ -340,6 +340,23 @@ class Session(SessionHot):
         await self.send(peer, value, timeout=timeout)
         return await self.recv(peer, out=out, timeout=timeout)
 
+    async def sleep(self, seconds: float) -> None:
+        """Let other sessions go on for so long. Nobody is told; a session that fails meanwhile says so at its next
+        call.
+
+        What to use in a job of a batch: `asyncio.sleep` makes the job a task of an event loop, which then drives the
+        whole worker.
+        """
+        worker = self.worker
+        deadline = worker.clock() + seconds
+        wait = Wait(worker)
+        worker.set_timer(wait, deadline)
+        try:
+            while worker.clock() < deadline:
+                await wait
+        finally:
+            wait.deadline = NEVER
+
     # Jobs in lockstep.
 
     async def end_job(self, status: JobStatus = JobStatus.DONE, reason: str = "") -> int:
@@ -543,6 +560,10 @@ class BlockingSession:
     def recv_prev(self, *, out: Any = None, timeout: float | None = None) -> Any:
         """Like Session.recv_prev."""
         return run_blocking(self._worker, self._session.recv_prev(out=out, timeout=timeout))
+
+    def sleep(self, seconds: float) -> None:
+        """Like Session.sleep."""
+        run_blocking(self._worker, self._session.sleep(seconds))
 
     def end_job(self, status: JobStatus = JobStatus.DONE, reason: str = "") -> int:
         """Like Session.end_job."""

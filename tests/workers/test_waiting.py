@@ -146,6 +146,36 @@ def test_cancelling_a_blocked_send_lets_the_others_go_on(two: Table) -> None:
     assert drive(two, main) == MIB
 
 
+def test_a_session_sleeps_while_others_go_on(two: Table) -> None:
+    [(ours, theirs), (other, others_peer)] = two.sessions(0, 1)
+    began = two.clock.now
+
+    async def nap() -> float:
+        await ours.sleep(3)
+        return two.clock.now
+
+    slot = two.schedulers[0].spawn(nap())
+    two.ok(other.send(1, b"meanwhile"), others_peer.recv(0))
+    ended = [slot.is_done]
+    for seconds in (2.9, 0.2):
+        two.clock.now += seconds
+        two.settle()
+        ended.append(slot.is_done)
+    assert ended == [False, False, True]
+    assert slot.result >= began + 3
+    two.ok(ours.sleep(0), theirs.sleep(-1))
+
+
+def test_a_session_sleeps_in_asyncio() -> None:
+    with Table(2) as table:
+        for worker in table.workers:
+            worker.clock = time.monotonic
+        [(ours, _)] = table.sessions(0)
+        start = time.monotonic()
+        drive(table, lambda: ours.sleep(0.02))
+        assert time.monotonic() - start >= 0.02
+
+
 def test_deadlines_fire_in_asyncio(two: Table) -> None:
     [(ours, theirs)] = two.sessions(0)
     for worker in two.workers:
