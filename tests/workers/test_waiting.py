@@ -259,6 +259,7 @@ def test_a_sleeping_worker_is_woken_by_its_doorbell() -> None:
 
         for worker in table.workers:
             worker.clock = time.monotonic
+            worker._polling.look_again = lambda: False  # type: ignore[method-assign]
         threads = [threading.Thread(target=play, args=(session,)) for session in (ours, theirs)]
         mover = threading.Thread(target=move)
         for thread in [*threads, mover]:
