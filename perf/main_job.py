@@ -69,7 +69,11 @@ def main() -> None:
     options = parser.parse_args()
     warn_if_busy()
     arguments = ["--probes", "4"] if options.smoke else []
-    print_figures(figures(1 if options.smoke else options.repeats, arguments), json=options.json)
+    try:
+        measured = figures(1 if options.smoke else options.repeats, arguments)
+    except RuntimeError as error:
+        sys.exit(f"{parser.prog}: {error}; its own message is above")
+    print_figures(measured, json=options.json)
 
 
 if __name__ == "__main__":
