@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FLOOR_NAMES = ("c-epoll", "c-split")
 
-USUAL_RIVALS = ("asyncio", "uvloop", "pyzmq", "mpi")
+USUAL_RIVALS = ("uvloop", "uvloop-joined", "pyzmq", "mpi")
 """The fastest ones; the others are never near them."""
 
 OTHERS_CORES_MAX = 0.1
