@@ -566,14 +566,34 @@ static PyMemberDef session_members[] = {
 
 #define FAST (METH_FASTCALL | METH_KEYWORDS)
 
-/* What these do is said where people look it up, at the methods of the same names in workers/session.py. */
+/* Short forms of what stands at `_send` and `_recv` in workers/session.py, for help() and inspect.signature. */
+#define SEND_DOC                                                                                                       \
+    "\nReturns when the value has been copied: at once as long as there is room. Raises SessionTimeout, PeerLost,\n"    \
+    "PeerClosed, PeerAborted (the session is over); MessageTooLarge, TypeError (nothing was sent, it goes on)."
+#define RECV_DOC                                                                                                       \
+    "\nWith `out` (a numpy array, or a bytearray for bytes) the message is put into its memory. Cancelling loses no\n"  \
+    "message. Raises UnexpectedMessage (it does not fit `out` and stays first in line), SessionTimeout, SessionDesync,\n" \
+    "PeerLost, PeerClosed, PeerAborted, InboxOverflow (the session is over)."
+
 static PyMethodDef session_methods[] = {
-    {"send", (PyCFunction)(void (*)(void))session_send, FAST, PyDoc_STR("See Session._send.")},
-    {"recv", (PyCFunction)(void (*)(void))session_recv, FAST, PyDoc_STR("See Session._recv.")},
-    {"send_next", (PyCFunction)(void (*)(void))session_send_next, FAST, PyDoc_STR("Send to the next party.")},
-    {"send_prev", (PyCFunction)(void (*)(void))session_send_prev, FAST, PyDoc_STR("Send to the previous party.")},
-    {"recv_next", (PyCFunction)(void (*)(void))session_recv_next, FAST, PyDoc_STR("Receive from the next party.")},
-    {"recv_prev", (PyCFunction)(void (*)(void))session_recv_prev, FAST, PyDoc_STR("Receive from the previous party.")},
+    {"send", (PyCFunction)(void (*)(void))session_send, FAST,
+     PyDoc_STR("send($self, peer, value, *, timeout=None)\n--\n\n"
+               "Send one message to a peer, named or by index.\n" SEND_DOC)},
+    {"recv", (PyCFunction)(void (*)(void))session_recv, FAST,
+     PyDoc_STR("recv($self, peer, *, out=None, timeout=None)\n--\n\n"
+               "Receive the next message of a peer, named or by index.\n" RECV_DOC)},
+    {"send_next", (PyCFunction)(void (*)(void))session_send_next, FAST,
+     PyDoc_STR("send_next($self, value, *, timeout=None)\n--\n\n"
+               "Send to the party with the next index, the first after the last.\n" SEND_DOC)},
+    {"send_prev", (PyCFunction)(void (*)(void))session_send_prev, FAST,
+     PyDoc_STR("send_prev($self, value, *, timeout=None)\n--\n\n"
+               "Send to the party with the index before ours.\n" SEND_DOC)},
+    {"recv_next", (PyCFunction)(void (*)(void))session_recv_next, FAST,
+     PyDoc_STR("recv_next($self, *, out=None, timeout=None)\n--\n\n"
+               "Receive from the party with the next index.\n" RECV_DOC)},
+    {"recv_prev", (PyCFunction)(void (*)(void))session_recv_prev, FAST,
+     PyDoc_STR("recv_prev($self, *, out=None, timeout=None)\n--\n\n"
+               "Receive from the party with the index before ours.\n" RECV_DOC)},
     {NULL, NULL, 0, NULL},
 };
 
