@@ -45,7 +45,7 @@ from .frames import (
     encode_pong,
 )
 from .link import CONTROL, Link, LinkClosed, LinkLost, LinkState, LinkUp, PeerSaidGoodbye, PingDue
-from .polling import Polling
+from .polling import POLL_NS, Polling
 from .records import StreamEnd
 
 if TYPE_CHECKING:
@@ -72,11 +72,9 @@ CONTROL_UNSENT_LIMIT: Final = 4 * 1024 * 1024
 """What the control connection may ever hold unsent. Above all that we send of our own accord (CONTROL_UNSENT_MAX and
 one batch of the control lane); only answers to a peer that asks and does not listen go beyond."""
 
-PUMP_QUIET_NS: Final = 200_000
 PUMP_TOTAL_NS: Final = 1_000_000
-"""A call of the compiled core ends when nothing moved for the first, and after the second so that the control
-connection and the timers have their turn. The first covers a whole round of three parties that sleep: with 50 us,
-parties that had once gone to sleep never met a poll that paid, and stayed at two thirds of the rounds."""
+"""A call of the compiled core that moves bytes ends after this, so that the control connection and the timers have
+their turn, or sooner when nothing moved for POLL_NS."""
 
 PASSES_MAX: Final = 8
 """Passes over all rings in one callback, so that sockets have their turn while workers send without a pause."""
@@ -185,7 +183,7 @@ class Multiplexer:
         lines = tuple(line for pump in served if (line := pump.line) is not None)
         if len(lines) != len(served) or not isinstance(self._lane.tx, core.ReaderCore):
             return
-        moved, index, rest = core.pump_while_busy(lines, self._lane.tx, PUMP_QUIET_NS, PUMP_TOTAL_NS)
+        moved, index, rest = core.pump_while_busy(lines, self._lane.tx, POLL_NS, PUMP_TOTAL_NS)
         for pump, count in zip(served, moved, strict=True):
             pump.bytes_moved += count
             if count:

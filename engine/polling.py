@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-POLL_S: Final = 200e-6
-"""Longest poll. A message that is answered by another party passes six processes; while all of them look again, that
-takes less. A poll of 50 us gave up before the answer of a peer that had slept could come, and so found nothing."""
+POLL_NS: Final = 200_000
+POLL_S: Final = POLL_NS / 1e9
+"""Longest poll, by turns of the owner or within one call of the compiled core. A message that is answered by another
+party passes six processes; while all of them look again, that takes less. A poll of 50 us gave up before the answer of
+a peer that had slept could come, and so found nothing."""
 
 YIELD_MAX_S: Final = 1e-3
 """A core that comes back later than this was taken by somebody who computes, and not by one who looks as we do: about

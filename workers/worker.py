@@ -34,7 +34,7 @@ from partywire.engine.commands import (
 )
 from partywire.engine.control_socket import ControlClosed, ControlSocket, close_all
 from partywire.engine.frames import ResetCode
-from partywire.engine.polling import Polling
+from partywire.engine.polling import POLL_NS, Polling
 from partywire.shm.doorbell import Bell, Doorbell
 from partywire.shm.fence import Fence, probe
 from partywire.shm.ring import RingReader, RingWriter
@@ -64,10 +64,6 @@ INBOX_SIZE_MAX: Final = 256 * 1024 * 1024
 
 SLEEP_MAX_S: Final = 1.0
 """A net under the doorbell: no sleep is longer. The rings count each time it catches something."""
-
-WATCH_NS: Final = 200_000
-"""How long a worker without work looks at its rings before it sleeps, where polling pays (engine/polling.py). A round
-of three parties that sleep takes about 150 us, and the first poll that pays has to outlast one."""
 
 CONTROL_INTERVAL: Final = 64
 """Passes between two looks at the control socket while there is work; a look costs a system call."""
@@ -285,7 +281,7 @@ class Worker(WorkerHot):
         self.flush()
         if not self._polling.look_again():
             self.sleep()
-        elif watch(self._receivers, WATCH_NS):
+        elif watch(self._receivers, POLL_NS):
             self._polling.found()
 
     def sleep(self, deadline: float = NEVER) -> None:

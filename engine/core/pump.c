@@ -11,7 +11,6 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
-#include <time.h>
 
 enum {
     KIND_DATA = 1, /* records.DATA */
@@ -216,13 +215,6 @@ typedef struct {
 
 enum { LINES_MAX = 64 };
 
-static int64_t now_ns(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-}
-
 /* A line is (reader, writer, fd, connection, epoch, size_max, size_min). 0, or -1 with an exception set. */
 static int read_line(PyObject *object, Line *line)
 {
@@ -294,7 +286,7 @@ static PyObject *take_exception(void)
 static int move_while_busy(const Line *lines, int count, PyObject *watched, int64_t quiet_ns, int64_t total_ns,
                            Py_ssize_t *moved, PyObject **rest)
 {
-    int64_t start = now_ns(), last = start;
+    int64_t start = monotonic_ns(), last = start;
     for (;;) {
         int is_busy = 0;
         for (int i = 0; i < count; i++) {
@@ -308,7 +300,7 @@ static int move_while_busy(const Line *lines, int count, PyObject *watched, int6
         int is_empty = ring_is_empty(watched);
         if (is_empty < 0)
             PyErr_Clear(); /* whoever serves that ring meets the same error */
-        int64_t now = now_ns();
+        int64_t now = monotonic_ns();
         if (is_busy)
             last = now;
         if (is_empty != 1 || now - start > total_ns || now - last > quiet_ns)

@@ -13,6 +13,15 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
+#include <time.h>
+
+/* The monotonic clock in nanoseconds. */
+static inline int64_t monotonic_ns(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
 
 /* One record, its header copied and checked. The payload lies in the ring until the record is released. */
 typedef struct {

@@ -6,7 +6,6 @@
 #include <structmember.h>
 #include <stddef.h>
 #include <string.h>
-#include <time.h>
 
 PyTypeObject *queue_type, *worker_type, *wait_type, *mailbox_type, *slot_type;
 
@@ -498,13 +497,6 @@ static PyType_Spec slot_spec = {
     .slots = slot_slots,
 };
 
-static int64_t now_ns(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-}
-
 /* What became of one resumption: tell the scheduler, or note where the coroutine stands. -1 with an exception set. */
 static int slot_settle(Slot *slot, PySendResult sent, PyObject *value, PyObject *finish, PyObject *promote)
 {
@@ -556,7 +548,7 @@ static PyObject *run_slots(PyObject *Py_UNUSED(module), PyObject *args)
     Queue *ready = (Queue *)ready_object;
     if (limit > ready->count)
         limit = ready->count;
-    int64_t stop = now_ns() + time_ns;
+    int64_t stop = monotonic_ns() + time_ns;
     Py_ssize_t count = 0;
     while (count < limit && ready->count > 0) {
         PyObject *item = queue_pop(ready);
@@ -575,7 +567,7 @@ static PyObject *run_slots(PyObject *Py_UNUSED(module), PyObject *args)
         Py_DECREF(item);
         if (settled < 0)
             return NULL;
-        if ((count & 7) == 0 && now_ns() > stop)
+        if ((count & 7) == 0 && monotonic_ns() > stop)
             break;
     }
     return PyLong_FromSsize_t(count);
