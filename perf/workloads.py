@@ -71,8 +71,27 @@ class Workload(Protocol):
         """Run one session's share at one party, `units` times."""
 
 
+class EverySession:
+    """What workloads share in which every session does the same, with messages of one size."""
+
+    if TYPE_CHECKING:
+        sessions: int
+        size: int
+
+        @property
+        def messages_per_unit(self) -> int: ...
+
+    @property
+    def counted_sessions(self) -> int:
+        return self.sessions
+
+    @property
+    def bytes_per_unit(self) -> int:
+        return self.messages_per_unit * self.size
+
+
 @dataclass(frozen=True, slots=True)
-class RingRounds:
+class RingRounds(EverySession):
     """Every session at every party sends `size` bytes to the next party and waits for as many from the previous."""
 
     name: ClassVar[str] = "ring"
@@ -82,16 +101,8 @@ class RingRounds:
     parties: int = 3
 
     @property
-    def counted_sessions(self) -> int:
-        return self.sessions
-
-    @property
     def messages_per_unit(self) -> int:
         return self.parties
-
-    @property
-    def bytes_per_unit(self) -> int:
-        return self.parties * self.size
 
     async def play(self, channel: Channel, party: int, session: int, units: int, stopwatch: Stopwatch | None) -> None:
         payload = bytes(self.size)
@@ -113,7 +124,7 @@ class RingRounds:
 
 
 @dataclass(frozen=True, slots=True)
-class PingPong:
+class PingPong(EverySession):
     """Two parties; each session of party 0 sends `size` bytes and party 1 sends them back."""
 
     name: ClassVar[str] = "pingpong"
@@ -123,16 +134,8 @@ class PingPong:
     parties: int = 2
 
     @property
-    def counted_sessions(self) -> int:
-        return self.sessions
-
-    @property
     def messages_per_unit(self) -> int:
         return 2
-
-    @property
-    def bytes_per_unit(self) -> int:
-        return 2 * self.size
 
     async def play(self, channel: Channel, party: int, session: int, units: int, stopwatch: Stopwatch | None) -> None:
         if party == 0:
@@ -153,7 +156,7 @@ class PingPong:
 
 
 @dataclass(frozen=True, slots=True)
-class OneWay:
+class OneWay(EverySession):
     """Two parties; party 0 sends messages of `size` bytes as fast as party 1 takes them, which says so at the end.
 
     With large messages a stream (MB/s), with small ones over many sessions a message rate. At most two windows of
@@ -169,16 +172,8 @@ class OneWay:
     parties: int = 2
 
     @property
-    def counted_sessions(self) -> int:
-        return self.sessions
-
-    @property
     def messages_per_unit(self) -> int:
         return 1
-
-    @property
-    def bytes_per_unit(self) -> int:
-        return self.size
 
     async def play(self, channel: Channel, party: int, session: int, units: int, stopwatch: Stopwatch | None) -> None:
         window = max(1, self.WINDOW_SIZE // self.size)
@@ -202,7 +197,7 @@ class OneWay:
 
 
 @dataclass(frozen=True, slots=True)
-class AllToAll:
+class AllToAll(EverySession):
     """In each round every session at every party sends `size` bytes to all others and waits for as many from each."""
 
     name: ClassVar[str] = "alltoall"
@@ -212,16 +207,8 @@ class AllToAll:
     parties: int = 3
 
     @property
-    def counted_sessions(self) -> int:
-        return self.sessions
-
-    @property
     def messages_per_unit(self) -> int:
         return self.parties * (self.parties - 1)
-
-    @property
-    def bytes_per_unit(self) -> int:
-        return self.messages_per_unit * self.size
 
     async def play(self, channel: Channel, party: int, session: int, units: int, stopwatch: Stopwatch | None) -> None:
         payload = bytes(self.size)
