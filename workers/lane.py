@@ -4,8 +4,8 @@ Between the sessions of a worker and the I/O process of a link. Sending: small f
 whole frames at `flush`; a large body is copied once, straight into claimed ring space. Receiving: records are
 slices of the connection's byte stream, which a FrameBuffer splits and `receive` hands to the mailboxes.
 
-The one invariant: the peer's frame buffer sees the frames of each session in the order of its sends; so `parts` is
-always written before anything larger, and a session whose large message has begun sends nothing else.
+The one invariant: the peer's frame buffer sees the frames of each session in the order of its sends; so what has
+gathered is always written before anything larger, and a session whose large message has begun sends nothing else.
 
 Copies: sending a small frame two (joined, written), a large one one; receiving, what FrameBuffer and Mailbox say.
 """
