@@ -2,7 +2,7 @@
 
     PartyWireError
     └── MpcError
-        ├── NotInRing       a plaintext or dtype that is no element of Z_2^32, Z_2^64 or a bit
+        ├── NotInRing       a plaintext or dtype that is no element of Z_2^16, Z_2^32, Z_2^64 or a bit
         ├── ShareMismatch   operands whose shapes or rings do not fit together
         └── NotThreeParties the session does not join exactly three parties
 

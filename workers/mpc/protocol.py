@@ -1,4 +1,4 @@
-"""Semi-honest computation among three parties on replicated shares, over Z_2^32, Z_2^64 and bits.
+"""Semi-honest computation among three parties on replicated shares, over Z_2^16, Z_2^32, Z_2^64 and bits.
 
 Source: T. Araki, J. Furukawa, Y. Lindell, A. Nof, K. Ohara, "High-Throughput Semi-Honest Secure Three-Party Computation
 with an Honest Majority", ACM CCS 2016. Party i holds the components x_i and x_(i-1) of each secret (shares.py) and, of
@@ -18,7 +18,7 @@ branch, index or shape depends on a secret. Security is against one semi-honest 
 that deviate are outside the model, and so is whoever reads the links when they are not encrypted.
 
 `rounds` counts steps in which a message may travel; `bytes_sent` the payload that this party sent (without seeds and
-frames). Costs in docstrings are bytes per element sent by a party, w = 4 or 8 being the bytes of a ring element.
+frames). Costs in docstrings are bytes per element sent by a party, w = 2, 4 or 8 being the bytes of a ring element.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Replicated3:
     async def input(
         self, owner: int, values: ArrayLike | None, shape: tuple[int, ...], dtype: DTypeLike = np.uint32
     ) -> ArithmeticShare:
-        """Share integers of party `owner`, modulo 2^32 or 2^64. `shape` is public; the others pass None for `values`.
+        """Share integers of party `owner`, modulo 2^16, 2^32 or 2^64. `shape` is public; the others pass None for `values`.
 
         1 round; the owner sends w bytes per element, the others nothing.
 

@@ -1,7 +1,7 @@
 """Shares of secrets among three parties, replicated: each party holds two of three components.
 
-A secret is the sum (mod 2^32 or 2^64) or the XOR of three components x_0, x_1, x_2. Party i holds x_i, here `own`, and
-x_(i-1), here `prev`; so each component is known to exactly two parties, and no party knows the third. Linear operations
+A secret is the sum (mod 2^16, 2^32 or 2^64) or the XOR of three components x_0, x_1, x_2. Party i holds x_i, here
+`own`, and x_(i-1), here `prev`; so each component is known to exactly two parties, and no party knows the third. Linear operations
 are local and are methods here; whatever needs another party is in protocol.py.
 
 Source: T. Araki, J. Furukawa, Y. Lindell, A. Nof, K. Ohara, "High-Throughput Semi-Honest Secure Three-Party Computation
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = ["ArithmeticShare", "BinaryShare", "packed_size", "plain_array", "ring_dtype", "to_ring"]
 
-_RINGS = (np.dtype(np.uint32), np.dtype(np.uint64))
+_RINGS = (np.dtype(np.uint16), np.dtype(np.uint32), np.dtype(np.uint64))
 
 
 def ring_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    """`dtype` if it stands for Z_2^32 or Z_2^64. Raises NotInRing otherwise."""
+    """`dtype` if it stands for Z_2^16, Z_2^32 or Z_2^64. Raises NotInRing otherwise."""
     found = np.dtype(dtype)
     if found not in _RINGS:
-        raise NotInRing("arithmetic sharing", str(found), "uint32 or uint64")
+        raise NotInRing("arithmetic sharing", str(found), "uint16, uint32 or uint64")
     return found
 
 
@@ -66,7 +66,7 @@ def packed_size(count: int) -> int:
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class ArithmeticShare:
-    """One party's part of an array over Z_2^32 (uint32) or Z_2^64 (uint64), any shape.
+    """One party's part of an array over Z_2^16, Z_2^32 or Z_2^64 (uint16, uint32, uint64), any shape.
 
     `+`, `-`, unary `-`, `*` with public integers, indexing and reshaping are local: no round, no byte. They take views
     where numpy does and never change their operands.
@@ -128,7 +128,7 @@ class ArithmeticShare:
         return ArithmeticShare(self.own.reshape(*shape), self.prev.reshape(*shape))
 
     def sum(self, axis: int | None = None) -> ArithmeticShare:
-        """The sum along an axis, in the ring (numpy would widen uint32 by itself)."""
+        """The sum along an axis, in the ring (numpy would widen small words by itself)."""
         return _share(self.own.sum(axis=axis, dtype=self.dtype), self.prev.sum(axis=axis, dtype=self.dtype))
 
     @staticmethod

@@ -29,18 +29,20 @@ from tests.workers.mpc.test_protocol import assert_looks_uniform, bits_share, on
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+U16: np.dtype[Any] = np.dtype(np.uint16)
 U32: np.dtype[Any] = np.dtype(np.uint32)
 U64: np.dtype[Any] = np.dtype(np.uint64)
 EXAMPLES = settings(max_examples=40)
 
 # Width of the ring, bits compared, rounds, ANDs per element: what docs and docstrings say.
 COSTS = [(U32, 2, 2, 1), (U32, 3, 3, 3), (U32, 8, 5, 16), (U32, 16, 6, 39), (U32, 27, 7, 71), (U32, 32, 7, 86)]
-COSTS += [(U64, 16, 6, 39), (U64, 64, 8, 181)]
+COSTS += [(U16, 2, 2, 1), (U16, 16, 6, 39), (U64, 16, 6, 39), (U64, 64, 8, 181)]
 
 
 @EXAMPLES
-@given(st.sampled_from([U32, U64]).flatmap(lambda d: hnp.arrays(d, st.integers(0, 40))), st.integers(1, 32))
+@given(st.sampled_from([U16, U32, U64]).flatmap(lambda d: hnp.arrays(d, st.integers(0, 40))), st.integers(1, 64))
 def test_slices_hold_one_bit_of_all_words(words: NDArray[Any], bits: int) -> None:
+    bits = min(bits, 8 * words.itemsize)
     slices = bit_slices(words, bits)
     for position in range(bits):
         bit = np.unpackbits(slices[position], count=words.size, bitorder="little")
@@ -62,7 +64,7 @@ def test_the_highest_bit_costs_what_the_docstring_says(dtype: Any, bits: int, ro
 
 
 @EXAMPLES
-@given(st.data(), st.sampled_from([U32, U64]))
+@given(st.data(), st.sampled_from([U16, U32, U64]))
 def test_the_highest_bit_of_any_width_is_right_for_any_words(data: st.DataObject, dtype: Any) -> None:
     bits = data.draw(st.integers(2, 8 * dtype.itemsize))
     edges = st.sampled_from([0, 1, (1 << bits - 1) - 1, 1 << bits - 1, (1 << bits) - 1, np.iinfo(dtype).max])
@@ -94,7 +96,7 @@ def test_less_than_is_right_within_the_bound_that_the_width_gives(data: st.DataO
 
 
 @EXAMPLES
-@given(st.data(), st.sampled_from([U32, U64]))
+@given(st.data(), st.sampled_from([U16, U32, U64]))
 def test_select_takes_one_of_two_values_for_a_whole_stack(data: st.DataObject, dtype: Any) -> None:
     shape = data.draw(hnp.array_shapes(min_dims=0, max_dims=2, max_side=6))
     stack = data.draw(st.sampled_from([(), (1,), (2,), (2, 3)]))
@@ -112,7 +114,7 @@ def test_select_takes_one_of_two_values_for_a_whole_stack(data: st.DataObject, d
 
 @EXAMPLES
 @given(
-    hnp.arrays(np.bool_, hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=9)), st.sampled_from([U32, U64])
+    hnp.arrays(np.bool_, hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=9)), st.sampled_from([U16, U32, U64])
 )
 def test_an_injected_bit_is_zero_or_one_in_the_ring(bit: NDArray[np.bool_], dtype: Any) -> None:
     async def convert(mpc: Replicated3, shares: Any) -> Any:

@@ -28,7 +28,7 @@ from tests.workers.mpc.programs import compute
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-RINGS = st.sampled_from([np.dtype(np.uint32), np.dtype(np.uint64)])
+RINGS = st.sampled_from([np.dtype(np.uint16), np.dtype(np.uint32), np.dtype(np.uint64)])
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5)
 EXAMPLES = settings(max_examples=40)
 
@@ -335,7 +335,7 @@ def test_operands_that_do_not_fit_are_refused_before_anything_is_sent(call: Any)
     [
         lambda mpc: mpc.input(0, np.zeros(4), (4,)),
         lambda mpc: mpc.input(0, ["a"] * 4, (4,)),
-        lambda mpc: mpc.input(0, np.zeros(4, np.uint16), (4,), np.uint16),
+        lambda mpc: mpc.input(0, np.zeros(4, np.uint8), (4,), np.uint8),
         lambda mpc: mpc.input(0, np.zeros(4, np.int32), (4,), np.int32),
         lambda mpc: mpc.input_bits(0, np.zeros(4, np.uint8), (4,)),
         lambda mpc: mpc.announce(0, [0.5], 1),
