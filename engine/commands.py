@@ -12,6 +12,7 @@ from __future__ import annotations
 import types
 import typing
 from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
 from typing import Any, Final, TypeAlias
 
 import orjson
@@ -157,6 +158,34 @@ class LinkEnded:
     cause: str
 
 
+class LinkEventKind(Enum):
+    """What an application may want to know of a link, or of the way to it."""
+
+    ACCEPTED = "accepted"  # the peer dialled us, and its handshake was good
+    CONNECTED = "connected"  # we dialled the peer, and its handshake was good
+    CLOSED = "closed"  # what was accepted or connected is over; the cause is empty after both goodbyes
+    RESOLVE_FAILED = "resolve failed"  # the peer's name could not be looked up; it is tried again
+    CONNECT_FAILED = "connect failed"  # no address of the peer took our connection; they are tried again
+
+
+@dataclass(frozen=True, slots=True)
+class LinkNews:
+    """I/O process -> supervisor -> opener, verbatim: something happened on the way to a link, or to it.
+
+    For the application's callback alone: nothing in the engine acts on it, and of too many some are dropped.
+    """
+
+    peer: int
+    kind: str
+    """Value of a LinkEventKind."""
+    address: str
+    """The peer's, as "host:port", or as it was configured when no connection was made; may be empty."""
+    cause: str
+    """Why, in words; empty for what went well."""
+    dropped: int = 0
+    """News that came before it and that the opener was too slow for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lanes:
     """I/O process -> supervisor -> worker `worker`, verbatim: the link to `peer` is up, these are your lanes.
@@ -256,6 +285,7 @@ Message: TypeAlias = (
     | LinkFailed
     | LinkLost
     | LinkEnded
+    | LinkNews
     | Lanes
     | Welcome
     | OpenLink

@@ -34,6 +34,7 @@ EXAMPLES: list[Message] = [
     Close(),
     Started({"gateway": 12, "link 1": 13}),
     LinkProgress(1, "refused"),
+    commands.LinkNews(1, "connect failed", "10.0.0.1:7101", "connection refused", 2),
     Lanes(1, 2, 3, 4, [1, 3], 4, False, 1 << 32),
     Welcome(1, 2, PARTY, LinkOptions(close_timeout_s=1), "/tmp/x.py"),
     commands.Accepted(b"\x93" * 32, "127.0.0.1:5"),
