@@ -22,7 +22,7 @@ from .errors import PartyWireError
 from .topology import PartySpec, PeerSpec
 
 MESSAGE_SIZE_MAX: Final = 64 * 1024
-"""One control message. The largest, a Start with 64 parties, has about 10 KiB; a SEQPACKET socket takes 200 KiB."""
+"""One control message. The largest, a Start with 9 parties, has some KiB; a SEQPACKET socket takes 200 KiB."""
 
 DESCRIPTORS_MAX: Final = 250
 """Descriptors beside one message; the kernel's own limit (SCM_MAX_FD) is 253."""
@@ -246,6 +246,14 @@ class DropWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class PublishStat:
+    """supervisor -> opener, workers and I/O processes, while somebody reads figures: publish yours now.
+
+    Descriptors: [stat page] with the first one, none later. There is no answer; the page's generation moves.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Serve:
     """supervisor -> gateway, the first message. Descriptors: [listener], then one link socket for each of `peers`."""
 
@@ -290,6 +298,7 @@ Message: TypeAlias = (
     | Welcome
     | OpenLink
     | DropWorker
+    | PublishStat
     | Serve
     | Accepted
     | Refused

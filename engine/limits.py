@@ -29,15 +29,20 @@ REASON_SIZE_MAX: Final = 1024
 """UTF-8 bytes of a reason in a reset, job end, goodbye or rejection: one sentence, which may name every party."""
 
 CONTROL_SIZE_MAX: Final = 64 * 1024
-"""Body of one CONTROL frame. The largest that we send lists 64 parties in a few KiB."""
+"""Body of one CONTROL frame. The largest that we send names every party in a few KiB."""
 
 # Parties and connections.
 
 NAME_SIZE_MAX: Final = 64
 """UTF-8 bytes of a party's name."""
 
-PARTIES_MAX: Final = 64
-"""Parties of one computation. All-to-all set-up is quadratic; far beyond any MPC protocol shipped here."""
+PARTIES_MIN: Final = 2
+PARTIES_MAX: Final = 9
+"""Parties of one computation. Every party has a link to every other one, so traffic and set-up are quadratic; nine is
+as far as whole computations are tested."""
+
+LINKS_PER_IO_PROCESS_MAX: Final = PARTIES_MAX - 1
+"""Links that one I/O process can be told to serve: all of a party."""
 
 WORKERS_MAX: Final = 64
 """Compute processes of one party."""
@@ -51,7 +56,7 @@ SESSIONS_MAX: Final = 65_536
 # Set-up.
 
 HANDSHAKE_SIZE_MAX: Final = 8 * 1024
-"""Body of one handshake message. The largest, a HELLO with 64 names of 64 bytes, has 4,375."""
+"""Body of one handshake message. The largest, a HELLO with 9 names of 64 bytes, has 800."""
 
 RENDEZVOUS_AHEAD_MAX: Final = 64
 """Rounds that a peer may announce before we enter them. A peer waits for everybody at the end of each round, so it is

@@ -59,8 +59,9 @@ class PartySpec:
     parties: tuple[PeerSpec, ...]
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.parties) <= limits.PARTIES_MAX:
-            raise ValueError(f"{len(self.parties)} parties, between 1 and {limits.PARTIES_MAX} are allowed")
+        least, most = limits.PARTIES_MIN, limits.PARTIES_MAX
+        if not least <= len(self.parties) <= most:
+            raise ValueError(f"{len(self.parties)} parties, between {least} and {most} are allowed")
         if [party.index for party in self.parties] != list(range(len(self.parties))):
             raise ValueError("parties must be in the order of their indices 0, 1, 2 ...")
         if len({party.name for party in self.parties}) != len(self.parties):

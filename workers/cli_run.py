@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
+from partywire.engine import limits
+
 from .config import load_config
 from .exit_code import ExitCode, UsageMistake
 from .jobs import JOBS, UnknownJob, load_job
 from .launcher import Launcher, Order, primary_failure
-from .local import LOCAL_MAX, make_local_parties
+from .local import make_local_parties
 from .progress import ProgressDisplay, RunState
 from .run_event import Failed, Finished
 from .run_report import print_report, report_document
@@ -113,7 +115,7 @@ def run_options(job: type[Job]) -> list[click.Parameter]:
     return [
         click.Option(
             ["--local"],
-            type=click.IntRange(2, LOCAL_MAX),
+            type=click.IntRange(limits.PARTIES_MIN, limits.PARTIES_MAX),
             metavar="N",
             help=f"Run all N parties on this host.  [default: {job.parties}, unless --config is given]",
         ),

@@ -161,8 +161,9 @@ def _problems_of(config: PartyConfig) -> Iterable[tuple[str, str]]:
             check_name(name)
         except ValueError as error:
             yield "parties", str(error)
-    if not 2 <= len(config.parties) <= limits.PARTIES_MAX:
-        yield "parties", f"lists {len(config.parties)}, between 2 and {limits.PARTIES_MAX} are needed"
+    if not limits.PARTIES_MIN <= len(config.parties) <= limits.PARTIES_MAX:
+        least, most = limits.PARTIES_MIN, limits.PARTIES_MAX
+        yield "parties", f"lists {len(config.parties)}, between {least} and {most} are needed"
     if config.name not in config.parties:
         yield "name", f"{config.name!r} is not in [parties]; known are {', '.join(config.parties) or 'none'}"
     seen: dict[tuple[str, int], str] = {}

@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from partywire.engine import limits
 
 from .config import PartyConfig
+from .errors import ConfigError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-NAMES = ("alice", "bob", "charlie", "dave", "erin", "frank", "grace", "heidi", "ivan")
-LOOPBACK = "127.0.0.1"
-BACKLOG = 128
-LOCAL_MAX = 16
-"""Parties of a local run; beyond it one host measures its own scheduler only. Arbitrary."""
-
-
-def local_names(count: int) -> tuple[str, ...]:
-    """The names of `count` parties: the customary ones, then numbers."""
-    return NAMES[:count] + tuple(f"party{index}" for index in range(len(NAMES), count))
+NAMES: Final = ("alice", "bob", "charlie", "dave", "erin", "frank", "grace", "heidi", "ivan")
+LOOPBACK: Final = "127.0.0.1"
+BACKLOG: Final = 128
 
 
 @dataclass(slots=True)
@@ -52,6 +48,9 @@ def make_local_parties(count: int, workers: int = 1) -> LocalParties:
         ConfigError: the number of parties or workers is out of range.
         OSError: no port can be had on the loopback interface.
     """
+    least, most = limits.PARTIES_MIN, min(limits.PARTIES_MAX, len(NAMES))
+    if not least <= count <= most:
+        raise ConfigError("", (("parties", f"{count} are asked for, between {least} and {most} are possible"),))
     listeners: list[socket.socket] = []
     try:
         for _ in range(count):
@@ -62,7 +61,7 @@ def make_local_parties(count: int, workers: int = 1) -> LocalParties:
             listener.setblocking(False)
         addresses = {
             name: (LOOPBACK, int(listener.getsockname()[1]))
-            for name, listener in zip(local_names(count), listeners, strict=True)
+            for name, listener in zip(NAMES[:count], listeners, strict=True)
         }
         configs = [PartyConfig(name=name, parties=addresses, workers=workers) for name in addresses]
     except BaseException:

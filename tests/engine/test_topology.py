@@ -34,8 +34,9 @@ def test_a_party_knows_itself_and_its_peers_in_index_order() -> None:
 @pytest.mark.parametrize(
     ("name", "index", "parties", "message"),
     [
-        ("alice", 0, (), "0 parties"),
-        ("alice", 0, tuple(PeerSpec(f"p{i}", i, "h", 1) for i in range(65)), "65 parties"),
+        ("alice", 0, (), "0 parties, between 2 and 9"),
+        ("alice", 0, (PeerSpec("alice", 0, "h", 1),), "1 parties, between 2 and 9"),
+        ("p0", 0, tuple(PeerSpec(f"p{i}", i, "h", 1) for i in range(10)), "10 parties, between 2 and 9"),
         ("alice", 0, (ABC[1], ABC[0]), "order of their indices"),
         ("alice", 0, (ABC[0], PeerSpec("alice", 1, "h", 1)), "same name"),
         ("dave", 0, ABC, "dave is not party 0"),
