@@ -147,7 +147,7 @@ class Replicated3:
     async def input(
         self, owner: int, values: ArrayLike | None, shape: tuple[int, ...], dtype: DTypeLike = np.uint32
     ) -> ArithmeticShare:
-        """Share integers of party `owner`, modulo 2^16, 2^32 or 2^64. `shape` is public; the others pass None for `values`.
+        """Share integers of party `owner` in the ring of `dtype`. `shape` is public; the others pass None for `values`.
 
         1 round; the owner sends w bytes per element, the others nothing.
 

@@ -1,8 +1,8 @@
 """Shares of secrets among three parties, replicated: each party holds two of three components.
 
 A secret is the sum (mod 2^16, 2^32 or 2^64) or the XOR of three components x_0, x_1, x_2. Party i holds x_i, here
-`own`, and x_(i-1), here `prev`; so each component is known to exactly two parties, and no party knows the third. Linear operations
-are local and are methods here; whatever needs another party is in protocol.py.
+`own`, and x_(i-1), here `prev`; so each component is known to exactly two parties, and no party knows the third. Linear
+operations are local and are methods here; whatever needs another party is in protocol.py.
 
 Source: T. Araki, J. Furukawa, Y. Lindell, A. Nof, K. Ohara, "High-Throughput Semi-Honest Secure Three-Party Computation
 with an Honest Majority", ACM CCS 2016; the layout (x_i, x_(i-1)) gives the same protocol with one message to the next

@@ -114,7 +114,8 @@ def test_select_takes_one_of_two_values_for_a_whole_stack(data: st.DataObject, d
 
 @EXAMPLES
 @given(
-    hnp.arrays(np.bool_, hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=9)), st.sampled_from([U16, U32, U64])
+    hnp.arrays(np.bool_, hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=9)),
+    st.sampled_from([U16, U32, U64]),
 )
 def test_an_injected_bit_is_zero_or_one_in_the_ring(bit: NDArray[np.bool_], dtype: Any) -> None:
     async def convert(mpc: Replicated3, shares: Any) -> Any:
