@@ -98,8 +98,13 @@ class Multiplexer:
         on_up: Callable[[], object],
         on_end: Callable[[bool, str], object],
         close_timeout_s: float = limits.CLOSE_TIMEOUT_S,
+        links: int = 1,
     ) -> None:
-        """`link` is in ATTACHING. Owns the stream and the lane, not the doorbell. `on_end` gets (clean, cause)."""
+        """`link` is in ATTACHING. Owns the stream and the lane, not the doorbell. `on_end` gets (clean, cause).
+
+        `links` are served by this process, each by a multiplexer and a doorbell of its own. Where they are several,
+        none looks in vain inside a call, which would keep the others waiting, and each moves its part of the time.
+        """
         self._loop = loop
         self._link = link
         self._peer = peer
@@ -109,6 +114,8 @@ class Multiplexer:
         self._on_up = on_up
         self._on_end = on_end
         self._close_timeout_s = close_timeout_s
+        self._pump_quiet_ns = POLL_NS if links == 1 else 0
+        self._pump_total_ns = PUMP_TOTAL_NS // links
         self._frames = FrameBuffer(peer=peer)
         self._received = memoryview(bytearray(CONTROL_RECEIVE_SIZE))
         self._unsent = bytearray()  # control frames that the kernel has not taken
@@ -183,7 +190,7 @@ class Multiplexer:
         lines = tuple(line for pump in served if (line := pump.line) is not None)
         if len(lines) != len(served) or not isinstance(self._lane.tx, core.ReaderCore):
             return
-        moved, index, rest = core.pump_while_busy(lines, self._lane.tx, POLL_NS, PUMP_TOTAL_NS)
+        moved, index, rest = core.pump_while_busy(lines, self._lane.tx, self._pump_quiet_ns, self._pump_total_ns)
         for pump, count in zip(served, moved, strict=True):
             pump.bytes_moved += count
             if count:
