@@ -61,15 +61,15 @@ class LinkOptions:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """opener -> supervisor, the first message. Descriptors: [listening socket], or none to bind one.
+    """opener -> supervisor, the first message. Descriptors: [listening socket], or none to listen on `listen`.
 
     `workers` counts the opener. Workers 1.. run `worker_module`, a module name, with the descriptor number of their
     control socket as argv[1].
     """
 
     party: PartySpec
-    listen_host: str
-    listen_port: int
+    listen: tuple[str, ...]
+    """Addresses as `addresses.format_address` writes them."""
     workers: int = 1
     options: LinkOptions = LinkOptions()
     main_path: str | None = None
@@ -255,10 +255,17 @@ class PublishStat:
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """supervisor -> gateway, the first message. Descriptors: [listener], then one link socket for each of `peers`."""
+    """supervisor -> gateway, the first message.
+
+    Descriptors: `listeners` listening sockets, then one link socket for each of `peers`. The rest is what the answer to
+    a probe tells of this party.
+    """
 
     party: PartySpec
     peers: list[int]
+    listeners: int = 1
+    workers: int = 1
+    options: LinkOptions = LinkOptions()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from typing import Final
 
 from partywire.shm import fence
 
+from .addresses import format_address
 from .child_process import begin_child
 from .commands import Accepted, CommandError, Refused, Serve
 from .control_socket import ControlClosed, ControlSocket, ControlTimeout
@@ -59,18 +60,17 @@ class Waiting:
 
 
 class Gateway:
-    """One listening socket and its routes. Driven by `do_work`; time comes from the caller."""
+    """Listening sockets and their routes. Driven by `do_work`; time comes from the caller."""
 
-    def __init__(self, listener: socket.socket, routes: dict[bytes, ControlSocket]) -> None:
+    def __init__(self, listeners: list[socket.socket], routes: dict[bytes, ControlSocket]) -> None:
         """`routes`: routing tag -> link socket of an I/O process. Takes ownership of all."""
-        self._listener = listener
+        self._listeners = listeners
         self._routes = routes
         self._selector = selectors.DefaultSelector()
         self._waiting: OrderedDict[int, Waiting] = OrderedDict()  # oldest first, as deadlines are
         self._unknown = self._garbage = self._silent = 0
         self._resume_at: float | None = None  # while nothing is accepted for want of descriptors or memory
-        listener.setblocking(False)
-        self._selector.register(listener, selectors.EVENT_READ)
+        self._listen()
 
     def fileno(self) -> int:
         """For an outer selector."""
@@ -91,15 +91,21 @@ class Gateway:
         deadlines = [self._resume_at, next(iter(self._waiting.values())).deadline if self._waiting else None]
         return min((at for at in deadlines if at is not None), default=None)
 
+    def _listen(self) -> None:
+        for listener in self._listeners:
+            listener.setblocking(False)
+            self._selector.register(listener, selectors.EVENT_READ)
+
     def do_work(self, now: float) -> int:
         """Accept, read and hand over whatever is ready; returns how many sockets moved on. Never waits."""
         work = 0
         if self._resume_at is not None and now >= self._resume_at:
             self._resume_at = None
-            self._selector.register(self._listener, selectors.EVENT_READ)
+            self._listen()
         for key, _ in self._selector.select(0):
             if key.data is None:
-                work += self._accept(now)
+                if self._resume_at is None:
+                    work += self._accept(key.fd, now)
             elif (waiting := self._waiting.get(key.fd)) is not None and waiting is key.data:
                 # Not closed meanwhile to make room, with its number taken over by another.
                 self._read(waiting)
@@ -118,21 +124,22 @@ class Gateway:
         while self._waiting:
             self._drop(next(iter(self._waiting.values())))
         self._selector.close()
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         for route in self._routes.values():
             route.close()
 
-    def _accept(self, now: float) -> int:
+    def _accept(self, fd: int, now: float) -> int:
+        listener = next(listener for listener in self._listeners if listener.fileno() == fd)
         for count in range(ACCEPT_BATCH):
             try:
-                sock, address = self._listener.accept()
+                sock, address = listener.accept()
             except OSError as error:
                 if error.errno in _OUT_OF_RESOURCES:
                     self._make_room(now)
                 return count  # no more, or the one that came went away again
             sock.setblocking(False)
-            host, port = address[:2]
-            waiting = Waiting(sock, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", now + PREAMBLE_TIMEOUT_S)
+            waiting = Waiting(sock, address_of(address), now + PREAMBLE_TIMEOUT_S)
             if len(self._waiting) >= WAITING_MAX:
                 self._silent += 1
                 self._drop(next(iter(self._waiting.values())))
@@ -148,7 +155,8 @@ class Gateway:
             self._drop(next(iter(self._waiting.values())))
         else:
             self._resume_at = now + ACCEPT_PAUSE_S
-            self._selector.unregister(self._listener)
+            for listener in self._listeners:
+                self._selector.unregister(listener)
 
     def _read(self, waiting: Waiting) -> None:
         try:
@@ -190,6 +198,11 @@ class Gateway:
         waiting.sock.close()
 
 
+def address_of(sockaddr: object) -> str:
+    """What `accept` gave, as text; whoever comes by a unix socket has no name."""
+    return format_address((str(sockaddr[0]), int(sockaddr[1]))) if isinstance(sockaddr, tuple) else "a unix socket"
+
+
 def serve(control: ControlSocket, gateway: Gateway) -> None:
     """Run until the supervisor ends its control socket."""
     with selectors.DefaultSelector() as selector:
@@ -223,13 +236,14 @@ def main() -> None:
     with ControlSocket.from_fd(begin_child(), "the supervisor") as control:
         try:
             command, fds = control.receive(60.0)
-            if not isinstance(command, Serve) or len(fds) != 1 + len(command.peers):
+            if not isinstance(command, Serve) or len(fds) != command.listeners + len(command.peers):
                 raise CommandError(f"{type(command).__name__} instead of Serve with its descriptors")
             sockets = [
                 ControlSocket.from_fd(fd, f"the I/O process of {command.party.parties[peer].name}")
-                for peer, fd in zip(command.peers, fds[1:], strict=True)
+                for peer, fd in zip(command.peers, fds[command.listeners :], strict=True)
             ]
-            gateway = Gateway(socket.socket(fileno=fds[0]), make_routes(command.party, command.peers, sockets))
+            listeners = [socket.socket(fileno=fd) for fd in fds[: command.listeners]]
+            gateway = Gateway(listeners, make_routes(command.party, command.peers, sockets))
             try:
                 serve(control, gateway)
             finally:

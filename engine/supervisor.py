@@ -31,6 +31,7 @@ from partywire.shm import fence
 from partywire.shm.doorbell import create_doorbell
 from partywire.shm.segment import sweep
 
+from .addresses import parse_address
 from .child_process import ChildProcess, begin_child, parent_pidfd
 from .commands import (
     Close,
@@ -53,7 +54,7 @@ from .commands import (
     WorkerStarted,
 )
 from .control_socket import ControlClosed, ControlSocket, ControlTimeout, close_all
-from .tcp import open_listener
+from .listening import Listening, ListenError, open_listening
 from .topology import dials
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._children: list[Child] = []
         self._start: Start | None = None  # set by the first message
-        self._listener: socket.socket | None = None
+        self._listening = Listening()
         self._gateway_ends: dict[int, socket.socket] = {}  # peer -> the gateway's end of its link socket
         self._gateway_restarts = 0
         self._progress: dict[int, str] = {}  # peers whose link is not up -> why, as last said
@@ -196,19 +197,14 @@ class Supervisor:
 
     def _listen(self, start: Start, fds: list[int]) -> bool:
         if fds:
-            self._listener = socket.socket(fileno=fds[0])
+            self._listening.adopt(socket.socket(fileno=fds[0]))
             return True
         try:
-            self._listener = open_listener(start.listen_host, start.listen_port)
-        except OSError as error:
-            host = f"[{start.listen_host}]" if ":" in start.listen_host else start.listen_host
-            reason = (error.strerror or str(error)).lower()
-            self._opener.send(
-                ListenFailed(
-                    f"{start.party.name} cannot listen on {host}:{start.listen_port} ({reason}); "
-                    "stop the program that uses the address, or choose another one in the configuration"
-                )
+            self._listening = open_listening(
+                [parse_address(text, listening=True, port_min=0) for text in start.listen]
             )
+        except ListenError as error:
+            self._opener.send(ListenFailed(f"{start.party.name} {error}"))
             return False
         return True
 
@@ -248,11 +244,11 @@ class Supervisor:
         )
 
     def _start_gateway(self, start: Start) -> None:
-        assert self._listener is not None
         child = self._start_child(Kind.GATEWAY, 0, GATEWAY_MODULE)
         peers = sorted(self._gateway_ends)
-        fds = [self._listener.fileno(), *(self._gateway_ends[peer].fileno() for peer in peers)]
-        self._send(child.control, Serve(start.party, peers), fds)
+        listeners = [sock.fileno() for sock in self._listening.sockets]
+        fds = [*listeners, *(self._gateway_ends[peer].fileno() for peer in peers)]
+        self._send(child.control, Serve(start.party, peers, len(listeners), start.workers, start.options), fds)
 
     def _start_worker(self, start: Start, index: int, parts: _Parts) -> None:
         ours, theirs = socket.socketpair()
@@ -493,8 +489,7 @@ class Supervisor:
         self._children.clear()
         for end in self._gateway_ends.values():
             end.close()
-        if self._listener is not None:
-            self._listener.close()
+        self._listening.close()
         self._selector.close()
         self._opener.close()
         os.close(self._opener_pidfd)

@@ -1,14 +1,16 @@
-"""TCP: the transport of real parties, on bare non-blocking descriptors.
+"""TCP and unix sockets: the transport of real parties, on bare non-blocking descriptors.
 
 Between this process and the kernel. The one invariant: every socket of a link is non-blocking, has TCP_NODELAY and
-keepalive, and is watched only by `loop.add_reader` and `loop.add_writer` (an asyncio transport would copy what it is
-given, or take a view without saying when it is free).
+keepalive if it is of TCP, and is watched only by `loop.add_reader` and `loop.add_writer` (an asyncio transport would
+copy what it is given, or take a view without saying when it is free).
 
-Importable without asyncio, because the supervisor and the gateway need `open_listener` and nothing else.
+A unix socket has neither delay, keepalive, a limit on unacknowledged data nor a reset: its kernel is one, so the death
+of either end is the end of the stream at once, and an `abort` is end of file at the other end.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import select
@@ -16,15 +18,14 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Final
 
+from .addresses import format_address, is_loopback, is_unix, unix_path
+from .listening import Listening
+from .resolver import RESOLVE_TIMEOUT_S, Resolver, late, literal_of
 from .transport import VIEWS_MAX, Address, BindError, Buffer, Listener, Stream, Transport
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Sequence
-
-BACKLOG: Final = 128
-"""Connections that the kernel completes before the gateway accepts them: 64 parties with a few connections each arrive
-within the same second, and the kernel's own limit is 4,096."""
+    from concurrent.futures import Future
 
 # A dead peer host on an idle session connection is noticed after 30 + 4 * 30 s; the control connection's heartbeat is
 # much faster, this only keeps half-open sockets from living for ever.
@@ -45,6 +46,8 @@ def tune(sock: socket.socket, user_timeout_s: float | None = None) -> None:
     On a session connection TCP_USER_TIMEOUT would kill a link whose receiver merely computes.
     """
     sock.setblocking(False)
+    if sock.family == socket.AF_UNIX:
+        return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
@@ -52,7 +55,7 @@ def tune(sock: socket.socket, user_timeout_s: float | None = None) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_COUNT)
     _set_user_timeout(sock, user_timeout_s)
     try:
-        if _is_loopback(sock.getpeername()[0]):
+        if is_loopback(sock.getpeername()[0]):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, LOOPBACK_CONGESTION)
     except OSError:
         pass  # not connected any more, or a kernel without cubic: only slower
@@ -63,38 +66,15 @@ def _set_user_timeout(sock: socket.socket, seconds: float | None) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
-def _is_loopback(host: str) -> bool:
-    return host.startswith("127.") or host in ("::1", "::ffff:127.0.0.1")
-
-
-def open_listener(host: str, port: int) -> socket.socket:
-    """A listening, non-blocking socket on the first resolved address that can be bound.
-
-    Raises:
-        OSError: the host cannot be resolved, or no address of it can be bound.
-    """
-    failure: OSError | None = None
-    hints = socket.AI_PASSIVE | socket.AI_NUMERICSERV
-    for family, _, _, _, address in socket.getaddrinfo(
-        host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=hints
-    ):
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            # Without it a restarted party could not listen for a minute, while its old connections are in TIME_WAIT.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(address)
-            sock.listen(BACKLOG)
-            sock.setblocking(False)
-        except OSError as error:
-            sock.close()
-            failure = failure or error
-        else:
-            return sock
-    raise failure or OSError(f"{host} has no address to listen on")
+def peer_address_of(sockaddr: object) -> str:
+    """What `accept` or `getpeername` gave, as text; the far end of an accepted unix socket has no name."""
+    if isinstance(sockaddr, tuple):
+        return format_address(literal_of(sockaddr))
+    return f"unix:{sockaddr}" if isinstance(sockaddr, str) and sockaddr else "a unix socket"
 
 
 class TcpStream(Stream):
-    """A connected TCP socket. Copies nothing: views go to `sendmsg`, bytes arrive by `recv_into`.
+    """A connected TCP or unix socket. Copies nothing: views go to `sendmsg`, bytes arrive by `recv_into`.
 
     uvloop calls a reader only once more when a socket breaks, whether or not that call took all that had arrived
     before: libuv gives a descriptor up at the first EPOLLERR. So that readiness stays level-triggered, a second epoll
@@ -115,8 +95,7 @@ class TcpStream(Stream):
         self._is_broken = False
         self._will_read = False  # whether the reader of a broken socket is called in the loop's next turn
         try:
-            host, port = sock.getpeername()[:2]
-            self._peer_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            self._peer_address = peer_address_of(sock.getpeername())
         except OSError:
             self._peer_address = "a peer that is gone"
 
@@ -126,7 +105,8 @@ class TcpStream(Stream):
 
     def bound_unacknowledged(self, seconds: float) -> None:
         """Break when the peer's host has acknowledged nothing for so long; for control connections, see `tune`."""
-        _set_user_timeout(self._sock, seconds)
+        if self._sock.family != socket.AF_UNIX:
+            _set_user_timeout(self._sock, seconds)
 
     def try_send(self, views: Sequence[Buffer]) -> int | None:
         try:
@@ -218,24 +198,26 @@ class TcpStream(Stream):
 
 
 class TcpListener(Listener):
-    """Accepts on one socket within an event loop. (A party's gateway accepts for itself, without asyncio.)"""
+    """Accepts within an event loop. (A party's gateway accepts for itself, without asyncio.)"""
 
     def __init__(
-        self, sock: socket.socket, loop: asyncio.AbstractEventLoop, on_accept: Callable[[Stream], object]
+        self, listening: Listening, loop: asyncio.AbstractEventLoop, on_accept: Callable[[Stream], object]
     ) -> None:
-        self._sock = sock
+        """Takes ownership of `listening`."""
+        self._listening = listening
         self._loop = loop
         self._on_accept = on_accept
-        loop.add_reader(sock.fileno(), self._accept)
+        for sock in listening.sockets:
+            loop.add_reader(sock.fileno(), self._accept, sock)
 
     @property
     def address(self) -> Address:
-        host, port = self._sock.getsockname()[:2]
-        return host, port
+        sockaddr = self._listening.sockets[0].getsockname()
+        return literal_of(sockaddr) if isinstance(sockaddr, tuple) else (f"unix:{sockaddr}", 0)
 
-    def _accept(self) -> None:
+    def _accept(self, listening: socket.socket) -> None:
         try:
-            sock, _ = self._sock.accept()
+            sock, _ = listening.accept()
         except OSError:
             return  # it went away before we came to it
         try:
@@ -246,46 +228,65 @@ class TcpListener(Listener):
             self._on_accept(TcpStream(sock, self._loop))
 
     def close(self) -> None:
-        if self._sock.fileno() >= 0:
-            self._loop.remove_reader(self._sock.fileno())
-            self._sock.close()
+        for sock in self._listening.sockets:
+            self._loop.remove_reader(sock.fileno())
+        self._listening.close()
 
 
 class TcpTransport(Transport):
     """Dials and listens on one event loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, resolver: Resolver | None = None) -> None:
         self._loop = loop
+        self._resolver = resolver or Resolver()
 
     async def resolve(self, host: str, port: int) -> list[Address]:
-        host = host.strip("[]")
+        answer = self._resolver.begin(host, port)
+        if not answer.done():
+            await self._answered(answer)
+        return list(answer.result())
+
+    async def _answered(self, answer: Future[list[Address]]) -> None:
+        """Wait for a look-up without the power to end it: others may have joined it, and it has a thread of its own."""
+        ready = asyncio.Event()
+
+        def wake(_: Future[list[Address]]) -> None:
+            try:
+                self._loop.call_soon_threadsafe(ready.set)
+            except RuntimeError:
+                pass  # the answer came after the loop was closed: nobody waits any more
+
+        answer.add_done_callback(wake)
         try:
-            # A literal needs no thread of the resolver.
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-        except socket.gaierror:
-            found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = [(str(address[0]), int(address[1])) for *_, address in found]
-        return list(dict.fromkeys(addresses))
+            async with asyncio.timeout(RESOLVE_TIMEOUT_S):
+                await ready.wait()
+        except TimeoutError:
+            raise late(RESOLVE_TIMEOUT_S) from None
 
     async def connect(self, address: Address, client_host: str | None, timeout_s: float) -> Stream:
-        import asyncio
-
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        host, port = address
+        if is_unix(host):
+            family, sockaddr = socket.AF_UNIX, unix_path(host)
+        else:
+            # A literal: resolved without waiting, and with its scope id.
+            family, _, _, _, sockaddr = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+            )[0]
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, CONNECT_USER_TIMEOUT_MS)
-            if client_host is not None:
-                try:
-                    sock.bind((client_host, 0))
-                except OSError as error:
-                    raise BindError(error.errno, f"cannot dial from {client_host}: {error.strerror}") from error
             try:
                 async with asyncio.timeout(timeout_s):
-                    await self._loop.sock_connect(sock, address)
-            except TimeoutError:
-                raise TimeoutError(f"no answer within {timeout_s:.3g} s") from None
-            if sock.getsockname() == sock.getpeername():
+                    if family != socket.AF_UNIX:
+                        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, CONNECT_USER_TIMEOUT_MS)
+                        if client_host is not None:
+                            await self._bind(sock, client_host)
+                    await self._connect(sock, sockaddr)
+            except TimeoutError as error:
+                if error.errno is not None:
+                    raise  # the kernel gave up before us
+                raise TimeoutError(errno.ETIMEDOUT, f"no answer within {timeout_s:.3g} s") from None
+            if family != socket.AF_UNIX and sock.getsockname() == sock.getpeername():
                 # Dialling a free port of the ephemeral range on loopback can connect a socket to itself.
                 raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
             tune(sock)
@@ -294,5 +295,44 @@ class TcpTransport(Transport):
             sock.close()
             raise
 
+    async def _bind(self, sock: socket.socket, client_host: str) -> None:
+        """Dial from an address of `client_host` that is of the socket's family."""
+        try:
+            found = await self.resolve(client_host, 0)
+        except OSError as error:
+            raise BindError(error.errno, f"cannot dial from {client_host}: {error.strerror}") from error
+        wants_colon = sock.family == socket.AF_INET6
+        for host, _ in found:
+            if (":" in host) == wants_colon:
+                sockaddr = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0][4]
+                try:
+                    sock.bind(sockaddr)
+                except OSError as error:
+                    raise BindError(error.errno, f"cannot dial from {client_host}: {error.strerror}") from error
+                return
+        kind = "IPv6" if wants_colon else "IPv4"
+        raise BindError(errno.EAFNOSUPPORT, f"cannot dial from {client_host}: it has no {kind} address")
+
+    async def _connect(self, sock: socket.socket, sockaddr: object) -> None:
+        code = sock.connect_ex(sockaddr)  # type: ignore[arg-type]  # as getaddrinfo gave it, or a path
+        if code in (errno.EINPROGRESS, errno.EINTR):
+            done = asyncio.Event()
+            self._loop.add_writer(sock.fileno(), done.set)
+            try:
+                await done.wait()
+            finally:
+                self._loop.remove_writer(sock.fileno())
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        elif code == errno.EAGAIN:
+            raise BlockingIOError(code, "its queue of new connections is full")  # a unix socket that accepts nothing
+        if code:
+            raise OSError(code, os.strerror(code))
+
     def listen(self, host: str, port: int, on_accept: Callable[[Stream], object]) -> Listener:
-        return TcpListener(open_listener(host, port), self._loop, on_accept)
+        listening = Listening()
+        try:
+            listening.add((host, port))
+            return TcpListener(listening, self._loop, on_accept)
+        except BaseException:
+            listening.close()
+            raise

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 from . import limits
+from .addresses import format_address
 
 _ROUTING_LABEL = b"partywire routing tag 1"
 
@@ -37,7 +38,7 @@ def check_name(name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class PeerSpec:
-    """One party as the configuration describes it: name, index, and the address that others dial."""
+    """One party as the configuration describes it: name, index, and the address that others dial (`addresses`)."""
 
     name: str
     index: int
@@ -48,6 +49,11 @@ class PeerSpec:
         check_name(self.name)
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port {self.port} of {self.name} is not between 0 and 65535")
+
+    @property
+    def address(self) -> str:
+        """Host and port as text."""
+        return format_address((self.host, self.port))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from .addresses import Address as Address
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
-Address: TypeAlias = tuple[str, int]
-"""Host and port. A resolved address has a literal host."""
 
 VIEWS_MAX: Final = 512
 """Views of one `try_send`. Linux refuses above 1,024 (IOV_MAX); beyond some tens the gain is nothing."""
@@ -84,7 +84,8 @@ class Stream(ABC):
 
     @abstractmethod
     def abort(self) -> None:
-        """Like `close`, but the other end sees a broken stream and not end of file."""
+        """Like `close`, but the other end sees a broken stream and not end of file (where there is such a thing: a unix
+        socket ends for it)."""
 
 
 class Listener(ABC):
@@ -113,7 +114,7 @@ class Transport(ABC):
 
     @abstractmethod
     async def connect(self, address: Address, client_host: str | None, timeout_s: float) -> Stream:
-        """A stream to a resolved address, dialled from `client_host` if given.
+        """A stream to a resolved address, dialled from `client_host` if given; a unix socket is dialled from nowhere.
 
         Raises:
             BindError: `client_host` cannot be dialled from.

@@ -8,7 +8,6 @@ order gives each party its index.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import json
 import tomllib
 from collections.abc import Mapping
@@ -17,6 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from partywire.engine import limits
+from partywire.engine.addresses import (
+    EVERY_ADDRESS,
+    Address,
+    check_host,
+    check_unix_path,
+    format_address,
+    is_loopback,
+    is_unix,
+    parse_address,
+    unix_path,
+)
 from partywire.engine.topology import PartySpec, PeerSpec, check_name
 
 from .errors import ConfigError
@@ -24,17 +34,20 @@ from .errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["PartyConfig", "load_config", "parse_address", "parse_config", "write_config"]
+__all__ = ["PartyConfig", "is_loopback", "load_config", "parse_address", "parse_config", "write_config"]
 
 INBOX_MIB_DEFAULT = 256
 RING_MIB_DEFAULT = 4
 MESSAGE_MIB_DEFAULT = 4095
 """Whole MiB below the 4 GiB - 1 that the wire's length field can say."""
+LISTEN_MAX = 8
+"""Addresses in [listen]: more than a host has networks that parties come from. Arbitrary."""
 
 _TABLES = {
     "limits": ("inbox_mib", "ring_mib", "message_mib"),
     "timeouts": ("connect_s", "close_s", "heartbeat_s"),
     "listen": ("address",),
+    "dial": ("client_host",),
 }
 _TOP = ("name", "insecure", "workers", "parties", "parameters", *_TABLES)
 
@@ -44,7 +57,7 @@ class PartyConfig:
     """Everything that one party needs to know. Built by hand, or from a file with `load_config`.
 
     `parties` maps every party's name, ours included, to its address, in index order. An address is a (host, port) or
-    the text "host:port", and is kept as the former. Raises ConfigError when the values cannot work together.
+    the text "host:port" or "unix:/path" (docs/networks.md), and is kept as the former. Raises ConfigError when the values cannot work together.
     """
 
     name: str
@@ -53,7 +66,9 @@ class PartyConfig:
     """True allows plaintext connections. None means: only when every address is a loopback address."""
     workers: int = 1
     listen: Any = None
-    """Where to listen when it is not the address that the others dial."""
+    """Where to listen when it is not the address that the others dial: an address or several; `*` is every one."""
+    client_host: str | None = None
+    """Local address, or a name of it, to dial from. None: whatever the routing table says."""
     inbox_mib: int = INBOX_MIB_DEFAULT
     ring_mib: int = RING_MIB_DEFAULT
     message_mib: int = MESSAGE_MIB_DEFAULT
@@ -70,7 +85,7 @@ class PartyConfig:
         if not isinstance(self.parties, Mapping):
             raise ConfigError(self.path, (("parties", "must map each name to host and port"),))
         parties = {name: _pair(f"parties.{name}", given, problems) for name, given in self.parties.items()}
-        listen = None if self.listen is None else _pair("listen.address", self.listen, problems)
+        listen = None if self.listen is None else _listen_pairs(self.listen, problems)
         if not problems:
             object.__setattr__(self, "parties", parties)
             object.__setattr__(self, "listen", listen)
@@ -87,10 +102,9 @@ class PartyConfig:
         return PartySpec(self.name, list(self.parties).index(self.name), parties)
 
     @property
-    def listen_address(self) -> tuple[str, int]:
-        """The address that our own listening socket binds."""
-        address: tuple[str, int] = self.listen if self.listen is not None else self.parties[self.name]
-        return address
+    def listen_addresses(self) -> tuple[Address, ...]:
+        """The addresses that our own listening sockets bind."""
+        return self.listen if self.listen is not None else (self.parties[self.name],)
 
     @property
     def parameter_digest(self) -> bytes:
@@ -103,55 +117,42 @@ class PartyConfig:
     def is_loopback(self) -> bool:
         """Whether nothing can leave this host or come from elsewhere."""
         hosts = [host for host, _ in self.parties.values()]
-        if self.listen is not None:
-            hosts.append(self.listen[0])
+        hosts += [host for host, _ in self.listen or ()]
         return all(is_loopback(host) for host in hosts)
 
 
-def _pair(key: str, given: object, problems: list[tuple[str, str]]) -> tuple[str, int] | None:
+def _pair(key: str, given: object, problems: list[tuple[str, str]], *, listening: bool = False) -> Address | None:
     """An address as (host, port); port 0 is for whoever brings a listening socket."""
-    if isinstance(given, str):
-        try:
-            return parse_address(given)
-        except ValueError as error:
-            problems.append((key, str(error)))
-            return None
-    if isinstance(given, (tuple, list)) and len(given) == 2:
-        host, port = given
-        if isinstance(host, str) and host and type(port) is int and 0 <= port <= 65535:
-            return host, port
+    try:
+        if isinstance(given, str):
+            return parse_address(given, listening=listening)
+        if isinstance(given, (tuple, list)) and len(given) == 2:
+            host, port = given
+            if isinstance(host, str) and host and type(port) is int and 0 <= port <= 65535:
+                if is_unix(host):
+                    check_unix_path(unix_path(host))
+                    return host, 0
+                check_host(host, listening=listening)
+                return host, port
+    except ValueError as error:
+        problems.append((key, str(error)))
+        return None
     problems.append((key, 'must be "host:port" or (host, port)'))
     return None
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host is certainly this one: a loopback address, or the name that is reserved for it."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """`host:port` or `[v6 address]:port`.
-
-    Raises:
-        ValueError: says what is wrong.
-    """
-    host, separator, port_text = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ValueError(f"{text!r} needs brackets around an IPv6 address, as in [::1]:7001")
-    if not separator or not host:
-        raise ValueError(f"{text!r} is not host:port")
-    if not (port_text.isascii() and port_text.isdigit() and 1 <= int(port_text) <= 65535):
-        raise ValueError(f"{port_text!r} is not a port between 1 and 65535")
-    if not host.isprintable() or any(character.isspace() for character in host):
-        raise ValueError(f"{host!r} is not a host name")
-    return host, int(port_text)
+def _listen_pairs(given: object, problems: list[tuple[str, str]]) -> tuple[Address, ...] | None:
+    """One address, or several, as a tuple of pairs."""
+    key = "listen.address"
+    is_several = isinstance(given, (tuple, list)) and all(isinstance(item, (str, tuple, list)) for item in given)
+    several = list(given) if is_several and isinstance(given, (tuple, list)) else [given]
+    if not 1 <= len(several) <= LISTEN_MAX:
+        problems.append((key, f"lists {len(several)} addresses, between 1 and {LISTEN_MAX} are allowed"))
+        return None
+    pairs = tuple(pair for item in several if (pair := _pair(key, item, problems, listening=True)) is not None)
+    for pair in sorted({pair for pair in pairs if pairs.count(pair) > 1}):
+        problems.append((key, f"has {format_address(pair)} twice"))
+    return pairs
 
 
 def _problems_of(config: PartyConfig) -> Iterable[tuple[str, str]]:
@@ -168,7 +169,7 @@ def _problems_of(config: PartyConfig) -> Iterable[tuple[str, str]]:
         yield "name", f"{config.name!r} is not in [parties]; known are {', '.join(config.parties) or 'none'}"
     seen: dict[tuple[str, int], str] = {}
     for name, address in config.parties.items():
-        if address[1] and address in seen:
+        if (address[1] or is_unix(address[0])) and address in seen:
             yield f"parties.{name}", f"has the same address as {seen[address]}"
         seen[address] = name
     if config.insecure is False:
@@ -178,6 +179,8 @@ def _problems_of(config: PartyConfig) -> Iterable[tuple[str, str]]:
     for key, value in config.parameters.items():
         if not isinstance(key, str) or type(value) not in (str, int, float, bool):
             yield f"parameters.{key}", "must be text, a number, true or false"
+    if config.client_host is not None:
+        yield from _client_host_problem(config.client_host)
     yield from _range_problem("workers", config.workers, 1, limits.WORKERS_MAX, int)
     yield from _range_problem("limits.inbox_mib", config.inbox_mib, 1, 1 << 20, int)
     yield from _range_problem("limits.ring_mib", config.ring_mib, 1, 1024, int)
@@ -187,6 +190,19 @@ def _problems_of(config: PartyConfig) -> Iterable[tuple[str, str]]:
     yield from _range_problem("timeouts.connect_s", config.connect_s, 0.1, 86_400)
     yield from _range_problem("timeouts.close_s", config.close_s, 0.1, 3_600)
     yield from _range_problem("timeouts.heartbeat_s", config.heartbeat_s, 0.5, 3_600)
+
+
+def _client_host_problem(host: object) -> Iterable[tuple[str, str]]:
+    key = "dial.client_host"
+    if not isinstance(host, str):
+        yield key, f"must be a host name or an address without a port, not a {type(host).__name__}"
+        return
+    try:
+        check_host(host)
+        if host == EVERY_ADDRESS or is_unix(host):
+            raise ValueError(f"{host!r} is not an address that connections can come from")
+    except ValueError as error:
+        yield key, f"{error}; it has no port and no brackets"
 
 
 def _range_problem(
@@ -270,8 +286,11 @@ class _Reader:
                 continue
             self._refuse_unknown(f"{table}.", found, keys)
             if table == "listen":
-                if found and (address := self._address("listen.address", found.get("address"))) is not None:
-                    values["listen"] = address
+                if found and (addresses := self._listen(found.get("address"))) is not None:
+                    values["listen"] = addresses
+                continue
+            if table == "dial":
+                self._take(values, found, "client_host", "dial.", str)
                 continue
             for key in keys:
                 self._take(values, found, key, f"{table}.", float if table == "timeouts" else int)
@@ -312,6 +331,16 @@ class _Reader:
             return None
         return {name: address for name, address in addresses.items() if address is not None}
 
+    def _listen(self, value: object) -> tuple[Address, ...] | None:
+        several = value if isinstance(value, list) else [value]
+        if not all(isinstance(item, str) for item in several):
+            self.problems.append(("listen.address", 'must be an address in quotes, or a list: ["host:port", ...]'))
+            return None
+        problems: list[tuple[str, str]] = []
+        addresses = _listen_pairs(several, problems)
+        self.problems += problems
+        return None if problems else addresses
+
     def _address(self, key: str, value: object) -> tuple[str, int] | None:
         if not isinstance(value, str):
             self.problems.append((key, 'must be an address in quotes: "host:port"'))
@@ -336,9 +365,8 @@ def _quoted(text: str) -> str:
 def write_config(config: PartyConfig) -> str:
     """The text of a file that `load_config` reads back as an equal configuration, commented for its reader."""
 
-    def address(pair: tuple[str, int]) -> str:
-        host, port = pair
-        return _quoted(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    def address(pair: Address) -> str:
+        return _quoted(format_address(pair))
 
     lines = [f"name = {_quoted(config.name)}  # which of the parties below this file belongs to"]
     if config.insecure is not None:
@@ -347,7 +375,10 @@ def write_config(config: PartyConfig) -> str:
     lines += ["[parties]  # the same lines in the same order at every party"]
     lines += [f"{_quoted(name)} = {address(pair)}" for name, pair in config.parties.items()]
     if config.listen is not None:
-        lines += ["", "[listen]", f"address = {address(config.listen)}"]
+        listed = ", ".join(address(pair) for pair in config.listen)
+        lines += ["", "[listen]", f"address = {listed if len(config.listen) == 1 else f'[{listed}]'}"]
+    if config.client_host is not None:
+        lines += ["", "[dial]", f"client_host = {_quoted(config.client_host)}"]
     if config.parameters:
         lines += ["", "[parameters]"]
         lines += [

@@ -18,6 +18,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from partywire.engine.addresses import format_address
 from partywire.engine.commands import (
     Close,
     LinkFailed,
@@ -193,7 +194,7 @@ class Party:
 
     def _start_message(self) -> Start:
         config = self.config
-        host, port = config.listen_address
+        listen = tuple(format_address(address) for address in config.listen_addresses)
         options = LinkOptions(
             ring_size=config.ring_mib << 20,
             connect_timeout_s=config.connect_s,
@@ -202,8 +203,9 @@ class Party:
             close_timeout_s=config.close_s,
             message_size_max=config.message_mib << 20,
             parameter_digest=config.parameter_digest,
+            client_host=config.client_host,
         )
-        return Start(self._spec, host, port, config.workers, options, _main_path() if config.workers > 1 else None)
+        return Start(self._spec, listen, config.workers, options, _main_path() if config.workers > 1 else None)
 
     def _welcome(self, control: ControlSocket) -> Worker:
         message, fds = control.receive(WELCOME_TIMEOUT_S)

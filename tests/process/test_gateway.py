@@ -34,7 +34,7 @@ class GatewayRig:
         self.address = listener.getsockname()
         ours, theirs = ControlSocket.pair()
         self.link = stack.enter_context(ControlSocket(theirs, "the gateway"))
-        self.gateway = Gateway(listener, make_routes(PARTY, [1], [ControlSocket(ours, "bob's I/O process")]))
+        self.gateway = Gateway([listener], make_routes(PARTY, [1], [ControlSocket(ours, "bob's I/O process")]))
         stack.callback(self.gateway.close)
 
     def dial(self, data: bytes = b"") -> socket.socket:
@@ -166,13 +166,14 @@ def test_nothing_is_accepted_for_a_moment_when_descriptors_run_out(rig: GatewayR
         def fileno(self) -> int:
             return listener.fileno()
 
-    listener = rig.gateway._listener
-    rig.gateway._listener = NoMore()  # type: ignore[assignment]
+    listeners = rig.gateway._listeners
+    [listener] = listeners
+    rig.gateway._listeners = [NoMore()]  # type: ignore[list-item]
     rig.dial(PREAMBLE)
     rig.gateway.do_work(0.0)
     assert rig.gateway.next_deadline() == ACCEPT_PAUSE_S
     assert rig.gateway.do_work(0.0) == 0  # the dial is still there, and nobody spins over it
-    rig.gateway._listener = listener
+    rig.gateway._listeners = listeners
     rig.gateway.do_work(ACCEPT_PAUSE_S)
     assert len(rig.routed()) == 1
 

@@ -127,7 +127,7 @@ class Opener:
         self.doorbell: Doorbell | None = None
         self.is_hung_up = False
         ours = party.ours
-        start = Start(party, ours.host, ours.port, workers, self.options, None, worker_module)
+        start = Start(party, (ours.address,), workers, self.options, None, worker_module)
         self.supervisor.control.send(start, [listener.fileno()] if listener is not None else [])
 
     # Waiting.

@@ -34,7 +34,7 @@ def test_the_order_of_parties_gives_the_indices() -> None:
     assert config.spec.names == ("alice", "bob", "charlie")
     assert config.spec.index == 0
     assert config.spec.parties[2].host == "::1"
-    assert config.listen_address == ("127.0.0.1", 7001)
+    assert config.listen_addresses == (("127.0.0.1", 7001),)
 
 
 def test_loopback_needs_no_word_on_security_and_other_addresses_do() -> None:
@@ -165,7 +165,7 @@ def test_addresses_of_a_config_made_by_hand_may_be_text() -> None:
     parties = {"alice": "127.0.0.1:7001", "bob": ("127.0.0.1", 7002), "charlie": ["::1", 7003]}
     config = PartyConfig(name="alice", parties=parties, listen="127.0.0.1:7009")
     assert config.parties == {"alice": ("127.0.0.1", 7001), "bob": ("127.0.0.1", 7002), "charlie": ("::1", 7003)}
-    assert config.listen_address == ("127.0.0.1", 7009)
+    assert config.listen_addresses == (("127.0.0.1", 7009),)
     assert config.spec.peers[0].host == "127.0.0.1"
 
 

@@ -1,0 +1,126 @@
+"""Addresses: the text that people write, the pair that programs pass on, and which of them stay on this host.
+
+Between configurations, transports and messages. A pair is (host, port); a unix socket is ("unix:/path", 0). The one
+invariant: `parse_address(format_address(pair)) == pair` for every pair that `parse_address` returns.
+
+    127.0.0.1:7101   bob.example:7101   [fd00::2]:7101   [fe80::1%eth0]:7101   unix:/run/alice.sock   *:7101
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final, TypeAlias
+
+Address: TypeAlias = tuple[str, int]
+"""Host and port. A resolved address has a literal host."""
+
+UNIX_PREFIX: Final = "unix:"
+
+EVERY_ADDRESS: Final = "*"
+"""As a host to listen on: every address of this host, of both families."""
+
+UNIX_PATH_SIZE_MAX: Final = 107
+"""Bytes of a unix socket's path: the kernel's field has 108, the last of them zero."""
+
+HOST_SIZE_MAX: Final = 253
+"""Characters of a host name, as DNS has it; a literal with a scope id is far shorter."""
+
+
+def parse_address(text: str, *, listening: bool = False, port_min: int = 1) -> Address:
+    """The pair that a text stands for; `*` is a host only when `listening`.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
+    if text.startswith(UNIX_PREFIX):
+        check_unix_path(text.removeprefix(UNIX_PREFIX))
+        return text, 0
+    host, separator, port_text = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if bracketed:
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{text!r} needs brackets around an IPv6 address, as in [::1]:7001")
+    if not separator or not host:
+        raise ValueError(f"{text!r} is not host:port")
+    if not (port_text.isascii() and port_text.isdigit() and port_min <= int(port_text[:9]) <= 65535):
+        raise ValueError(f"{port_text!r} is not a port between {port_min} and 65535")
+    check_host(host, bracketed=bracketed, listening=listening)
+    return host, int(port_text)
+
+
+def check_host(host: str, *, bracketed: bool = False, listening: bool = False) -> None:
+    """Refuse what can be neither a host name nor a literal address.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
+    if host == EVERY_ADDRESS:
+        if not listening:
+            raise ValueError(f"{host!r} is not a host name: it stands for every address, and only [listen] takes it")
+        return
+    if bracketed or ":" in host:
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            raise ValueError(f"{host!r} is not an IPv6 address") from None
+    elif not host or len(host) > HOST_SIZE_MAX:
+        raise ValueError(f"{host[:20]!r} is not a host name of 1 to {HOST_SIZE_MAX} characters")
+    elif not host.isprintable() or any(character.isspace() or character in "[]*/%" for character in host):
+        raise ValueError(f"{host!r} is not a host name")
+    elif host.replace(".", "").isdigit():
+        try:
+            ipaddress.IPv4Address(host)
+        except ValueError:
+            raise ValueError(f"{host!r} is not an IPv4 address") from None
+
+
+def check_unix_path(path: str) -> None:
+    """Refuse a path that a unix socket cannot have.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
+    try:
+        size = len(path.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise ValueError(f"{path!r} is not text that UTF-8 can express") from None
+    if not path.startswith("/") or path.endswith("/"):
+        raise ValueError(f"{path!r} is not the absolute path of a socket, as in unix:/run/alice.sock")
+    if not path.isprintable():
+        raise ValueError(f"{path!r} has unprintable characters")
+    if size > UNIX_PATH_SIZE_MAX:
+        raise ValueError(
+            f"the path of a unix socket may have {UNIX_PATH_SIZE_MAX} bytes, {path[:20]!r}... has {size}; "
+            "choose a shorter folder"
+        )
+
+
+def format_address(address: Address) -> str:
+    """The text for a pair, with brackets where a port would else be part of the address."""
+    host, port = address
+    if is_unix(host):
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_unix(host: str) -> bool:
+    """Whether a host is a unix socket."""
+    return host.startswith(UNIX_PREFIX)
+
+
+def unix_path(host: str) -> str:
+    """The path of a unix socket."""
+    return host.removeprefix(UNIX_PREFIX)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is certainly this one: a loopback address, the name reserved for it, or a unix socket."""
+    if host == "localhost" or is_unix(host):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
