@@ -9,10 +9,7 @@ not all of them at the same one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
-
-if TYPE_CHECKING:
-    from .segment import Segment
+from typing import Final, NamedTuple, Protocol
 
 # Creator, once: what attach() validates and nobody reads again.
 WORD_MAGIC: Final = 0
@@ -74,6 +71,19 @@ ERROR_FIELDS: Final = (
 )
 
 
+class HeaderPage(Protocol):
+    """Whoever maps the header page of a segment: the whole of it, or that page alone."""
+
+    @property
+    def words(self) -> memoryview: ...
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def ring_id(self) -> int: ...
+
+
 class RingStat(NamedTuple):
     """One ring's figures."""
 
@@ -99,8 +109,8 @@ class RingStat(NamedTuple):
     consumer_pid: int
 
 
-def read_stat(segment: Segment) -> RingStat:
-    """The figures of the ring in `segment`, read by anybody who maps it. Stores nothing, waits for nothing."""
+def read_stat(segment: HeaderPage) -> RingStat:
+    """The figures of a ring, read by anybody who maps its header page. Stores nothing, waits for nothing."""
     words = segment.words
     # May be stale: head is read first, so that a moving ring shows too much depth rather than a negative one.
     head = words[WORD_HEAD]
