@@ -107,6 +107,8 @@ class StatRings:
     def add_lanes(self, lanes: Lanes, fds: Sequence[int]) -> None:
         """A link is up: watch its rings with one worker. The descriptors stay the caller's."""
         self._drop(lanes.peer, lanes.worker)
+        if lanes.control and len(fds) >= 2:
+            self.add_doorbell(f"link {lanes.peer}", fds[1])  # once: every worker gets the same
         rings = self._rings[lanes.peer, lanes.worker] = []
         for position, connection in enumerate([str(number) for number in lanes.connections]):
             pair = fds[2 + 2 * position : 4 + 2 * position]
@@ -129,6 +131,7 @@ class StatRings:
 
     def drop_link(self, peer: int) -> None:
         """A link is over: let its memory go."""
+        self.drop_doorbell(f"link {peer}")
         for known, worker in list(self._rings):
             if known == peer:
                 self._drop(known, worker)
