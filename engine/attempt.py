@@ -53,6 +53,7 @@ class Attempt:
     def __init__(self, link: Link) -> None:
         self.link = link
         self.result: HandshakeResult | None = None  # set by the greeting
+        self.address = ""  # where the peer is, once a control connection stands
         self.multiplexer: Multiplexer | None = None  # set behind it
         self.lanes: dict[int, Lane] = {}
         self.control_lane: Lane | None = None

@@ -1,7 +1,7 @@
 """What the processes of one party tell each other on their control sockets, as types.
 
 Between the supervisor and the opener, the workers, the gateway and the I/O processes. Commands are imperative (`Start`,
-`OpenLink`), reports are past tense or nouns (`Started`, `LinkLost`, `Lanes`). Peers are named by their party index.
+`OpenLinks`), reports are past tense or nouns (`Started`, `LinkLost`, `Lanes`). Peers are named by their party index.
 The one invariant: `decode(encode(message)) == message`, and nothing but a known type with exactly its fields, each of
 its declared type, decodes. Descriptors never stand in a message: the docstring of each type lists those that travel
 beside it, in order, and every list position has one meaning.
@@ -74,6 +74,7 @@ class Start:
     options: LinkOptions = LinkOptions()
     main_path: str | None = None
     worker_module: str = "partywire.workers.worker_main"
+    links_per_io_process: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,10 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """supervisor -> opener: every process runs. Keys of `pids` are roles: "gateway", "link 2", "worker 1"."""
+    """supervisor -> opener: every process runs. Keys of `pids` are roles: "gateway", "link 2", "worker 1".
+
+    Links that one process serves have its pid each.
+    """
 
     pids: dict[str, int]
 
@@ -224,15 +228,15 @@ class Welcome:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenLink:
-    """supervisor -> I/O process, the first message: make the link to `peer` and keep it.
+class OpenLinks:
+    """supervisor -> I/O process, the first message: make the links to `peers` and keep them.
 
-    Descriptors: (eventfd, page) of every worker's doorbell in order, then [gateway socket] on which accepted
-    connections arrive.
+    Descriptors: (eventfd, page) of every worker's doorbell in order, then a gateway socket for each of `peers` that
+    dials us, in order, on which its connections arrive.
     """
 
     party: PartySpec
-    peer: int
+    peers: list[int]
     workers: int
     options: LinkOptions = LinkOptions()
 
@@ -303,7 +307,7 @@ Message: TypeAlias = (
     | LinkNews
     | Lanes
     | Welcome
-    | OpenLink
+    | OpenLinks
     | DropWorker
     | PublishStat
     | Serve

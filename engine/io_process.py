@@ -1,112 +1,71 @@
-"""The I/O process: makes one link, keeps it, and ends with it.
+"""The I/O process: serves one link, or several of a party's in turns, and ends when all of them are over.
 
-Between the supervisor (commands), the workers (rings and doorbells) and one peer (sockets). The one invariant: exactly
-one of LinkFailed, LinkEnded, or this process's death tells the supervisor how the link ended, and no worker is left
-with a lane that will never say STREAM_END.
+Between the supervisor (commands) and the links (link_keeper.py), each of which has its peer, rings, doorbell and
+sockets to itself. The one invariant: a link that fails, however it does, disturbs no other; only a bug, a signal or the
+end of the supervisor ends the process, and then every link of it is lost with that cause.
 
-    dial or be dialled -> greet -> make rings -> attach C connections -> Lanes -> multiplex -> LinkEnded
-
-An attempt that is lost before the link is up is followed by another one, with a greater epoch and new rings, until the
-connect timeout has passed. Runs on uvloop; each process serves one link, so a slow peer delays no other.
+Runs on uvloop. With one link a process, the default, a slow peer delays no other; where links share one, each has its
+turn of the loop after a bounded piece of work of the others (`Multiplexer`, links).
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
 from partywire.shm import fence
-from partywire.shm.doorbell import Bell, Doorbell
-from partywire.shm.errors import ShmError
+from partywire.shm.doorbell import Bell
 
-from . import limits, tcp
-from .attempt import Attempt, Lane
+from . import tcp
 from .child_process import begin_child
-from .commands import (
-    Accepted,
-    Close,
-    CommandError,
-    DropWorker,
-    Lanes,
-    LinkEnded,
-    LinkFailed,
-    LinkProgress,
-    OpenLink,
-)
-from .connection_pump import ConnectionPump
-from .control_lane import ControlLane
+from .commands import Close, CommandError, DropWorker, OpenLinks
 from .control_socket import ControlClosed, ControlSocket, close_all
-from .dialler import DialFailed, Dialler
-from .errors import HandshakeRejected, RejectCode
-from .greeting import GreetingFailed, dismiss, greet
-from .handshake import Attach, Handshake, Role
-from .handshake_messages import NONCE_SIZE, Hello
-from .link import Link, LinkState, LinkTimeouts
-from .multiplexer import Multiplexer
-from .preamble import ConnectionClass, Preamble
-from .topology import dials, routing_tag, worker_of_connection
+from .link_keeper import EXIT_TIMEOUT_S, LinkKeeper
+from .topology import dials
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Sequence
 
-    from .handshake import HandshakeResult
-    from .transport import Stream
-
-DUPLICATE_GRACE_S: Final = 0.3
-"""How long a second control connection waits before it is refused: the end of file of the first one, whose process was
-restarted, may be a moment behind on its own socket."""
-
-ACCEPTED_MAX: Final = 64
-"""Accepted connections in a handshake at one time: four times what a link has. A routing tag is no secret, so anybody
-may claim to be our peer; beyond this they are closed."""
-
-EXIT_TIMEOUT_S: Final = 0.5
-"""For tasks that were cancelled at the end."""
+    from .commands import Lanes, LinkEnded, LinkFailed, LinkNews, LinkProgress
 
 
 class IoProcess:
-    """Serves one OpenLink. Driven by the supervisor's commands, the gateway's descriptors, and the link."""
+    """Serves one OpenLinks. Driven by the supervisor's commands."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, control: ControlSocket, command: OpenLink, fds: list[int]):
-        """Takes ownership of `fds`: the doorbells of all workers, then the link socket if the peer dials us."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, control: ControlSocket, command: OpenLinks, fds: list[int]):
+        """Takes ownership of `fds`, as OpenLinks orders them."""
         self._loop = loop
         self._control = control
-        self._command = command
-        self._options = command.options
-        self._our_name = command.party.name
-        self._peer = command.party.parties[command.peer]
-        self._fence = fence.probe()
-        self._doorbell = Doorbell.create(self._fence)
-        self._bells = [Bell.from_fds(*fds[2 * worker : 2 * worker + 2]) for worker in range(command.workers)]
-        rest = fds[2 * command.workers :]
-        self._gateway = ControlSocket.from_fd(rest[0], "the gateway") if rest else None
-        self._transport = tcp.TcpTransport(loop)
-        self._epoch = 1  # the least epoch of the next attempt
-        self._attempt: Attempt | None = None
-        self._is_up = False
-        self._last_cause = ""
-        self._dropped: set[int] = set()  # workers that died
-        self._tasks: set[asyncio.Task[None]] = set()
         self._over: asyncio.Future[None] = loop.create_future()  # the process may end
+        self._bells = [Bell.from_fds(*fds[2 * worker : 2 * worker + 2]) for worker in range(command.workers)]
+        accepted = dict(zip(dialled_by(command), fds[2 * command.workers :], strict=True))
+        gateways = {peer: ControlSocket.from_fd(fd, "the gateway") for peer, fd in accepted.items()}
+        fence_ = fence.probe()
+        transport = tcp.TcpTransport(loop)
+        self._links = [
+            LinkKeeper(self, loop, command, peer, self._bells, fence_, gateways.get(peer), transport)
+            for peer in command.peers
+        ]
+        self._standing = len(self._links)
         loop.set_exception_handler(self._on_bug)
 
-    # The life of the process.
-
     async def run(self) -> None:
-        """Until the link is over, or the supervisor says so."""
+        """Until every link is over, or the supervisor says so."""
         self._loop.add_reader(self._control.fileno(), self._on_command)
-        if self._gateway is not None:
-            self._loop.add_reader(self._gateway.fileno(), self._on_accepted)
-        self._spawn(self._keep_link())
+        tasks = [self._loop.create_task(link.run()) for link in self._links]
+        for task in tasks:
+            task.add_done_callback(self._link_over)
         try:
             await self._over
         finally:
-            await self._cancel_tasks()
-            self._close()
+            self._loop.remove_reader(self._control.fileno())
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=2 * EXIT_TIMEOUT_S)
+            for bell in self._bells:
+                bell.close()
 
     def _on_command(self) -> None:
         try:
@@ -114,397 +73,59 @@ class IoProcess:
                 command, fds = received
                 close_all(fds)
                 if isinstance(command, Close):
-                    self._begin_close()
+                    for link in self._links:
+                        link.begin_close()
                 elif isinstance(command, DropWorker):
-                    self._drop_worker(command.index)
+                    for link in self._links:
+                        link.drop_worker(command.index)
         except ControlClosed:
             self._end()  # the supervisor died
 
-    def _begin_close(self) -> None:
-        attempt = self._attempt
-        if self._is_up and attempt is not None and attempt.multiplexer is not None:
-            attempt.multiplexer.begin_close()
-        else:
+    def _link_over(self, task: asyncio.Task[None]) -> None:
+        self._standing -= 1
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.fail(error)
+        elif not self._standing:
             self._end()
-
-    def _drop_worker(self, index: int) -> None:
-        self._dropped.add(index)
-        attempt = self._attempt
-        if self._is_up and attempt is not None and attempt.multiplexer is not None:
-            attempt.multiplexer.drop_worker(index, self._command.workers)
 
     def _end(self) -> None:
         if not self._over.done():
             self._over.set_result(None)
 
-    def _spawn(self, coroutine: Coroutine[object, object, None]) -> None:
-        task = self._loop.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
+    # What links say.
 
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None and not self._over.done():
-            self._over.set_exception(error)  # a bug: the process ends with its traceback, the supervisor reports it
-
-    def _on_bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """An exception escaped from a callback: better no process than one that serves half a link."""
-        if not self._over.done():
-            self._over.set_exception(context.get("exception") or RuntimeError(context["message"]))
-
-    async def _cancel_tasks(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=EXIT_TIMEOUT_S)
-
-    def _close(self) -> None:
-        self._loop.remove_reader(self._control.fileno())
-        if self._attempt is not None:
-            self._attempt.close()
-        if self._gateway is not None:
-            self._loop.remove_reader(self._gateway.fileno())
-            self._gateway.close()
-        for bell in self._bells:
-            bell.close()
-        self._doorbell.close()
-
-    # Making the link.
-
-    async def _keep_link(self) -> None:
-        """Attempt after attempt until one is up; then until that one is over."""
-        deadline = self._loop.time() + self._options.connect_timeout_s
-        try:
-            async with asyncio.timeout_at(deadline):
-                attempt = await self._bring_up()
-        except TimeoutError:
-            peer = self._peer
-            unheard = f"nothing answered at {peer.host}:{peer.port}; is it running, is the address right?"
-            last = self._last_cause or unheard
-            self._fail("TIMEOUT", f"no link to {peer.name} within {self._options.connect_timeout_s:g} s; {last}")
-            return
-        except HandshakeRejected as error:
-            self._fail(error.code.name, str(error))
-            return
-        except ShmError as error:
-            self._fail("LOCAL", f"the link to {self._peer.name} cannot be made: {error}")
-            return
-        clean, cause = await attempt.ended
-        self._tell(LinkEnded(self._peer.index, clean, cause))
-        self._end()
-
-    def _fail(self, code: str, message: str) -> None:
-        self._tell(LinkFailed(self._peer.index, code, message))
-        self._end()
-
-    def _tell(self, message: LinkProgress | LinkFailed | LinkEnded | Lanes, fds: Sequence[int] = ()) -> None:
+    def tell(self, message: LinkProgress | LinkFailed | LinkEnded | LinkNews | Lanes, fds: Sequence[int] = ()) -> None:
+        """Send to the supervisor; without one there is nothing left to serve."""
         try:
             self._control.send(message, fds)
         except ControlClosed:
             self._end()
 
-    def _progress(self, cause: str) -> None:
-        if cause != self._last_cause:
-            self._last_cause = cause
-            self._tell(LinkProgress(self._peer.index, cause))
+    def fail(self, error: BaseException) -> None:
+        """A bug: the process ends with its traceback, the supervisor reports it."""
+        if not self._over.done():
+            self._over.set_exception(error)
 
-    async def _bring_up(self) -> Attempt:
-        """The first attempt that reached UP; its lanes are announced."""
-        dialler = Dialler(
-            self._transport, self._peer.name, self._peer.host, self._peer.port, self._options.client_host
-        )
-        while True:
-            attempt = self._attempt = Attempt(self._new_link())
-            try:
-                if attempt.link.role is Role.INITIATOR:
-                    await self._dial_link(attempt, dialler)
-                else:
-                    await self._wait_for_link(attempt)
-                return attempt
-            except (GreetingFailed, DialFailed) as error:
-                self._progress(str(error))
-            except HandshakeRejected as error:
-                if not error.is_transient:
-                    raise
-                self._progress(str(error))
-            finally:
-                if not self._is_up:
-                    attempt.close()
-                    dialler.lost()
-            if attempt.link.role is Role.INITIATOR:
-                await dialler.back_off()
+    def _on_bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An exception escaped from a callback."""
+        self.fail(context.get("exception") or RuntimeError(context["message"]))
 
-    def _new_link(self) -> Link:
-        options = self._options
-        timeouts = LinkTimeouts(
-            connect_s=options.connect_timeout_s,
-            heartbeat_interval_s=options.heartbeat_interval_s,
-            heartbeat_timeout_s=options.heartbeat_timeout_s,
-            close_s=options.close_timeout_s,
-        )
-        return Link(self._our_name, self._peer.name, self._loop.time(), timeouts)
 
-    def _hello(self) -> Hello:
-        options = self._options
-        return Hello(
-            name=self._our_name,
-            peer=self._peer.name,
-            nonce=os.urandom(NONCE_SIZE),
-            epoch=self._epoch,
-            party_set=self._command.party.names,
-            workers=self._command.workers,
-            heartbeat_interval_ms=max(1, int(options.heartbeat_interval_s * 1000)),
-            message_size_max=options.message_size_max,
-            parameter_digest=options.parameter_digest,
-        )
-
-    # As the initiator.
-
-    async def _dial_link(self, attempt: Attempt, dialler: Dialler) -> None:
-        stream = await dialler.dial(self._progress)
-        if isinstance(stream, tcp.TcpStream):
-            stream.bound_unacknowledged(self._options.heartbeat_timeout_s)
-        preamble = self._preamble(ConnectionClass.CONTROL, 0)
-        core = Handshake(Role.INITIATOR, self._hello(), preamble)
-        attempt.link.greeting_started(self._loop.time())
-        received = await greet(stream, core, self._peer.name, preamble)
-        assert core.result is not None
-        self._begin_attaching(attempt, stream, core.result, received)
-        await self._until_up_or_lost(
-            attempt, [self._dial_connection(attempt, index) for index in range(core.result.connections)]
-        )
-
-    async def _dial_connection(self, attempt: Attempt, index: int) -> None:
-        result = attempt.result
-        assert result is not None
-        dialler = Dialler(
-            self._transport, self._peer.name, self._peer.host, self._peer.port, self._options.client_host
-        )
-        stream = await dialler.dial(self._progress)
-        preamble = self._preamble(ConnectionClass.NORMAL, index)
-        core = Attach(
-            Role.INITIATOR, self._our_name, self._peer.name, result.epoch, result.secret, index, preamble=preamble
-        )
-        received = await greet(stream, core, self._peer.name, preamble)
-        self._add_connection(attempt, stream, index, received)
-
-    def _preamble(self, class_: ConnectionClass, index: int) -> bytes:
-        return Preamble(class_, index, routing_tag(self._peer.name, self._our_name)).encode()
-
-    # As the responder.
-
-    async def _wait_for_link(self, attempt: Attempt) -> None:
-        if not self._last_cause:
-            self._progress(f"{self._peer.name} has not dialled us yet; is it running, and is our address right there?")
-        await attempt.greeted.wait()
-        if attempt.failure is not None:
-            raise attempt.failure
-        await self._until_up_or_lost(attempt, [])
-
-    def _on_accepted(self) -> None:
-        """The gateway hands over connections of our peer, or of somebody who knows its routing tag."""
-        assert self._gateway is not None
-        try:
-            while (received := self._gateway.try_receive()) is not None:
-                command, fds = received
-                if not isinstance(command, Accepted) or len(fds) != 1:
-                    close_all(fds)
-                    continue
-                self._take_connection(command.preamble, socket.socket(fileno=fds[0]))
-        except (ControlClosed, CommandError):
-            self._loop.remove_reader(self._gateway.fileno())
-
-    def _take_connection(self, received: bytes, sock: socket.socket) -> None:
-        preamble = Preamble.decode_untrusted(received)
-        assert preamble is not None  # the gateway routes complete ones only
-        is_control = preamble.connection_class is ConnectionClass.CONTROL
-        if len(self._tasks) > ACCEPTED_MAX:
-            sock.close()
-            return
-        try:
-            tcp.tune(sock, self._options.heartbeat_timeout_s if is_control else None)
-        except OSError:
-            sock.close()  # gone already
-            return
-        stream = tcp.TcpStream(sock, self._loop)
-        if is_control:
-            self._spawn(self._accept_link(stream, received))
-        elif preamble.connection_class is ConnectionClass.NORMAL:
-            self._spawn(self._accept_connection(stream, preamble.index, received))
-        else:
-            stream.close()
-
-    async def _accept_link(self, stream: Stream, preamble: bytes) -> None:
-        """Greet a dialler of the control connection; whatever it does wrong, the link can still come up after it."""
-        core = Handshake(Role.RESPONDER, self._hello(), preamble)
-        attempt = self._attempt
-        if attempt is None or attempt.link.refusal_of_greeting() is not None:
-            await asyncio.sleep(DUPLICATE_GRACE_S)
-            attempt = self._attempt
-        refusal = attempt.link.refusal_of_greeting() if attempt is not None else (RejectCode.BUSY, "not ready")
-        if attempt is None or refusal is not None:
-            assert refusal is not None
-            try:
-                core.reject(*refusal)
-            except HandshakeRejected:
-                await dismiss(stream, core.data_to_send())
-            return
-        link = attempt.link
-        link.greeting_started(self._loop.time())
-        try:
-            received = await greet(stream, core, self._peer.name)
-        except HandshakeRejected as error:
-            link.rejected(error)
-            if error.is_transient:
-                self._progress(str(error))
-            else:
-                attempt.failure = error
-                attempt.greeted.set()
-        except GreetingFailed as error:
-            # The next dialler may do better; this attempt goes on waiting for it.
-            link.greeting_failed(str(error))
-            self._progress(str(error))
-        else:
-            assert core.result is not None
-            try:
-                self._begin_attaching(attempt, stream, core.result, received)
-            except ShmError as error:
-                attempt.failure = error
-                attempt.greeted.set()
-
-    async def _accept_connection(self, stream: Stream, index: int, preamble: bytes) -> None:
-        attempt = self._attempt
-        if attempt is not None and attempt.link.state is LinkState.GREETING:
-            # It overtook the last message of the greeting, which travels on another connection.
-            try:
-                await asyncio.wait_for(attempt.greeted.wait(), limits.HANDSHAKE_TIMEOUT_S)
-            except TimeoutError:
-                pass  # refused below
-        if attempt is None or attempt.result is None or attempt.link.refusal_of_attach_untrusted(index) is not None:
-            # Without the link's secret there is nothing to tell it; its dialler finds out on the control connection.
-            stream.close()
-            return
-        result = attempt.result
-        core = Attach(
-            Role.RESPONDER, self._our_name, self._peer.name, result.epoch, result.secret, index, preamble=preamble
-        )
-        try:
-            received = await greet(stream, core, self._peer.name)
-        except (HandshakeRejected, GreetingFailed) as error:
-            self._progress(str(error))
-            return
-        if attempt.link.refusal_of_attach_untrusted(index) is None and attempt.link.state is LinkState.ATTACHING:
-            self._add_connection(attempt, stream, index, received)
-        else:
-            stream.close()
-
-    # As either.
-
-    def _begin_attaching(self, attempt: Attempt, stream: Stream, result: HandshakeResult, received: bytes) -> None:
-        """The peer is known: make the rings, and serve the control connection from now on."""
-        self._epoch = result.epoch + 1
-        try:
-            attempt.link.greeted(self._loop.time(), result)
-            attempt.control_lane = Lane(
-                self._options.control_ring_size, self._ring_id(0xFFFF), self._fence, self._bells[0]
-            )
-            for index in range(result.connections):
-                bell = self._bells[worker_of_connection(index, self._command.workers)]
-                attempt.lanes[index] = Lane(self._options.ring_size, self._ring_id(index), self._fence, bell)
-        except BaseException:
-            stream.close()
-            raise
-        lane = attempt.control_lane
-        attempt.multiplexer = Multiplexer(
-            self._loop,
-            attempt.link,
-            self._peer.name,
-            stream,
-            ControlLane(lane.tx, lane.rx, result.epoch),
-            self._doorbell,
-            on_up=lambda: self._announce(attempt),
-            on_end=attempt.set_ended,
-            close_timeout_s=self._options.close_timeout_s,
-        )
-        attempt.result = result
-        attempt.multiplexer.start(received)
-        attempt.greeted.set()
-
-    def _ring_id(self, connection: int) -> int:
-        return self._peer.index << 32 | connection << 1
-
-    def _add_connection(self, attempt: Attempt, stream: Stream, index: int, received: bytes) -> None:
-        multiplexer, result, lane = attempt.multiplexer, attempt.result, attempt.lanes[index]
-        if multiplexer is None or result is None or attempt.link.state is not LinkState.ATTACHING:
-            stream.close()
-            return
-        pump = ConnectionPump(multiplexer, stream, lane.tx, lane.rx, index, result.epoch)
-        multiplexer.add(pump, received)
-
-    async def _until_up_or_lost(self, attempt: Attempt, dials_: list[Coroutine[object, object, None]]) -> None:
-        """Attach what we dial; return when the link is up.
-
-        Raises:
-            GreetingFailed: it was lost on the way.
-            HandshakeRejected: the peer refused a connection of it.
-        """
-        tasks = [self._loop.create_task(dial) for dial in dials_]
-        try:
-            undone = set(tasks)
-            while not (attempt.up.done() or attempt.ended.done()):
-                watched: list[asyncio.Future[Any]] = [*undone, attempt.up, attempt.ended]
-                await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-                for task in [task for task in undone if task.done()]:
-                    undone.remove(task)
-                    task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        if not self._is_up:
-            raise GreetingFailed(self._peer.name, self._peer.host, attempt.link.cause)
-
-    def _announce(self, attempt: Attempt) -> None:
-        """The link is up: give every worker its lanes."""
-        result = attempt.result
-        assert result is not None
-        assert attempt.control_lane is not None
-        self._is_up = True
-        attempt.up.set_result(None)
-        for worker in range(self._command.workers):
-            connections = [
-                index for index in attempt.lanes if worker_of_connection(index, self._command.workers) == worker
-            ]
-            fds = [*self._doorbell.fds]
-            for index in connections:
-                fds += attempt.lanes[index].fds
-            if worker == 0:
-                fds += attempt.control_lane.fds
-            lanes = Lanes(
-                worker=worker,
-                peer=self._peer.index,
-                epoch=result.epoch,
-                peer_workers=result.peer.workers,
-                connections=connections,
-                connection_count=result.connections,
-                control=worker == 0,
-                message_size_max=result.message_size_max,
-            )
-            self._tell(lanes, fds)
-        for worker in self._dropped:
-            self._loop.call_soon(self._drop_worker, worker)  # it died before the link was up
+def dialled_by(command: OpenLinks) -> list[int]:
+    """The peers of these links that dial us, in order; the gateway hands their connections over."""
+    parties = command.party.parties
+    return [peer for peer in command.peers if dials(parties[peer].name, command.party.name)]
 
 
 async def serve(control: ControlSocket) -> None:
-    """Serve the one OpenLink that the supervisor sends first."""
+    """Serve the one OpenLinks that the supervisor sends first."""
     command, fds = control.receive(60.0)
-    if not isinstance(command, OpenLink):
+    if not isinstance(command, OpenLinks):
         close_all(fds)
-        raise CommandError(f"{type(command).__name__} instead of OpenLink")
-    is_dialled = not dials(command.party.name, command.party.parties[command.peer].name)
-    if len(fds) != 2 * command.workers + is_dialled:
+        raise CommandError(f"{type(command).__name__} instead of OpenLinks")
+    if len(fds) != 2 * command.workers + len(dialled_by(command)):
         close_all(fds)
-        raise CommandError(f"OpenLink with {len(fds)} descriptors")
+        raise CommandError(f"OpenLinks with {len(fds)} descriptors")
     await IoProcess(asyncio.get_running_loop(), control, command, fds).run()
 
 

@@ -5,14 +5,14 @@ whatever the reason, every process of the party but the opener is gone too, noth
 nobody is a zombie.
 
     opener ── control socket ── supervisor ─┬─ gateway
-      (worker 0)                            ├─ I/O process of each link
+      (worker 0)                            ├─ I/O process of each link, or of several
                                             └─ worker 1, 2 ...
 
 - It makes everything that two processes share before either exists (doorbells, channels, link sockets), so the order
   in which they come up does not matter.
 - A message for a process that does not read is held, never waited for: the supervisor serves everybody always.
 - A gateway that dies is started again: the listening socket and the ends of the link sockets are kept here. The death
-  of an I/O process is the loss of its link, the death of a worker the loss of its connections; nothing else is touched.
+  of an I/O process is the loss of its links, of a worker the loss of its connections; nothing else is touched.
 - It runs on `selectors`, without asyncio, numpy or threads, and in a session of its own, so that Ctrl-C reaches the
   opener alone.
 """
@@ -23,7 +23,7 @@ import os
 import selectors
 import socket
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
@@ -39,11 +39,13 @@ from .commands import (
     DropWorker,
     Lanes,
     LinkEnded,
+    LinkEventKind,
     LinkFailed,
     LinkLost,
+    LinkNews,
     LinkProgress,
     ListenFailed,
-    OpenLink,
+    OpenLinks,
     Refused,
     Serve,
     Start,
@@ -55,7 +57,7 @@ from .commands import (
 )
 from .control_socket import ControlClosed, ControlSocket, ControlTimeout, close_all
 from .listening import Listening, ListenError, open_listening
-from .topology import dials
+from .topology import dials, shares_of_links
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,13 +131,14 @@ class Kind(Enum):
 
 @dataclass(slots=True)
 class Child:
-    """One process under supervision. `index` is the peer of an I/O process, the index of a worker."""
+    """One process under supervision. `index` is the first peer of an I/O process, the index of a worker."""
 
     kind: Kind
     index: int
     process: ChildProcess
     control: ControlSocket
-    is_over: bool = False  # an I/O process has said LinkEnded or LinkFailed, so its end is no news
+    links: set[int] = field(default_factory=set)  # peers whose link is not over: no LinkEnded or LinkFailed came
+    connected: dict[int, str] = field(default_factory=dict)  # peers with a connection -> its address, as last told
     watched_events: int = selectors.EVENT_READ
 
 
@@ -161,6 +164,7 @@ class Supervisor:
         self._gateway_ends: dict[int, socket.socket] = {}  # peer -> the gateway's end of its link socket
         self._gateway_restarts = 0
         self._progress: dict[int, str] = {}  # peers whose link is not up -> why, as last said
+        self._news_dropped = 0  # LinkNews that the opener did not read, since the last one that it could
         self._refused = ""  # what strangers did at our address, in words
         self._closing = False
         self._workers_deadline: float | None = None  # while closing
@@ -219,8 +223,8 @@ class Supervisor:
                 if dials(peer.name, start.party.name):
                     self._gateway_ends[peer.index], parts.link_ends[peer.index] = ControlSocket.pair()
             # I/O processes first: they take longest to come up, and everything else waits for them.
-            for peer in start.party.peers:
-                self._start_io_process(start, peer.index, parts)
+            for share in shares_of_links([peer.index for peer in start.party.peers], start.links_per_io_process):
+                self._start_io_process(start, share, parts)
             self._start_gateway(start)
             welcome = Welcome(0, start.workers, start.party, start.options, start.main_path)
             self._send(self._opener, welcome, parts.doorbells[:2])
@@ -234,13 +238,18 @@ class Supervisor:
             close_all(parts.doorbells)
             for end in parts.link_ends.values():
                 end.close()
-        self._send(self._opener, Started({child.process.role: child.process.pid for child in self._children}))
+        pids = {child.process.role: child.process.pid for child in self._children if child.kind is not Kind.LINK}
+        for child in self._children:
+            pids |= {f"{Kind.LINK.value} {peer}": child.process.pid for peer in sorted(child.links)}
+        self._send(self._opener, Started(pids))
 
-    def _start_io_process(self, start: Start, peer: int, parts: _Parts) -> None:
-        child = self._start_child(Kind.LINK, peer, IO_PROCESS_MODULE)
-        ends = [parts.link_ends[peer].fileno()] if peer in parts.link_ends else []
+    def _start_io_process(self, start: Start, peers: list[int], parts: _Parts) -> None:
+        role = f"{Kind.LINK.value}{'s' if len(peers) > 1 else ''} {', '.join(map(str, peers))}"
+        child = self._start_child(Kind.LINK, peers[0], IO_PROCESS_MODULE, role)
+        child.links.update(peers)
+        ends = [parts.link_ends[peer].fileno() for peer in peers if peer in parts.link_ends]
         self._send(
-            child.control, OpenLink(start.party, peer, start.workers, start.options), [*parts.doorbells, *ends]
+            child.control, OpenLinks(start.party, peers, start.workers, start.options), [*parts.doorbells, *ends]
         )
 
     def _start_gateway(self, start: Start) -> None:
@@ -258,8 +267,8 @@ class Supervisor:
             self._send(child.control, welcome, [*parts.doorbells[2 * index : 2 * index + 2], theirs.fileno()])
             self._send(self._opener, WorkerStarted(index, child.process.pid), [ours.fileno()])
 
-    def _start_child(self, kind: Kind, index: int, module: str) -> Child:
-        role = kind.value if kind is Kind.GATEWAY else f"{kind.value} {index}"
+    def _start_child(self, kind: Kind, index: int, module: str, role: str = "") -> Child:
+        role = role or (kind.value if kind is Kind.GATEWAY else f"{kind.value} {index}")
         ours, theirs = ControlSocket.pair()
         with theirs:
             control = ControlSocket(ours, role)
@@ -356,24 +365,41 @@ class Supervisor:
 
     def _on_link_message(self, child: Child, message: Message, fds: list[int]) -> None:
         match message:
-            case Lanes(worker=worker):
-                self._progress.pop(child.index, None)
+            case Lanes(worker=worker, peer=peer):
+                self._progress.pop(peer, None)
                 target = self._opener if worker == 0 else self._worker_socket(worker)
                 if target is not None:
                     self._send(target, message, fds)
             case LinkProgress(peer, cause):
                 self._progress[peer] = cause
                 self._tell_progress(peer)
-            case LinkFailed():
-                child.is_over = True
-                self._progress.pop(child.index, None)
+            case LinkFailed(peer):
+                child.links.discard(peer)
+                self._progress.pop(peer, None)
                 self._send(self._opener, message)
-            case LinkEnded(clean=clean, cause=cause):
-                child.is_over = True
+            case LinkNews():
+                self._note_connected(child, message)
+                self._tell_news(message)
+            case LinkEnded(peer, clean, cause):
+                child.links.discard(peer)
                 if self._closing and not clean:
                     self._complaints.append(cause)
             case _:
                 raise CommandError(f"{type(message).__name__} from an I/O process")
+
+    def _note_connected(self, child: Child, news: LinkNews) -> None:
+        if news.kind == LinkEventKind.CLOSED.value:
+            child.connected.pop(news.peer, None)
+        elif news.kind in (LinkEventKind.ACCEPTED.value, LinkEventKind.CONNECTED.value):
+            child.connected[news.peer] = news.address
+
+    def _tell_news(self, news: LinkNews) -> None:
+        """News never take the room that the opener's other messages need: an opener that is behind gets a count."""
+        if self._opener.has_pending:
+            self._news_dropped += 1
+            return
+        self._send(self._opener, replace(news, dropped=self._news_dropped))
+        self._news_dropped = 0
 
     def _on_gateway_message(self, child: Child, message: Message, fds: list[int]) -> None:
         if not isinstance(message, Refused):
@@ -426,14 +452,19 @@ class Supervisor:
             child.control.close()
 
     def _on_io_process_end(self, child: Child, cause: str) -> None:
-        if not child.is_over and not (self._closing and not cause):
-            assert self._start is not None
-            name = self._start.party.parties[child.index].name
-            reason = f"our I/O process of the link to {name} {cause or 'ended unexpectedly'}"
-            self._progress.pop(child.index, None)
-            if self._closing:
-                self._complaints.append(reason)
-            self._tell_workers(LinkLost(child.index, reason))
+        assert self._start is not None
+        names = [self._start.party.parties[peer].name for peer in sorted(child.links)]
+        whose = f"link to {names[0]}" if len(names) == 1 else f"links to {', '.join(names)}"
+        reason = f"our I/O process of the {whose} {cause or 'ended unexpectedly'}" if names else cause
+        for peer, address in child.connected.items():
+            self._tell_news(LinkNews(peer, LinkEventKind.CLOSED.value, address, reason))
+        if not child.links or (self._closing and not cause):
+            return
+        if self._closing:
+            self._complaints.append(reason)
+        for peer in sorted(child.links):
+            self._progress.pop(peer, None)
+            self._tell_workers(LinkLost(peer, reason))
 
     def _on_gateway_end(self, child: Child, cause: str) -> None:
         if self._closing or self._start is None:

@@ -7,10 +7,15 @@ every session. The one invariant: nothing here depends on our role; exchanging "
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from . import limits
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 from .addresses import format_address
 
 _ROUTING_LABEL = b"partywire routing tag 1"
@@ -112,6 +117,20 @@ def connection_count(our_workers: int, their_workers: int) -> int:
             f"at most {limits.CONNECTIONS_MAX} are allowed"
         )
     return count
+
+
+def shares_of_links(peers: Sequence[int], links_per_process: int) -> list[list[int]]:
+    """The peers that each I/O process serves: as few processes as the setting allows, their shares as equal as can be.
+
+    Raises:
+        ValueError: `links_per_process` is not in 1..LINKS_PER_IO_PROCESS_MAX.
+    """
+    if not 1 <= links_per_process <= limits.LINKS_PER_IO_PROCESS_MAX:
+        most = limits.LINKS_PER_IO_PROCESS_MAX
+        raise ValueError(f"{links_per_process} links for each I/O process, between 1 and {most} are possible")
+    processes = math.ceil(len(peers) / links_per_process)
+    bounds = [len(peers) * process // processes for process in range(processes + 1)]
+    return [list(peers[start:end]) for start, end in itertools.pairwise(bounds)]
 
 
 def worker_of_connection(connection: int, workers: int) -> int:

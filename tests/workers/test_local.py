@@ -27,7 +27,7 @@ def test_two_to_nine_parties_can_be_configured(count: int) -> None:
     assert len(PartyConfig(name="party0", parties=addresses(count)).spec.peers) == count - 1
     with make_local_parties(count) as parties:
         assert [config.spec.index for config in parties.configs] == list(range(count))
-        assert len({config.listen_address for config in parties.configs}) == count
+        assert len({config.listen_addresses for config in parties.configs}) == count
 
 
 @pytest.mark.parametrize("count", [1, 10])
