@@ -49,7 +49,7 @@ _TABLES = {
     "listen": ("address",),
     "dial": ("client_host",),
 }
-_TOP = ("name", "insecure", "workers", "parties", "parameters", *_TABLES)
+_TOP = ("name", "insecure", "workers", "links_per_io_process", "parties", "parameters", *_TABLES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +65,8 @@ class PartyConfig:
     insecure: bool | None = None
     """True allows plaintext connections. None means: only when every address is a loopback address."""
     workers: int = 1
+    links_per_io_process: int = 1
+    """How many peers one I/O process serves: more than one where parties share few cores."""
     listen: Any = None
     """Where to listen when it is not the address that the others dial: an address or several; `*` is every one."""
     client_host: str | None = None
@@ -182,6 +184,8 @@ def _problems_of(config: PartyConfig) -> Iterable[tuple[str, str]]:
     if config.client_host is not None:
         yield from _client_host_problem(config.client_host)
     yield from _range_problem("workers", config.workers, 1, limits.WORKERS_MAX, int)
+    links, most = config.links_per_io_process, limits.LINKS_PER_IO_PROCESS_MAX
+    yield from _range_problem("links_per_io_process", links, 1, most, int)
     yield from _range_problem("limits.inbox_mib", config.inbox_mib, 1, 1 << 20, int)
     yield from _range_problem("limits.ring_mib", config.ring_mib, 1, 1024, int)
     if isinstance(config.ring_mib, int) and config.ring_mib & (config.ring_mib - 1):
@@ -271,6 +275,7 @@ class _Reader:
         self._take(values, self._document, "name", "", str, required=True)
         self._take(values, self._document, "insecure", "", bool)
         self._take(values, self._document, "workers", "", int)
+        self._take(values, self._document, "links_per_io_process", "", int)
         parties = self._read_parties()
         if parties is not None:
             values["parties"] = parties
@@ -371,7 +376,8 @@ def write_config(config: PartyConfig) -> str:
     lines = [f"name = {_quoted(config.name)}  # which of the parties below this file belongs to"]
     if config.insecure is not None:
         lines.append(f"insecure = {str(config.insecure).lower()}  # links are plaintext: use a trusted network")
-    lines += [f"workers = {config.workers}  # compute processes of this party", ""]
+    lines += [f"workers = {config.workers}  # compute processes of this party"]
+    lines += [f"links_per_io_process = {config.links_per_io_process}  # peers that one I/O process serves", ""]
     lines += ["[parties]  # the same lines in the same order at every party"]
     lines += [f"{_quoted(name)} = {address(pair)}" for name, pair in config.parties.items()]
     if config.listen is not None:

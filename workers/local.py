@@ -23,6 +23,10 @@ NAMES: Final = ("alice", "bob", "charlie", "dave", "erin", "frank", "grace", "he
 LOOPBACK: Final = "127.0.0.1"
 BACKLOG: Final = 128
 
+SHARING_PARTIES_MIN: Final = 4
+"""From so many parties on, one I/O process serves all links of a party of a local run: with one for each, nine parties
+would start 72. Three, the most common number, run as they would on three hosts."""
+
 
 @dataclass(slots=True)
 class LocalParties:
@@ -63,7 +67,10 @@ def make_local_parties(count: int, workers: int = 1) -> LocalParties:
             name: (LOOPBACK, int(listener.getsockname()[1]))
             for name, listener in zip(NAMES[:count], listeners, strict=True)
         }
-        configs = [PartyConfig(name=name, parties=addresses, workers=workers) for name in addresses]
+        links = 1 if count < SHARING_PARTIES_MIN else count - 1
+        configs = [
+            PartyConfig(name=name, parties=addresses, workers=workers, links_per_io_process=links) for name in addresses
+        ]
     except BaseException:
         for listener in listeners:
             listener.close()

@@ -205,7 +205,9 @@ class Party:
             parameter_digest=config.parameter_digest,
             client_host=config.client_host,
         )
-        return Start(self._spec, listen, config.workers, options, _main_path() if config.workers > 1 else None)
+        main_path = _main_path() if config.workers > 1 else None
+        links = config.links_per_io_process
+        return Start(self._spec, listen, config.workers, options, main_path, links_per_io_process=links)
 
     def _welcome(self, control: ControlSocket) -> Worker:
         message, fds = control.receive(WELCOME_TIMEOUT_S)

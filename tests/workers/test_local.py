@@ -9,8 +9,9 @@ import pytest
 from partywire.engine import limits
 from partywire.engine.errors import LinkProtocolError
 from partywire.engine.handshake_messages import Hello
+from partywire.engine.topology import shares_of_links
 from partywire.workers.cli import run
-from partywire.workers.config import PartyConfig, load_config
+from partywire.workers.config import PartyConfig, load_config, parse_config, write_config
 from partywire.workers.errors import ConfigError
 from partywire.workers.local import make_local_parties
 
@@ -57,6 +58,33 @@ def test_init_refuses_fewer_or_more_parties(count: int, tmp_path: Path, capsys: 
 def test_a_local_run_refuses_fewer_or_more_parties(count: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["run", "digits", "--local", str(count)]) == 2
     assert f"'--local': {count} is not in the range 2<=x<=9" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("links", [1, 8])
+def test_links_of_an_io_process_are_read_and_written(links: int) -> None:
+    config = PartyConfig(name="party0", parties=addresses(9), links_per_io_process=links)
+    assert parse_config(write_config(config)).links_per_io_process == links
+
+
+@pytest.mark.parametrize("links", [0, 9])
+def test_links_of_an_io_process_have_bounds(links: int) -> None:
+    with pytest.raises(ConfigError, match=f"links_per_io_process: {links} is not between 1 and 8"):
+        PartyConfig(name="party0", parties=addresses(9), links_per_io_process=links)
+    with pytest.raises(ValueError, match=f"{links} links for each I/O process, between 1 and 8 are possible"):
+        shares_of_links(range(1, 9), links)
+
+
+def test_links_are_shared_out_as_evenly_as_can_be() -> None:
+    assert shares_of_links([1, 2, 4], 1) == [[1], [2], [4]]
+    assert shares_of_links([0, 1, 2, 3, 4, 5, 7, 8], 3) == [[0, 1], [2, 3, 4], [5, 7, 8]]
+    assert shares_of_links(range(8), 8) == [list(range(8))]
+    assert shares_of_links([1], 8) == [[1]]
+
+
+def test_a_local_run_of_many_parties_shares_its_io_processes() -> None:
+    for count, links in ((3, 1), (4, 3), (9, 8)):
+        with make_local_parties(count) as parties:
+            assert {config.links_per_io_process for config in parties.configs} == {links}
 
 
 def test_a_peer_that_lists_ten_parties_is_refused_before_its_list_is_read() -> None:
