@@ -1,7 +1,8 @@
-"""Dials one peer until it answers: resolve, bind if asked, connect to each address in turn, back off, again.
+"""Dials one peer until it answers: resolve, bind if asked, race its addresses (`eyeballs`), back off, again.
 
 Between the I/O process that wants a stream and a transport. The one invariant: every step is an event of the
-connection machine (`connection.TRANSITIONS`), so the dialler is always in a state that the table names.
+connection machine (`connection.TRANSITIONS`), so the dialler is always in a state that the table names. (CONNECTING
+is "at least one connect is under way".) The name is looked up for each attempt, so a peer that has moved is found.
 
 The dialler has no deadline of its own; whoever calls `dial` cancels it, and has heard from `on_failure` why it took so
 long.
@@ -13,16 +14,19 @@ import asyncio
 import errno
 import os
 import random
+from enum import Enum
 from typing import TYPE_CHECKING, Final
 
+from .addresses import Address, format_address
 from .connection import ConnectionEvent, ConnectionMachine, ConnectionState
 from .errors import PartyWireError
+from .eyeballs import Failed, race
 from .transport import BindError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .transport import Address, Stream, Transport
+    from .transport import Stream, Transport
 
 ATTEMPT_TIMEOUT_S: Final = 3.0
 """One connect to one address: long enough for a SYN to be repeated once (1 s) over a slow path."""
@@ -38,14 +42,44 @@ _EVENT = ConnectionEvent
 _STATE = ConnectionState
 
 
-class DialFailed(PartyWireError):
-    """Raised when one attempt on all addresses of a peer came to nothing. Another attempt may succeed."""
+class DialCause(Enum):
+    """What kept a dial from succeeding, for whoever must advise."""
 
-    def __init__(self, peer: str, address: str, cause: str) -> None:
-        super().__init__(peer, address, cause)
+    UNRESOLVED = "name not resolved"
+    REFUSED = "refused"  # the host answered, nobody listens; or no such unix socket
+    NO_ANSWER = "no answer"  # neither yes nor no in time
+    UNREACHABLE = "unreachable"  # no way to the host, or to its kind of address
+    CLIENT_HOST = "client_host"  # our own address to dial from is wrong
+    OTHER = "failed"
+
+
+_CAUSES: Final = {
+    errno.ECONNREFUSED: DialCause.REFUSED,
+    errno.ENOENT: DialCause.REFUSED,
+    errno.ETIMEDOUT: DialCause.NO_ANSWER,
+    errno.EAGAIN: DialCause.NO_ANSWER,
+    errno.EHOSTUNREACH: DialCause.UNREACHABLE,
+    errno.ENETUNREACH: DialCause.UNREACHABLE,
+    errno.EAFNOSUPPORT: DialCause.UNREACHABLE,
+    errno.EADDRNOTAVAIL: DialCause.UNREACHABLE,
+}
+
+_TELLING: Final = (DialCause.CLIENT_HOST, DialCause.NO_ANSWER, DialCause.REFUSED, DialCause.UNREACHABLE)
+"""Of several causes the first of these stands for the dial: what somebody can do something about goes first."""
+
+
+class DialFailed(PartyWireError):
+    """Raised when one attempt on all addresses of a peer came to nothing. Another attempt may succeed.
+
+    `cause` names each address that was tried and why it failed, unless there is only the configured one.
+    """
+
+    def __init__(self, peer: str, address: str, cause: str, kind: DialCause = DialCause.OTHER) -> None:
+        super().__init__(peer, address, cause, kind)
         self.peer = peer
         self.address = address
         self.cause = cause
+        self.kind = kind
 
     def __str__(self) -> str:
         return f"{self.peer} cannot be reached at {self.address} ({self.cause}); is it running, is the address right?"
@@ -88,32 +122,41 @@ class Dialler:
         self._backoff_s = min(self._backoff_s * 2, BACKOFF_MAX_S)
 
     async def attempt(self) -> Stream:
-        """Try each address of the peer once.
+        """Try the addresses of the peer once.
 
         Raises:
-            DialFailed: none of them answered; says why the last one did not.
+            DialFailed: none of them answered; says why each did not.
         """
         self._begin()
         addresses = await self._resolve()
-        cause = "it has no address"
-        for address in addresses:
-            self._machine.apply(_EVENT.ADDRESS_CHOSEN)
+        failed: list[Failed] = []
+        under_way = 0
+
+        async def connect(address: Address) -> Stream:
+            nonlocal under_way
+            if under_way == 0:
+                self._machine.apply(_EVENT.ADDRESS_CHOSEN)
+            under_way += 1
             try:
-                stream = await self._transport.connect(address, self._client_host, ATTEMPT_TIMEOUT_S)
-            except OSError as error:
-                self._machine.apply(_EVENT.ADDRESS_FAILED)
-                cause = _describe(error)
-                if isinstance(error, BindError):
-                    break  # no other address of the peer helps
-                continue
-            except BaseException:
-                self._machine.apply(_EVENT.ADDRESS_FAILED)
-                self._machine.apply(_EVENT.ADDRESSES_EXHAUSTED)
+                return await self._transport.connect(address, self._client_host, ATTEMPT_TIMEOUT_S)
+            except OSError:
+                under_way -= 1
+                if under_way == 0:
+                    self._machine.apply(_EVENT.ADDRESS_FAILED)
                 raise
+
+        try:
+            stream = await race(addresses, connect, failed.append)
+        except BaseException:
+            if self._machine.state is _STATE.CONNECTING:
+                self._machine.apply(_EVENT.ADDRESS_FAILED)
+            self._machine.apply(_EVENT.ADDRESSES_EXHAUSTED)
+            raise
+        if stream is not None:
             self._machine.apply(_EVENT.CONNECT_SUCCEEDED)
             return stream
         self._machine.apply(_EVENT.ADDRESSES_EXHAUSTED)
-        raise self._failure(cause)
+        raise self._failure(failed)
 
     def lost(self) -> None:
         """The stream that was handed out, if any, is over (its handshake failed, say); another attempt may begin."""
@@ -140,18 +183,37 @@ class Dialler:
             return await self._transport.resolve(self._host, self._port)
         except OSError as error:
             self._machine.apply(_EVENT.RESOLVE_FAILED)
-            raise self._failure(f"the name cannot be looked up ({_describe(error)})") from error
+            cause = f"the name cannot be looked up ({_describe(error)})"
+            raise DialFailed(self._peer, self._address, cause, DialCause.UNRESOLVED) from error
         except BaseException:
             self._machine.apply(_EVENT.RESOLVE_FAILED)
             raise
 
-    def _failure(self, cause: str) -> DialFailed:
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return DialFailed(self._peer, f"{host}:{self._port}", cause)
+    @property
+    def _address(self) -> str:
+        return format_address((self._host, self._port))
+
+    def _failure(self, failed: list[Failed]) -> DialFailed:
+        if not failed:
+            return DialFailed(self._peer, self._address, "it has no address", DialCause.UNRESOLVED)
+        causes = [(format_address(one.address), _describe(one.error)) for one in failed]
+        if [address for address, _ in causes] == [self._address]:
+            cause = causes[0][1]
+        else:
+            cause = "tried " + "; ".join(f"{address} {why}" for address, why in causes)
+        kinds = {_kind_of(one.error) for one in failed}
+        kind = next((telling for telling in _TELLING if telling in kinds), DialCause.OTHER)
+        return DialFailed(self._peer, self._address, cause, kind)
+
+
+def _kind_of(error: OSError) -> DialCause:
+    if isinstance(error, BindError):
+        return DialCause.CLIENT_HOST if error.errno != errno.EAFNOSUPPORT else DialCause.UNREACHABLE
+    return _CAUSES.get(error.errno or 0, DialCause.NO_ANSWER if isinstance(error, TimeoutError) else DialCause.OTHER)
 
 
 def _describe(error: OSError) -> str:
     """The kernel's words without the numbers that asyncio puts around them."""
-    if error.errno in (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNRESET):
+    if error.errno in (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNRESET, errno.ENOENT):
         return os.strerror(error.errno).lower()
     return error.strerror or str(error)

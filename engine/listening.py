@@ -106,7 +106,7 @@ class Listening:
         if fatal:
             cause = fatal[0][1]
             words = cause.strerror or str(cause)
-            if len(failed) > 1 or opened:
+            if len(failed) > 1 or opened or failed[0][0] != format_address(address):
                 tried = "; ".join(f"{name} {(error.strerror or str(error)).lower()}" for name, error in failed)
                 words = f"tried {tried}"
             raise OSError(cause.errno, words) from cause

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from .addresses import Address, is_unix
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    LookUp: TypeAlias = "Callable[..., list[tuple[int, int, int, str, tuple[object, ...]]]]"
+    Found: TypeAlias = Sequence[tuple[int, int, int, str, tuple[object, ...]]]
 
 RESOLVE_TIMEOUT_S: Final = 5.0
 """For one name. As long as the system's resolver waits for one server; a second one is asked at the next dial."""
@@ -49,7 +49,7 @@ def interleave(addresses: list[Address]) -> list[Address]:
 class Resolver:
     """Looks names up in threads. For one process; safe from any of its threads."""
 
-    def __init__(self, look_up: LookUp = socket.getaddrinfo) -> None:
+    def __init__(self, look_up: Callable[..., Found] = socket.getaddrinfo) -> None:
         """`look_up` is called like `socket.getaddrinfo` and answers like it."""
         self._look_up = look_up
         self._lock = threading.Lock()
@@ -116,7 +116,7 @@ def late(timeout_s: float) -> TimeoutError:
 _LITERAL: Final = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 
-def _literals(found: list[tuple[int, int, int, str, tuple[object, ...]]]) -> list[Address]:
+def _literals(found: Found) -> list[Address]:
     stream_families = (socket.AF_INET, socket.AF_INET6)
     literals = [literal_of(sockaddr) for family, *_, sockaddr in found if family in stream_families]
     return interleave(list(dict.fromkeys(literals)))[:ADDRESSES_MAX] if literals else []

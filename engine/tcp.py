@@ -265,13 +265,12 @@ class TcpTransport(Transport):
 
     async def connect(self, address: Address, client_host: str | None, timeout_s: float) -> Stream:
         host, port = address
-        if is_unix(host):
-            family, sockaddr = socket.AF_UNIX, unix_path(host)
-        else:
+        family: int = socket.AF_UNIX
+        sockaddr: object = unix_path(host)
+        if not is_unix(host):
             # A literal: resolved without waiting, and with its scope id.
-            family, _, _, _, sockaddr = socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-            )[0]
+            flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+            family, _, _, _, sockaddr = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)[0]
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)

@@ -30,7 +30,7 @@ from partywire.engine.topology import PartySpec, PeerSpec
 PARTY = PartySpec("alice", 0, (PeerSpec("alice", 0, "127.0.0.1", 1), PeerSpec("bob", 1, "::1", 2)))
 
 EXAMPLES: list[Message] = [
-    Start(PARTY, ("127.0.0.1:0", "unix:/tmp/a"), 2, LinkOptions(parameter_digest=bytes(range(32)), client_host="10.0.0.1")),
+    Start(PARTY, ("[::1]:0", "unix:/a"), 2, LinkOptions(parameter_digest=bytes(range(32)), client_host="10.0.0.1")),
     Close(),
     Started({"gateway": 12, "link 1": 13}),
     LinkProgress(1, "refused"),

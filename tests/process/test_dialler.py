@@ -11,7 +11,7 @@ import pytest
 
 from partywire.engine import dialler as dialler_module
 from partywire.engine.connection import ConnectionState
-from partywire.engine.dialler import DialFailed, Dialler
+from partywire.engine.dialler import DialCause, DialFailed, Dialler
 from partywire.engine.memory import memory_pair
 from partywire.engine.transport import Address, BindError, Listener, Stream, Transport
 
@@ -58,26 +58,53 @@ def test_addresses_are_tried_in_order_until_one_answers() -> None:
     assert dialler.state is ConnectionState.CONNECTED
 
 
-def test_exhausted_addresses_say_who_where_and_why() -> None:
-    dialler = Dialler(ScriptedTransport(TWO, [refused(), TimeoutError("no answer within 3 s")]), "bob", "::1", 7)
-    with pytest.raises(DialFailed, match=r"bob cannot be reached at \[::1\]:7 \(no answer within 3 s\)"):
+def test_exhausted_addresses_say_who_where_and_why_for_each() -> None:
+    outcomes: list[OSError | None] = [refused(), TimeoutError(errno.ETIMEDOUT, "no answer within 3 s")]
+    dialler = Dialler(ScriptedTransport(TWO, outcomes), "bob", "bob.example", 7)
+    with pytest.raises(DialFailed) as failed:
         asyncio.run(dialler.attempt())
+    tried = "tried 192.0.2.1:7 connection refused; 192.0.2.2:7 no answer within 3 s"
+    assert str(failed.value).startswith(f"bob cannot be reached at bob.example:7 ({tried});")
+    assert failed.value.kind is DialCause.NO_ANSWER
     assert dialler.state is ConnectionState.CONNECTING_FAILED
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (refused(), DialCause.REFUSED),
+        (OSError(errno.ENOENT, "No such file or directory"), DialCause.REFUSED),
+        (TimeoutError(errno.ETIMEDOUT, "no answer within 3 s"), DialCause.NO_ANSWER),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), DialCause.UNREACHABLE),
+        (BindError(errno.EADDRNOTAVAIL, "cannot dial from 10.9.9.9"), DialCause.CLIENT_HOST),
+        (BindError(errno.EAFNOSUPPORT, "cannot dial from 10.9.9.9: it has no IPv6 address"), DialCause.UNREACHABLE),
+        (OSError(errno.EIO, "Input/output error"), DialCause.OTHER),
+    ],
+)
+def test_the_only_address_is_named_once_and_its_failure_has_a_kind(error: OSError, kind: DialCause) -> None:
+    dialler = Dialler(ScriptedTransport([("::1", 7)], [error]), "bob", "::1", 7)
+    with pytest.raises(DialFailed) as failed:
+        asyncio.run(dialler.attempt())
+    assert str(failed.value).count("[::1]:7") == 1
+    assert "tried" not in str(failed.value)
+    assert failed.value.kind is kind
 
 
 def test_a_name_that_cannot_be_looked_up_says_so() -> None:
     dialler = Dialler(ScriptedTransport(OSError(2, "Name or service not known"), []), "bob", "b.invalid", 7)
-    with pytest.raises(DialFailed, match="cannot be looked up"):
+    with pytest.raises(DialFailed, match="cannot be looked up") as failed:
         asyncio.run(dialler.attempt())
+    assert failed.value.kind is DialCause.UNRESOLVED
     assert dialler.state is ConnectionState.RESOLVING_FAILED
 
 
-def test_a_local_address_that_cannot_be_bound_ends_the_attempt_without_trying_others() -> None:
-    transport = ScriptedTransport(TWO, [BindError(99, "cannot dial from 10.9.9.9")])
+def test_a_local_address_that_cannot_be_bound_is_the_cause_whatever_else_failed() -> None:
+    transport = ScriptedTransport(TWO, [BindError(99, "cannot dial from 10.9.9.9"), refused()])
     dialler = Dialler(transport, "bob", "bob.example", 7, client_host="10.9.9.9")
-    with pytest.raises(DialFailed, match=r"cannot dial from 10\.9\.9\.9"):
+    with pytest.raises(DialFailed, match=r"cannot dial from 10\.9\.9\.9") as failed:
         asyncio.run(dialler.attempt())
-    assert transport.dialled == [(ONE[0], "10.9.9.9")]
+    assert failed.value.kind is DialCause.CLIENT_HOST
+    assert transport.dialled == [(address, "10.9.9.9") for address in TWO]
 
 
 def test_dial_goes_on_until_somebody_answers_and_reports_each_failure(monkeypatch: pytest.MonkeyPatch) -> None:
