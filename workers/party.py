@@ -25,6 +25,7 @@ from partywire.engine.commands import (
     LinkOptions,
     LinkProgress,
     ListenFailed,
+    PublishStat,
     Start,
     Started,
     Stopped,
@@ -44,11 +45,12 @@ from .channel import Channel
 from .config import PartyConfig, load_config
 from .errors import AddressUnavailable, ConnectFailed, PartyFailed, PeerAborted, PeerClosed, PeerLost, RendezvousTimeout
 from .stat import PartyStat, party_stat
+from .stat_publish import StatPublisher
 from .waiting import LoopDriver, deadline_of, run_blocking, shared_timeout
 from .worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -130,6 +132,7 @@ class Party:
         self._is_stopped = False
         self._pids: dict[str, int] = {}
         self._complaints: list[str] = []
+        self._stat_publisher: StatPublisher | None = None
         # Whether an error is on its way to the user, who then need not read of its consequences in the log.
         self._has_raised = False
 
@@ -280,6 +283,11 @@ class Party:
                 self._channels[message.index] = Channel(socket.socket(fileno=fds[0]))
                 self._workers_started.add(message.index)
                 return
+            case PublishStat():
+                if self._stat_publisher is None:
+                    self._stat_publisher = StatPublisher(self.worker)
+                self._stat_publisher.take(message, fds)
+                return
             case Started():
                 self._is_started = True
                 self._pids = dict(message.pids)
@@ -329,6 +337,17 @@ class Party:
     def stat(self) -> PartyStat:
         """Figures of this moment."""
         return party_stat(self.worker)
+
+    def tell_supervisor(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Give our supervisor a command of engine.commands; it answers on `worker.on_command`. The caller keeps `fds`.
+
+        Raises:
+            PartyFailed: the party is not open.
+            ControlClosed, ControlTimeout: the supervisor is gone, or does not read.
+        """
+        if self._supervisor is None:
+            raise PartyFailed(self.name, "it is not open")
+        self._supervisor.control.send(message, fds)
 
     # Common steps.
 
@@ -564,6 +583,8 @@ class Party:
         for channel in self._channels.values():
             channel.close()
         self._channels.clear()
+        if self._stat_publisher is not None:
+            self._stat_publisher.close()
         complaint = self._end_supervisor()
         for line in [*self._complaints, *([complaint] if complaint else [])]:
             log.log(logging.INFO if self._has_raised else logging.WARNING, "%s: %s", self.name, line)
