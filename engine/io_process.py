@@ -23,6 +23,7 @@ from .child_process import begin_child
 from .commands import Close, CommandError, DropWorker, OpenLinks
 from .control_socket import ControlClosed, ControlSocket, close_all
 from .link_keeper import EXIT_TIMEOUT_S, LinkKeeper
+from .stat_publish import StatPublisher
 from .topology import dials
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class IoProcess:
             for peer in command.peers
         ]
         self._standing = len(self._links)
+        self._stat = StatPublisher(lambda: [value for link in self._links for value in link.stat_values()])
         loop.set_exception_handler(self._on_bug)
 
     async def run(self) -> None:
@@ -66,12 +68,13 @@ class IoProcess:
             await asyncio.wait(tasks, timeout=2 * EXIT_TIMEOUT_S)
             for bell in self._bells:
                 bell.close()
+            self._stat.close()
 
     def _on_command(self) -> None:
         try:
             while (received := self._control.try_receive()) is not None:
                 command, fds = received
-                close_all(fds)
+                self._stat.take(command, fds)
                 if isinstance(command, Close):
                     for link in self._links:
                         link.begin_close()

@@ -188,6 +188,11 @@ class Link:
         return tuple(index for index in range(self._connections) if index not in self._attached)
 
     @property
+    def last_heard(self) -> float:
+        """When the last sign of life came, on the clock of `now`; of its beginning before the first."""
+        return self._last_heard
+
+    @property
     def goodbye_sent(self) -> bool:
         """Whether we said goodbye."""
         return self._goodbye_sent

@@ -44,6 +44,7 @@ from .handshake_messages import NONCE_SIZE, Hello
 from .link import Link, LinkState, LinkTimeouts
 from .multiplexer import Multiplexer
 from .preamble import ConnectionClass, Preamble
+from .stat_page import Value
 from .topology import routing_tag, worker_of_connection
 
 if TYPE_CHECKING:
@@ -140,6 +141,14 @@ class LinkKeeper:
         attempt = self._attempt
         if self._is_up and attempt is not None and attempt.multiplexer is not None:
             attempt.multiplexer.drop_worker(index, self._command.workers)
+
+    def stat_values(self) -> list[Value]:
+        """What only this process knows of the link, for who reads figures."""
+        attempt = self._attempt
+        if not self._is_up or attempt is None:
+            return []
+        heard_ns = int(attempt.link.last_heard * 1e9)  # the loop's clock is CLOCK_MONOTONIC
+        return [Value("link_heartbeat_age_seconds", (("peer", self._peer.name),), heard_ns)]
 
     def _end(self) -> None:
         if not self._over.done():

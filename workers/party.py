@@ -45,7 +45,7 @@ from .channel import Channel
 from .config import PartyConfig, load_config
 from .errors import AddressUnavailable, ConnectFailed, PartyFailed, PeerAborted, PeerClosed, PeerLost, RendezvousTimeout
 from .stat import PartyStat, party_stat
-from .stat_publish import StatPublisher
+from .stat_publish import worker_publisher
 from .waiting import LoopDriver, deadline_of, run_blocking, shared_timeout
 from .worker import Worker
 
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from partywire.engine.commands import Message
+    from partywire.engine.stat_publish import StatPublisher
 
     from .peer_link import PeerLink
     from .session import BlockingSession, Session
@@ -285,7 +286,7 @@ class Party:
                 return
             case PublishStat():
                 if self._stat_publisher is None:
-                    self._stat_publisher = StatPublisher(self.worker)
+                    self._stat_publisher = worker_publisher(self.worker)
                 self._stat_publisher.take(message, fds)
                 return
             case Started():

@@ -1,54 +1,20 @@
-"""What a worker publishes about itself while somebody reads: its sessions, its inbox, and what its lanes carried.
-
-Between the worker, whose counters exist anyway, and its stat page. The one invariant: nothing is counted for this; the
-figures are looked at when the supervisor asks, which is while a reader is attached.
-"""
+"""What a worker publishes about itself while somebody reads: its sessions, its inbox, and what its lanes carried."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from partywire.engine.commands import PublishStat
-from partywire.engine.control_socket import close_all
-from partywire.engine.stat_page import StatPageError, StatPageWriter, Value
+from partywire.engine.stat_page import Value
+from partywire.engine.stat_publish import StatPublisher
 
 if TYPE_CHECKING:
-    from partywire.engine.commands import Message
-
     from .worker import Worker
 
 
-class StatPublisher:
-    """One worker's page, from the supervisor's first PublishStat on."""
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self._page: StatPageWriter | None = None
-
-    def take(self, message: Message, fds: list[int]) -> None:
-        """Obey a PublishStat; another command is nothing to us. Owns the descriptors."""
-        if isinstance(message, PublishStat):
-            self._publish(fds)
-        else:
-            close_all(fds)
-
-    def _publish(self, fds: list[int]) -> None:
-        if fds:
-            page_fd = fds.pop(0)
-            close_all(fds)
-            self.close()
-            try:
-                self._page = StatPageWriter(page_fd)
-            except StatPageError:
-                return  # no memory to map it: the party goes on without
-        if self._page is not None:
-            self._page.publish(worker_values(self._worker))
-
-    def close(self) -> None:
-        """Give the page back; what was published stays readable. May be called again."""
-        page, self._page = self._page, None
-        if page is not None:
-            page.close()
+def worker_publisher(worker: Worker) -> StatPublisher:
+    """What obeys the supervisor's PublishStat for a worker."""
+    return StatPublisher(partial(worker_values, worker))
 
 
 def worker_values(worker: Worker) -> list[Value]:

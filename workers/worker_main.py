@@ -36,7 +36,7 @@ def serve(control: ControlSocket) -> None:
     from .channel import Channel
     from .child_worker import ChildWorker
     from .party import CHILD_VARIABLE
-    from .stat_publish import StatPublisher
+    from .stat_publish import worker_publisher
     from .waiting import run_blocking
     from .worker import Worker
 
@@ -46,7 +46,7 @@ def serve(control: ControlSocket) -> None:
     except ControlClosed:
         control.close()
         return
-    worker.on_command = StatPublisher(worker).take
+    worker.on_command = worker_publisher(worker).take
     child = ChildWorker(worker, Channel(socket.socket(fileno=fds[0])), welcome.main_path)
     try:
         child.run()
