@@ -15,7 +15,7 @@ argument covers this protocol too.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -36,7 +36,8 @@ __all__ = ["bit_of_sum"]
 async def bit_of_sum(
     mpc: Replicated3, s: Slices | None, t: Slices | None, bits: int, position: int, count: int
 ) -> BinaryShare:
-    """Bit `position` of s + t for `count` pairs of numbers of `bits` bits: the highest, `bits` - 1, or the carry, `bits`.
+    """One bit of s + t for `count` pairs of numbers of `bits` bits: the highest (`position` = `bits` - 1) or the carry
+    (`position` = `bits`).
 
     `s` is given by party 0 alone and `t` by the parties 1 and 2 alone, as slices (see bits.bit_slices). `position` is
     even, at least 2. Rounds: 2 + ceil(log2(position / 2)). Bytes per pair and party: one bit for each of the
@@ -76,6 +77,7 @@ async def bit_of_sum(
     return carry if position == bits else carry ^ dealt[position : position + 1] ^ free[position : position + 1]
 
 
-def _product(x: BinaryShare, y: BinaryShare) -> NDArray[Any]:
+def _product(x: BinaryShare, y: BinaryShare) -> Slices:
     """This party's XOR part of x & y; such parts may be added up before they are re-shared."""
-    return (x.own & (y.own ^ y.prev)) ^ (x.prev & y.own)
+    part: Slices = (x.own & (y.own ^ y.prev)) ^ (x.prev & y.own)
+    return part
