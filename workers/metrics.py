@@ -88,7 +88,7 @@ def escaped_help(text: str) -> str:
 
 def number_text(value: float) -> str:
     """Whole numbers without a point: a counter above 2**53 loses nothing here."""
-    return str(int(value)) if value == int(value) else repr(float(value))
+    return str(int(value)) if value == int(value) else repr(round(value, 9))
 
 
 class FamilyMetrics:

@@ -21,7 +21,7 @@ import orjson
 
 from partywire.engine.errors import PartyWireError
 from partywire.engine.stat_page import Publication, StatPageError, StatPageReader
-from partywire.engine.stat_server import NAME_PREFIX, PROCESSES_MAX, PROTOCOL, peer_uid
+from partywire.engine.stat_server import NAME_PREFIX, OPENER, PROCESSES_MAX, PROTOCOL, peer_uid
 
 from .stat_process import ProcessUse, process_use
 
@@ -155,6 +155,11 @@ class StatReader:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def opener_pid(self) -> int:
+        """The process that opened the party; 0 if it was not told."""
+        return self._pids.get(OPENER, 0)
 
     def fileno(self) -> int:
         """For pollers; readable means that the next `read` has news, or that the party ended."""
