@@ -22,6 +22,7 @@ from partywire.engine.addresses import format_address
 from partywire.engine.commands import (
     Close,
     LinkFailed,
+    LinkNews,
     LinkOptions,
     LinkProgress,
     ListenFailed,
@@ -44,6 +45,7 @@ from partywire.shm import fence
 from .channel import Channel
 from .config import PartyConfig, load_config
 from .errors import AddressUnavailable, ConnectFailed, PartyFailed, PeerAborted, PeerClosed, PeerLost, RendezvousTimeout
+from .link_events import LinkEvents
 from .stat import PartyStat, party_stat
 from .stat_publish import worker_publisher
 from .waiting import LoopDriver, deadline_of, run_blocking, shared_timeout
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from partywire.engine.commands import Message
     from partywire.engine.stat_publish import StatPublisher
 
+    from .link_events import LinkEvent
     from .peer_link import PeerLink
     from .session import BlockingSession, Session
 
@@ -93,6 +96,7 @@ class Party:
         listener: socket.socket | None = None,
         *,
         on_progress: Callable[[str, str], None] | None = None,
+        on_event: Callable[[LinkEvent], object] | None = None,
     ) -> None:
         """Starts nothing yet.
 
@@ -100,6 +104,7 @@ class Party:
             config: a configuration, or the path of its file.
             listener: a listening socket to accept peers on, instead of binding our address; stays the caller's.
             on_progress: called while opening with a peer and why it is not connected yet.
+            on_event: called with what happens to links from the start to the end, in a thread of its own.
 
         Raises:
             ConfigError: names every key at fault.
@@ -112,6 +117,8 @@ class Party:
         self._spec = spec
         self._listener = listener
         self._on_progress = on_progress
+        self._on_event = on_event
+        self._events: LinkEvents | None = None
         # Set by _start, cleared by _end.
         self._supervisor: SupervisorHandle | None = None
         self._worker: Worker | None = None
@@ -193,6 +200,8 @@ class Party:
         except BaseException:
             self._end_supervisor()
             raise
+        if self._on_event is not None:
+            self._events = LinkEvents(self.name, self.names, self._on_event)
         self._worker.on_command = self._take_command
         self._worker.on_control = self._take_control
 
@@ -296,6 +305,9 @@ class Party:
                 self._progress[message.peer] = message.cause
                 if self._on_progress is not None:
                     self._on_progress(self.worker.links[message.peer].name, message.cause)
+            case LinkNews():
+                if self._events is not None:
+                    self._events.put(message)
             case LinkFailed():
                 self._failed_links[message.peer] = message
             case Stopped():
@@ -587,6 +599,8 @@ class Party:
         if self._stat_publisher is not None:
             self._stat_publisher.close()
         complaint = self._end_supervisor()
+        if self._events is not None:
+            self._events.close()
         for line in [*self._complaints, *([complaint] if complaint else [])]:
             log.log(logging.INFO if self._has_raised else logging.WARNING, "%s: %s", self.name, line)
 
@@ -604,9 +618,10 @@ class BlockingParty:
         listener: socket.socket | None = None,
         *,
         on_progress: Callable[[str, str], None] | None = None,
+        on_event: Callable[[LinkEvent], object] | None = None,
     ) -> None:
         """Like Party."""
-        self.asynchronous = Party(config, listener, on_progress=on_progress)
+        self.asynchronous = Party(config, listener, on_progress=on_progress, on_event=on_event)
 
     def __enter__(self) -> BlockingParty:
         self.open()

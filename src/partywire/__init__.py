@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         UnknownPeer,
         WorkerDied,
     )
+    from partywire.workers.link_events import LinkEvent, LinkEventKind
     from partywire.workers.party import BlockingParty, Party
     from partywire.workers.session import BlockingSession, Session
     from partywire.workers.values import (
@@ -65,6 +66,8 @@ __all__ = [
     "BatchRunner",
     "PartyConfig",
     "load_config",
+    "LinkEvent",
+    "LinkEventKind",
     "Bit",
     "Ring16",
     "Ring32",
@@ -108,6 +111,7 @@ _HOME = {
     "engine.errors": ("HandshakeRejected", "LinkProtocolError", "PartyWireError", "SetupAborted", "SetupMismatch"),
     "workers.batch": ("BatchRunner",),
     "workers.config": ("PartyConfig", "load_config"),
+    "workers.link_events": ("LinkEvent", "LinkEventKind"),
     "workers.party": ("BlockingParty", "Party"),
     "workers.session": ("BlockingSession", "Session"),
     "workers.values": (
