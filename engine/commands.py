@@ -19,6 +19,16 @@ import orjson
 
 from . import limits
 from .errors import PartyWireError
+from .http_commands import (
+    AnswerHttp,
+    HttpFailed,
+    HttpLaneLost,
+    HttpLaneMade,
+    HttpWorkerStarted,
+    ServeHttp,
+    StartHttp,
+)
+from .http_options import HttpOptions
 from .topology import PartySpec, PeerSpec
 
 MESSAGE_SIZE_MAX: Final = 64 * 1024
@@ -313,12 +323,19 @@ Message: TypeAlias = (
     | Serve
     | Accepted
     | Refused
+    | StartHttp
+    | HttpWorkerStarted
+    | HttpFailed
+    | ServeHttp
+    | AnswerHttp
+    | HttpLaneMade
+    | HttpLaneLost
 )
 
 MESSAGE_TYPES: Final[dict[str, type[Any]]] = {message.__name__: message for message in typing.get_args(Message)}
 
 _field_types: dict[type[Any], dict[str, Any]] = {}
-_RECORDS = (*MESSAGE_TYPES.values(), LinkOptions, PartySpec, PeerSpec)
+_RECORDS = (*MESSAGE_TYPES.values(), HttpOptions, LinkOptions, PartySpec, PeerSpec)
 
 
 def encode(message: Message) -> bytes:

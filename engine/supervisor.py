@@ -25,6 +25,7 @@ import socket
 import time
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from partywire.shm import fence
@@ -56,6 +57,8 @@ from .commands import (
     WorkerStarted,
 )
 from .control_socket import ControlClosed, ControlSocket, ControlTimeout, close_all
+from .http_commands import StartHttp
+from .stat_server import OPENER, ProcessEntry, StatServer
 from .listening import Listening, ListenError, open_listening
 from .topology import dials, shares_of_links
 
@@ -63,6 +66,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .commands import Message
+    from .front_family import FrontFamily
 
 GATEWAY_MODULE: Final = "partywire.engine.gateway"
 IO_PROCESS_MODULE: Final = "partywire.engine.io_process"
@@ -127,6 +131,7 @@ class Kind(Enum):
     GATEWAY = "gateway"
     LINK = "link"  # an I/O process
     WORKER = "worker"
+    HTTP = "http"  # the HTTP front, and the worker that answers its requests
 
 
 @dataclass(slots=True)
@@ -167,17 +172,21 @@ class Supervisor:
         self._news_dropped = 0  # LinkNews that the opener did not read, since the last one that it could
         self._refused = ""  # what strangers did at our address, in words
         self._closing = False
+        self._front_family: FrontFamily | None = None  # once the opener has asked for HTTP
         self._workers_deadline: float | None = None  # while closing
         self._complaints: list[str] = []
+        self._stat: StatServer | None = None  # from the start of the family
         self._on_message: Final = {
             Kind.GATEWAY: self._on_gateway_message,
             Kind.LINK: self._on_link_message,
             Kind.WORKER: self._on_worker_message,
+            Kind.HTTP: self._on_http_message,
         }
         self._on_end: Final = {
             Kind.GATEWAY: self._on_gateway_end,
             Kind.LINK: self._on_io_process_end,
             Kind.WORKER: self._on_worker_end,
+            Kind.HTTP: self._on_http_end,
         }
 
     # The party comes up.
@@ -216,9 +225,11 @@ class Supervisor:
         self._selector.register(self._opener, selectors.EVENT_READ)
         self._selector.register(self._opener_pidfd, selectors.EVENT_READ)
         parts = _Parts()
+        self._stat = StatServer(start.party, self._selector, self._processes)
         try:
-            for _ in range(start.workers):
+            for index in range(start.workers):
                 parts.doorbells += create_doorbell()
+                self._stat.rings.add_doorbell(f"worker {index}", parts.doorbells[-1])
             for peer in start.party.peers:
                 if dials(peer.name, start.party.name):
                     self._gateway_ends[peer.index], parts.link_ends[peer.index] = ControlSocket.pair()
@@ -287,11 +298,18 @@ class Supervisor:
 
     def _serve(self) -> None:
         while self._children or not self._closing:
-            timeout_s = None
+            assert self._stat is not None
+            self._stat.tick(now := time.monotonic())
+            timeout_s = self._stat.timeout_s(now)
             if self._workers_deadline is not None:
-                timeout_s = max(0.0, self._workers_deadline - time.monotonic())
+                left_s = max(0.0, self._workers_deadline - now)
+                timeout_s = left_s if timeout_s is None else min(timeout_s, left_s)
             self._watch_held_messages()
             for key, events in self._selector.select(timeout_s):
+                if isinstance(key.data, StatServer):
+                    if isinstance(key.fileobj, socket.socket) and key.fileobj.fileno() >= 0:
+                        key.data.serve(key.fileobj)
+                    continue
                 child: Child | None = key.data
                 if key.fileobj == self._opener_pidfd:
                     raise ControlClosed("the opener")
@@ -321,6 +339,9 @@ class Supervisor:
         if events & selectors.EVENT_WRITE:
             self._opener.flush()
         if events & selectors.EVENT_READ and (received := self._opener.try_receive()) is not None:
+            if isinstance(received[0], StartHttp) and not self._closing and self._front_family is None:
+                self._start_http(received[0], received[1])
+                return
             close_all(received[1])
             if isinstance(received[0], Close):
                 self._close()
@@ -355,6 +376,21 @@ class Supervisor:
             if sock is self._opener:
                 raise ControlClosed("the opener") from None  # it has stopped serving its party for good
 
+    def _processes(self) -> list[ProcessEntry]:
+        """Whose figures a reader may see."""
+        entries = [ProcessEntry(OPENER, os.getppid(), partial(self._ask, self._opener))]
+        for child in self._children:
+            ask = None if child.kind in (Kind.GATEWAY, Kind.HTTP) else partial(self._ask, child.control)
+            entries.append(ProcessEntry(child.process.role, child.process.pid, ask))
+        return entries
+
+    def _ask(self, sock: ControlSocket, message: Message, fds: Sequence[int]) -> bool:
+        """Send what may as well not be sent; False when there is a process that does not read."""
+        if sock.fileno() < 0 or sock.has_pending:
+            return False
+        self._send(sock, message, fds)
+        return True
+
     def _tell_workers(self, message: Message, but: int = -1) -> None:
         self._send(self._opener, message)
         for child in self._children:
@@ -364,6 +400,7 @@ class Supervisor:
     # What children say.
 
     def _on_link_message(self, child: Child, message: Message, fds: list[int]) -> None:
+        self._note(message, fds)
         match message:
             case Lanes(worker=worker, peer=peer):
                 self._progress.pop(peer, None)
@@ -404,6 +441,7 @@ class Supervisor:
     def _on_gateway_message(self, child: Child, message: Message, fds: list[int]) -> None:
         if not isinstance(message, Refused):
             raise CommandError(f"{type(message).__name__} from a gateway")
+        self._note(message)
         kinds = (
             (message.unknown, "of parties that are not in our configuration, or not for us"),
             (message.garbage, "that do not speak PartyWire"),
@@ -414,6 +452,11 @@ class Supervisor:
             if peer in self._progress:
                 self._tell_progress(peer)
 
+    def _note(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Let those who read figures see it."""
+        if self._stat is not None:
+            self._stat.hear(message, fds)
+
     def _tell_progress(self, peer: int) -> None:
         cause = self._progress[peer]
         if self._refused and peer in self._gateway_ends:
@@ -422,6 +465,9 @@ class Supervisor:
 
     def _on_worker_message(self, child: Child, message: Message, fds: list[int]) -> None:
         raise CommandError(f"{type(message).__name__} from a worker")
+
+    def _on_http_message(self, child: Child, message: Message, fds: list[int]) -> None:
+        raise CommandError(f"{type(message).__name__} from the {child.process.role}")
 
     def _worker_socket(self, index: int) -> ControlSocket | None:
         for child in self._children:
@@ -438,6 +484,8 @@ class Supervisor:
         self._serve_child(child, selectors.EVENT_READ)  # its last words stand before its end
         self._forget(child)
         sweep(child.process.pid)
+        if self._stat is not None:
+            self._stat.hear_end(child.process.role)
         self._on_end[child.kind](child, cause)
 
     def _forget(self, child: Child) -> None:
@@ -464,7 +512,8 @@ class Supervisor:
             self._complaints.append(reason)
         for peer in sorted(child.links):
             self._progress.pop(peer, None)
-            self._tell_workers(LinkLost(peer, reason))
+            self._note(lost := LinkLost(peer, reason))
+            self._tell_workers(lost)
 
     def _on_gateway_end(self, child: Child, cause: str) -> None:
         if self._closing or self._start is None:
@@ -488,6 +537,24 @@ class Supervisor:
             if other.kind is Kind.LINK:
                 self._send(other.control, DropWorker(child.index, cause or "ended"))
 
+    # HTTP, if the opener asks for it.
+
+    def _start_http(self, command: StartHttp, fds: list[int]) -> None:
+        from .front_family import FrontFamily, SupervisorSteps  # only here: most parties serve none
+
+        if len(fds) != 1:
+            close_all(fds)
+            raise ControlClosed("the opener")
+        steps = SupervisorSteps(lambda role, module: self._start_child(Kind.HTTP, 0, module, role), self._send)
+        self._front_family = FrontFamily(steps, self._opener, socket.socket(fileno=fds[0]))
+        self._front_family.start(command)
+
+    def _on_http_end(self, child: Child, cause: str) -> None:
+        assert self._front_family is not None
+        if self._closing and cause:
+            self._complaints.append(f"the {child.process.role} {cause}")
+        self._front_family.on_end(child, cause)
+
     # The party ends.
 
     def _close(self) -> None:
@@ -500,13 +567,15 @@ class Supervisor:
         for child in list(self._children):
             if child.kind is Kind.GATEWAY:
                 self._hang_up(child)
-            else:
+            elif child.kind is not Kind.HTTP:
                 self._send(child.control, Close())
+        if self._front_family is not None:
+            self._front_family.close()
 
     def _kill_late_workers(self) -> None:
         self._workers_deadline = None
         for child in self._children:
-            if child.kind is Kind.WORKER:
+            if child.kind in (Kind.WORKER, Kind.HTTP):
                 child.process.kill()
 
     def _end_everything(self) -> None:
@@ -520,7 +589,11 @@ class Supervisor:
         self._children.clear()
         for end in self._gateway_ends.values():
             end.close()
+        if self._front_family is not None:
+            self._front_family.free()
         self._listening.close()
+        if self._stat is not None:
+            self._stat.close()
         self._selector.close()
         self._opener.close()
         os.close(self._opener_pidfd)

@@ -20,6 +20,9 @@ from partywire.engine.errors import PartyWireError
 from .cli_init import init_command
 from .cli_perf import PerfCommand
 from .cli_run import JobGroup
+from .cli_serve import serve_command
+from .cli_stat import stat_command
+from .cli_top import top_command
 from .exit_code import ExitCode, code_of, sentence_of
 
 if TYPE_CHECKING:
@@ -65,6 +68,9 @@ def cli() -> None:
 
 cli.add_command(JobGroup())
 cli.add_command(init_command)
+cli.add_command(serve_command)
+cli.add_command(stat_command)
+cli.add_command(top_command)
 cli.add_command(PerfCommand())
 
 

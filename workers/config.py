@@ -30,6 +30,7 @@ from partywire.engine.addresses import (
 from partywire.engine.topology import PartySpec, PeerSpec, check_name
 
 from .errors import ConfigError
+from .http_config import HttpConfig, http_lines, read_http
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,7 +50,7 @@ _TABLES = {
     "listen": ("address",),
     "dial": ("client_host",),
 }
-_TOP = ("name", "insecure", "workers", "links_per_io_process", "parties", "parameters", *_TABLES)
+_TOP = ("name", "insecure", "workers", "links_per_io_process", "parties", "parameters", "http", *_TABLES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,8 @@ class PartyConfig:
     heartbeat_s: float = limits.HEARTBEAT_TIMEOUT_S
     parameters: Mapping[str, object] = field(default_factory=dict)
     """Whatever else must be equal at all parties (text, numbers, true or false); compared when they connect."""
+    http: HttpConfig | None = None
+    """What `partywire serve` offers; without it a party cannot serve, and nothing else looks at it."""
     path: str = field(default="", compare=False)
     """The file that it was read from, for messages."""
 
@@ -246,7 +249,7 @@ def parse_config(text: str, path: str = "") -> PartyConfig:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(path, (("", f"is not TOML: {error}"),)) from error
-    reader = _Reader(document)
+    reader = _Reader(document, path)
     values = reader.read()
     if reader.problems:
         # What can be checked of the rest is, so that one run of the user shows everything.
@@ -264,8 +267,9 @@ def parse_config(text: str, path: str = "") -> PartyConfig:
 class _Reader:
     """Takes a TOML document apart by type, collecting problems instead of stopping at the first."""
 
-    def __init__(self, document: Mapping[str, object]) -> None:
+    def __init__(self, document: Mapping[str, object], path: str) -> None:
         self._document = document
+        self._path = path
         self.problems: list[tuple[str, str]] = []
 
     def read(self) -> dict[str, Any]:
@@ -284,6 +288,8 @@ class _Reader:
             values["parameters"] = parameters
         else:
             self.problems.append(("parameters", "must be a table: [parameters]"))
+        if "http" in self._document:
+            values["http"] = read_http(self._document["http"], self._path, self.problems)
         for table, keys in _TABLES.items():
             found = self._document.get(table, {})
             if not isinstance(found, dict):
@@ -393,4 +399,6 @@ def write_config(config: PartyConfig) -> str:
     for table in ("limits", "timeouts"):
         lines += ["", f"[{table}]"]
         lines += [f"{key} = {getattr(config, key)}" for key in _TABLES[table]]
+    if config.http is not None:
+        lines += ["", *http_lines(config.http)]
     return "\n".join(lines) + "\n"

@@ -1,0 +1,315 @@
+"""The worker that answers HTTP requests: a child process with a loop of its own, started by the supervisor.
+
+Between the front (two rings), the service (a channel) and the handlers: the service's routes and the user's. The one
+invariant: every request that is taken gets one answer, or was cancelled; whatever a handler raises or returns becomes
+an answer. `async def` handlers run on the loop, plain ones in a few threads, so that neither waits for the other.
+Handlers' mistakes (and only those) are written to standard error with their trace; clients see a 500 without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import logging
+import os
+import socket
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+import uvloop
+
+from partywire.engine.child_process import begin_child
+from partywire.engine.commands import Close, CommandError
+from partywire.engine.control_socket import ControlClosed, ControlSocket, close_all
+from partywire.engine.http_commands import AnswerHttp, HttpLaneMade
+from partywire.engine.http_connection import PROBLEM_TYPE, problem
+from partywire.engine.http_lane import RECORD_SIZE_MAX, HttpLane
+from partywire.engine.http_records import Answer, Cancel, HttpRecordError, RequestAssembler, answer_records
+from partywire.engine.http_records import Request as RequestRecord
+from partywire.shm import fence
+from partywire.shm.doorbell import Doorbell
+from partywire.shm.errors import ShmError
+
+from .channel import Channel, ChannelClosed
+from .http_handlers import JSON, Handlers, HttpError, Request, Response, parse_query
+from .http_openapi import describe
+from .serve_messages import HandlersFailed, HandlersReady
+from .serve_routes import ServiceView, make_routes
+from .worker_main import hold_blas_to_one_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from partywire.engine.http_options import HttpOptions
+
+    from .http_handlers import Route
+
+log = logging.getLogger("partywire")
+
+START_TIMEOUT_S: Final = 60.0
+
+THREADS: Final = 8
+"""For plain handlers; more wait in a queue of at most the requests in flight."""
+
+HeaderList = tuple[tuple[bytes, bytes], ...]
+
+
+class HttpWorker:
+    """Driven by its loop."""
+
+    def __init__(
+        self, options: HttpOptions, app: Handlers, view: ServiceView, doorbell: Doorbell, order: fence.Fence
+    ) -> None:
+        """Takes ownership of the doorbell."""
+        self._options = options
+        self._app = app
+        self._view = view
+        self._doorbell = doorbell
+        self._fence = order
+        self._lane: HttpLane | None = None
+        self._assembler = RequestAssembler(options.body_size_max)
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._threads = ThreadPoolExecutor(THREADS, "partywire-handler")
+        self._loop: asyncio.AbstractEventLoop
+        self._over: asyncio.Event
+        self._is_scheduled = False
+        self._failure = ""
+
+    async def run(self, control: ControlSocket) -> None:
+        """Answer until the supervisor says Close, or is gone."""
+        self._loop = asyncio.get_running_loop()
+        self._over = asyncio.Event()
+        channel = self._view.channel
+        self._loop.add_reader(control.fileno(), self._take_commands, control)
+        self._loop.add_reader(channel.fileno(), self._take_messages)
+        self._loop.add_reader(self._doorbell.fileno(), self._wake)
+        try:
+            channel.send(HandlersReady())
+            await self._over.wait()
+        finally:
+            for fd in (control.fileno(), channel.fileno(), self._doorbell.fileno()):
+                self._loop.remove_reader(fd)
+            self._drop_lane()
+            self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._failure:
+            print(f"partywire: the HTTP worker ends: {self._failure}", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(1 if self._failure else 0)  # a thread inside a plain handler would be waited for otherwise
+
+    # The front.
+
+    def _wake(self) -> None:
+        self._doorbell.drain()
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._is_scheduled = False
+        self._doorbell.disarm()
+        if self._lane is None:
+            return
+        try:
+            self._lane.flush()
+            if self._lane.receive(self._take_record):
+                self._schedule()
+                return
+            self._doorbell.arm()
+            if not self._lane.may_sleep():
+                self._schedule()
+        except (ShmError, HttpRecordError) as error:
+            self._failure = str(error)
+            self._over.set()
+
+    def _take_record(self, kind: int, payload: memoryview) -> None:
+        message = self._assembler.take_untrusted(kind, payload)
+        if isinstance(message, Cancel):
+            task = self._tasks.pop(message.id, None)
+            if task is not None:
+                task.cancel()
+        elif message is not None:
+            self._tasks[message.id] = self._loop.create_task(self._answer(message, self._lane))
+
+    async def _answer(self, record: RequestRecord, lane: HttpLane | None) -> None:
+        try:
+            status, headers, body = await self._respond(record)
+        except Exception as error:
+            log.exception("a handler for %s failed", record.method.decode())
+            status, headers, body = problem_answer(HttpError(500, f"the handler failed: {type(error).__name__}"))
+        self._tasks.pop(record.id, None)
+        if lane is not self._lane or lane is None:
+            return  # the front that asked is gone
+        if len(body) > self._options.answer_size_max:
+            what = f"the answer has {len(body)} bytes, at most {self._options.answer_size_max} are allowed"
+            status, headers, body = problem_answer(HttpError(500, what))
+        try:
+            records = answer_records(Answer(record.id, status, headers, body), RECORD_SIZE_MAX)
+        except ValueError as error:
+            log.error("a handler for %s gave an answer that HTTP does not allow: %s", record.method.decode(), error)
+            failed = problem_answer(HttpError(500, "the handler gave an answer that HTTP does not allow"))
+            records = answer_records(Answer(record.id, *failed), RECORD_SIZE_MAX)
+        lane.send(records)
+        self._schedule()
+
+    async def _respond(self, record: RequestRecord) -> tuple[int, HeaderList, bytes]:
+        try:
+            path, _, query = record.target.decode("ascii").partition("?")
+            route, parts = self._app.find(record.method.decode("ascii"), path)
+            headers = {name.decode("ascii"): value.decode("latin-1") for name, value in record.headers}
+            request = Request(record.method.decode("ascii"), path, parse_query(query), headers, bytes(record.body))
+            value = await self._call(route, route.bind(request, parts))
+        except HttpError as error:
+            return problem_answer(error)
+        return answer_of(value, route.status)
+
+    async def _call(self, route: Route, arguments: dict[str, Any]) -> Any:
+        if inspect.iscoroutinefunction(route.function):
+            return await route.function(**arguments)
+        function: Callable[..., Any] = route.function
+        return await self._loop.run_in_executor(self._threads, lambda: function(**arguments))
+
+    def _drop_lane(self) -> None:
+        tasks, self._tasks = self._tasks, {}
+        for task in tasks.values():
+            task.cancel()
+        if self._lane is not None:
+            self._lane.close()
+            self._lane = None
+
+    # The supervisor and the service.
+
+    def _take_commands(self, control: ControlSocket) -> None:
+        try:
+            while (received := control.try_receive()) is not None:
+                message, fds = received
+                if isinstance(message, HttpLaneMade) and len(fds) == 4:
+                    self._drop_lane()
+                    self._assembler = RequestAssembler(self._options.body_size_max)
+                    self._lane = HttpLane(fds, self._fence)
+                    self._schedule()
+                    continue
+                close_all(fds)
+                if isinstance(message, Close):
+                    self._over.set()
+        except ControlClosed:
+            self._over.set()
+        except (CommandError, ShmError) as error:
+            self._failure = str(error)
+            self._over.set()
+
+    def _take_messages(self) -> None:
+        try:
+            for message in self._view.channel.poll():
+                self._view.take(message)
+        except ChannelClosed:
+            self._over.set()  # the service is gone, and the supervisor with it
+
+
+def problem_answer(error: HttpError) -> tuple[int, HeaderList, bytes]:
+    """An error as status, headers and body."""
+    headers = tuple((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in error.headers.items())
+    return error.status, (PROBLEM_TYPE, *headers), problem(error.status, error.detail)
+
+
+def answer_of(value: Any, status: int) -> tuple[int, HeaderList, bytes]:
+    """What a handler returned, as status, headers and body.
+
+    Raises:
+        TypeError: JSON has no word for it.
+    """
+    response = value if isinstance(value, Response) else Response(value, status)
+    body = response.body
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        data, content_type = bytes(body), "application/octet-stream"
+    elif isinstance(body, str):
+        data, content_type = body.encode(), "text/plain; charset=utf-8"
+    elif body is None:
+        data, content_type = b"", ""
+    else:
+        data, content_type = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), JSON
+    content_type = response.content_type or content_type
+    headers = {name.lower(): text for name, text in response.headers.items()}
+    if content_type:
+        headers.setdefault("content-type", content_type)
+    pairs = tuple((name.encode("latin-1"), text.encode("latin-1")) for name, text in headers.items())
+    return response.status, pairs, data
+
+
+def load_handlers(target: str) -> Handlers:
+    """The user's "package.module:name".
+
+    Raises:
+        ValueError: there is no such module or name, or it is none of ours.
+        Exception: whatever the module raises.
+    """
+    module_name, _, name = target.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a module beside the user, as with `partywire run package.module:Job`
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise
+        raise ValueError(f"there is no module {module_name}") from error
+    app = getattr(module, name, None)
+    if not isinstance(app, Handlers):
+        raise ValueError(f"{module_name} has no {name} that is a partywire Handlers")
+    return app
+
+
+def make_app(view: ServiceView, handlers: str, title: str) -> Handlers:
+    """Everything that is answered: the service's routes, the user's, and the description of all of them.
+
+    Raises:
+        Exception: the user's handlers cannot be loaded, or answer what the service answers.
+    """
+    from .cli import installed_version
+
+    app = make_routes(view)
+
+    @app.get("/openapi.json")
+    async def show_description() -> dict[str, Any]:
+        """This description."""
+        return describe(app, title, installed_version(), has_token=view.known.has_token)
+
+    if handlers:
+        app.include(load_handlers(handlers))
+    return app
+
+
+def main() -> None:
+    """The program of the worker."""
+    control_fd = begin_child()
+    fence.register()
+    hold_blas_to_one_thread()
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="partywire: %(message)s")
+    control = ControlSocket.from_fd(control_fd, "the supervisor")
+    try:
+        message, fds = control.receive(START_TIMEOUT_S)
+    except ControlClosed:
+        return
+    if not isinstance(message, AnswerHttp) or len(fds) != 3:
+        close_all(fds)
+        raise SystemExit(f"the HTTP worker ends: {type(message).__name__} instead of AnswerHttp")
+    order = fence.probe()
+    doorbell = Doorbell.from_fds(fds[0], fds[1], order)
+    view = ServiceView(Channel(socket.socket(fileno=fds[2])))
+    try:
+        app = make_app(view, message.handlers, "PartyWire service")
+    except Exception as error:
+        sentence = f"http.handlers {message.handlers}: {type(error).__name__}: {error}"
+        view.channel.send(HandlersFailed(sentence))
+        raise SystemExit(f"partywire: {sentence}") from error
+    worker = HttpWorker(message.options, app, view, doorbell, order)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(worker.run(control))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""One party's service from its order to its exit code, and the program of such a party in a local run.
+
+Between the command and Service. `serve_party` runs in the command's own process for `--config`; with `--local` each
+party is a process that gets its order on a pipe and inherits its listening sockets. The one invariant: whatever ends
+the service, the links are closed in order first, the sockets are given back, and one sentence says why.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .exit_code import ExitCode, UsageMistake, code_of, sentence_of
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from .config import PartyConfig
+    from .http_config import HttpConfig
+    from .jobs import Job
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOrder:
+    """What one service is told; travels pickled over a pipe between our own processes."""
+
+    config: PartyConfig
+    sessions: int
+
+
+def serve_party(
+    order: ServeOrder, listener: socket.socket | None, http_listener: socket.socket | None, say: Callable[[str], None]
+) -> None:
+    """Serve until a signal says stop. Takes ownership of both sockets; without them the configured addresses are bound.
+
+    Raises:
+        PartyWireError, OSError: the service cannot be started, or cannot go on.
+    """
+    import asyncio
+
+    from .http_listener import close_http_listener, open_http_listener
+    from .serve import Service
+
+    config = order.config
+    try:
+        http = config.http
+        if http is None:
+            raise UsageMistake(
+                f"{config.path or 'the configuration'} has no table [http], so there is nothing to serve; "
+                "`partywire serve --help` shows one"
+            )
+        jobs = jobs_of(config, http)
+        token = http.token_digest()
+        if http_listener is None:
+            http_listener = open_http_listener(config.name, http)
+        from .party import BlockingParty
+
+        party = BlockingParty(config, listener, on_progress=lambda peer, cause: say(f"waiting for {peer}: {cause}"))
+        service = Service(party, http, jobs, order.sessions, token)
+        with asyncio.Runner() as runner:
+            service.run(runner, http_listener, say)
+    finally:
+        if listener is not None:
+            listener.close()
+        if http_listener is not None:
+            close_http_listener(http_listener)
+
+
+def jobs_of(config: PartyConfig, http: HttpConfig) -> dict[str, type[Job]]:
+    """The classes of the allowed jobs, with this party's own options for them checked by name.
+
+    Raises:
+        UnknownJob: one does not exist.
+        UsageMistake: one is for another number of parties, or an option of it is not this party's own.
+    """
+    from .jobs import load_job
+
+    where = config.path or "the configuration"
+    jobs: dict[str, type[Job]] = {}
+    for name in http.jobs:
+        job = jobs[name] = load_job(name)
+        if (why := refusal_of(job, len(config.parties))) is not None:
+            raise UsageMistake(f"{where}: http.jobs: {why}")
+        own = {option.name for option in job.options if not option.shared}
+        for option in http.options.get(name, {}):
+            if option not in own:
+                known = ", ".join(sorted(own)) or "none"
+                raise UsageMistake(f"{where}: http.options.{name}: {option} is none of a party's own options: {known}")
+    return jobs
+
+
+def refusal_of(job: type[Job], parties: int) -> str | None:
+    """Why a job is not for this many parties, or None if it is."""
+    if job.parties == parties:
+        return None
+    return f"{job.name} is a job for {job.parties} parties, not {parties}"
+
+
+def start_serving(order: ServeOrder, listener: socket.socket, http_listener: socket.socket) -> tuple[int, int]:
+    """Start the service of one party as a process that ends with this one; its pid and a pidfd.
+
+    The descriptors are inherited; ours may be closed afterwards.
+    """
+    import subprocess
+
+    order_read, order_write = os.pipe()
+    fds = (order_read, listener.fileno(), http_listener.fileno())
+    arguments = [sys.executable, "-m", "partywire.workers.serve_main", *map(str, fds), str(os.getpid())]
+    try:
+        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, pass_fds=fds, process_group=0)
+        process.returncode = 0  # waited for by its pid; Popen need not complain that it is alive
+    finally:
+        os.close(order_read)
+    with os.fdopen(order_write, "wb") as pipe:
+        try:
+            pipe.write(pickle.dumps(order))
+            pipe.flush()
+        except BrokenPipeError:
+            pass  # it ended at once; its exit code says so
+    return process.pid, os.pidfd_open(process.pid)
+
+
+def run_reported(serve: Callable[[], Any]) -> int:
+    """The exit code of a service, with the sentence on standard error if it failed."""
+    try:
+        serve()
+    except KeyboardInterrupt:
+        return ExitCode.OK  # told to stop while it was starting or between two steps
+    except Exception as error:
+        print(f"partywire: {sentence_of(error)}", file=sys.stderr, flush=True)
+        if os.environ.get("PARTYWIRE_DEBUG"):
+            raise
+        return code_of(error)
+    return ExitCode.OK
+
+
+def main() -> int:
+    """The program of one party of a local run. Arguments: descriptors of the order and both sockets, parent's pid."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    order_fd, listener_fd, http_fd, parent_pid = (int(argument) for argument in sys.argv[1:5])
+    from .party_main import begin, listener_of
+
+    begin(parent_pid, (order_fd, listener_fd, http_fd))
+    with os.fdopen(order_fd, "rb") as pipe:
+        order: ServeOrder = pickle.load(pipe)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    return run_reported(lambda: serve_party(order, listener_of(listener_fd), listener_of(http_fd), say))
+
+
+def say(line: str) -> None:
+    """One line for whoever watches or reads our standard output."""
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
