@@ -1,15 +1,15 @@
 """Nearest match under MPC: the gallery of party 0 and the probes of party 1 meet in shares; party 2 helps.
 
 For a probe p the parties find the gallery image g with the least |g|^2 - 2 g.p, which is the squared distance less a
-constant of the probe, by a tournament in which the label travels with the distance. Neighbours meet in gallery order
-and the right one wins only if it is strictly nearer, so that of equal distances the lowest index wins, as in argmin.
+constant of the probe, by a tournament in which the label travels with the distance (mpc/least.py). Of equal distances
+the lowest index wins, as in argmin.
 
 What becomes known: to all, the labels that are opened at the end, and the public numbers of MatchPlan. Nothing else
 is opened; the pairs that meet, the message sizes and the rounds follow from the plan alone.
 
-Cost for n gallery images and b probes, with k bits to compare: 4 + ceil(log2 n) * (4 + ceil(log2(k - 1))) rounds; for
-each of the b * n pairs a party sends 20 bytes and the ANDs of bits.py, party 0 besides 4 + k / 8. The built-in digits
-have k = 16: 92 rounds in a chunk, and 11 MB by each party, 14 by party 0, for all 297 probes against 1,500 images.
+Cost for n gallery images and b probes, with k bits to compare: 4 + ceil(log2 n) * (4 + ceil(log2(k // 2))) rounds; for
+each of the b * n pairs a party sends 20 bytes and a comparison (mpc/compare.py), and party 0 besides 4. The built-in
+digits have k = 16: 81 rounds in a chunk, and 10 MB by each party, 14 by party 0, for 297 probes against 1,500 images.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..mpc import ArithmeticShare, Replicated3, less_than, select
+from ..mpc import ArithmeticShare, Replicated3, least
 from .digits import CHUNK_SIZE_MAX
 from .digits_data import Gallery, Probes
 from .errors import JobInputError
@@ -133,25 +133,15 @@ async def match_chunk(gallery: GalleryShare, session: RingSession, mine: Any) ->
     count = len(mine) if is_owner else int(mine)
     probes = await mpc.input(PROBE_OWNER, mine.T if is_owner else None, (gallery.plan.features, count))
     distances = await mpc.matmul(gallery.scaled_images, probes) + gallery.norms.reshape(-1, 1)
-    label = await _nearest_label(mpc, distances, gallery.labels, gallery.plan.compare_bits)
-    return await mpc.open(label)
+    _, labels = await least(mpc, distances, _spread(gallery.labels, count), gallery.plan.compare_bits)
+    return await mpc.open(labels[0])
 
 
-async def _nearest_label(
-    mpc: Replicated3, distances: ArithmeticShare, labels: ArithmeticShare, bits: int
-) -> ArithmeticShare:
-    """Tournament over the first axis: distances (n, b) and labels (n,) -> shares of labels (b,)."""
-    spread = ArithmeticShare(
-        np.broadcast_to(labels.own[:, None], distances.shape), np.broadcast_to(labels.prev[:, None], distances.shape)
-    )
-    candidates = ArithmeticShare.stack([distances, spread])
-    while (count := candidates.shape[1]) > 1:
-        paired = count - count % 2
-        left, right = candidates[:, 0:paired:2], candidates[:, 1:paired:2]
-        is_right_nearer = await less_than(mpc, right[0], left[0], bits)
-        winners = await select(mpc, is_right_nearer, right, left)
-        candidates = ArithmeticShare.concatenate([winners, candidates[:, paired:]], axis=1) if count % 2 else winners
-    return candidates[1, 0]
+def _spread(labels: ArithmeticShare, count: int) -> ArithmeticShare:
+    """The labels (n,) beside the distances to each of `count` probes: (1, n, count), a view."""
+    shape = (1, len(labels), count)
+    own, prev = (np.broadcast_to(words[:, None], shape) for words in (labels.own, labels.prev))
+    return ArithmeticShare(own, prev)
 
 
 async def agree(mpc: Replicated3, gallery: list[int] | None, probes: list[int] | None) -> MatchPlan:

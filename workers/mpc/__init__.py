@@ -1,10 +1,14 @@
-"""Three-party computation on replicated shares: the protocols that the shipped jobs are made of."""
+"""Three-party computation on replicated shares: a library to write jobs with. docs/protocols.md has all its costs."""
 
-from .bits import carry_out, less_than, most_significant_bit
+from .compare import equal, is_zero, less_than, most_significant_bit
+from .convert import to_arithmetic, to_binary
 from .errors import MpcError, NotInRing, NotThreeParties, ShareMismatch
+from .least import argmin, least, minimum
 from .protocol import Replicated3, RingSession
 from .select import inject, multiply_by_bit, select
 from .shares import ArithmeticShare, BinaryShare
+from .shuffle import shuffle
+from .truncate import truncate, truncate_stochastic
 
 __all__ = [
     "Replicated3",
@@ -13,10 +17,19 @@ __all__ = [
     "BinaryShare",
     "less_than",
     "most_significant_bit",
-    "carry_out",
+    "equal",
+    "is_zero",
     "select",
     "multiply_by_bit",
     "inject",
+    "to_binary",
+    "to_arithmetic",
+    "truncate",
+    "truncate_stochastic",
+    "minimum",
+    "argmin",
+    "least",
+    "shuffle",
     "MpcError",
     "NotInRing",
     "NotThreeParties",

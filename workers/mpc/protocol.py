@@ -225,9 +225,14 @@ class Replicated3:
 
     async def and_(self, x: BinaryShare, y: BinaryShare) -> BinaryShare:
         """AND of each bit. 1 round, 1/8 byte per bit."""
+        return await self.reshare_bits(self.and_part(x, y), x.shape)
+
+    @staticmethod
+    def and_part(x: BinaryShare, y: BinaryShare) -> NDArray[np.uint8]:
+        """This party's XOR part of the AND of each bit. Local; parts may be added up before they are re-shared."""
         x.require_same("AND", y)
-        part = (x.own & (y.own ^ y.prev)) ^ (x.prev & y.own)
-        return await self.reshare_bits(part, x.shape)
+        part: NDArray[np.uint8] = (x.own & (y.own ^ y.prev)) ^ (x.prev & y.own)
+        return part
 
     # Secrets out.
 

@@ -8,28 +8,28 @@ integers b = c + d - 2cd, so for a secret x
 Round 1: party 0 deals c as in `input`, and at the same time d * x is computed: party 1 knows d, x_0 and x_1, party 2
 knows d and x_2, so each has its additive part, re-shared under fresh zero shares. Round 2: one multiplication by c.
 No oblivious transfer, nothing prepared in advance, and a whole stack of values shares one bit. Every message is an
-input or a re-share of protocol.py, so its argument covers these protocols too.
+deal or a re-share of protocol.py, so its argument covers these protocols too.
 
 The aim is that of bit injection in ABY3 (P. Mohassel and P. Rindal, ACM CCS 2018), which uses three-party oblivious
-transfer. Turning the bit into a ring element first (`inject`) and multiplying then takes three rounds.
+transfer. Turning the bit into a ring element first (`inject`, see known.py) and multiplying then takes three rounds.
 """
 
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .bits import unpacked
+from .convert import to_arithmetic
 from .errors import ShareMismatch, described
 from .shares import ArithmeticShare, BinaryShare, ring_dtype
 
 if TYPE_CHECKING:
-    from numpy.typing import DTypeLike, NDArray
+    from numpy.typing import DTypeLike
 
     from .protocol import Replicated3
-
-    Words = NDArray[Any]
 
 __all__ = ["inject", "multiply_by_bit", "select"]
 
@@ -61,15 +61,15 @@ async def multiply_by_bit(mpc: Replicated3, bit: BinaryShare, x: ArithmeticShare
     # Round 1: party 0's message is its share of c, followed by its part of d*x.
     dx_part = np.zeros(x.shape, dtype)
     if party == 1:
-        np.multiply(_unpacked(bit.own, bit.shape, dtype), x.own + x.prev, out=dx_part)
+        np.multiply(unpacked(bit.own[0], bit.shape, dtype), x.own + x.prev, out=dx_part)
     elif party == 2:
-        np.multiply(_unpacked(bit.prev, bit.shape, dtype), x.own, out=dx_part)
+        np.multiply(unpacked(bit.prev[0], bit.shape, dtype), x.own, out=dx_part)
     mpc.add_zero_share(dx_part)
     c_own = c_prev = np.zeros(bit.shape, dtype)
     outgoing = dx_part
     if party == 0:
         assert c_mask is not None  # party 0 owns c
-        c_own, c_prev = _unpacked(bit.own ^ bit.prev, bit.shape, dtype) - c_mask, c_mask
+        c_own, c_prev = unpacked(bit.own[0] ^ bit.prev[0], bit.shape, dtype) - c_mask, c_mask
         outgoing = np.concatenate([c_own.reshape(-1), dx_part.reshape(-1)])
     received = await mpc.exchange(outgoing, x.size + (count if party == 1 else 0), dtype)
     if party == 1:
@@ -84,21 +84,12 @@ async def multiply_by_bit(mpc: Replicated3, bit: BinaryShare, x: ArithmeticShare
 
 
 async def inject(mpc: Replicated3, bit: BinaryShare, dtype: DTypeLike = np.uint32) -> ArithmeticShare:
-    """The bit as a ring element 0 or 1: b = c + d - 2cd. 2 rounds; w bytes per element, and w more by party 0."""
+    """The bit as a ring element 0 or 1: b = c + d - 2cd. 2 rounds; w bytes per element, and w more by party 0.
+
+    Raises:
+        ShareMismatch: the bit has not one slice; for several see convert.to_arithmetic.
+    """
     ring = ring_dtype(dtype)
-    if bit.slices != 1:
-        raise ShareMismatch("injection", repr(bit), "one slice")
-    known = _unpacked(bit.own ^ bit.prev, bit.shape, ring) if mpc.party_index == 0 else None
-    c = await mpc.input(0, known, bit.shape, ring)
-    zero = np.zeros(bit.shape, ring)
-    d = ArithmeticShare(
-        _unpacked(bit.own, bit.shape, ring) if mpc.party_index == 1 else zero,
-        _unpacked(bit.prev, bit.shape, ring) if mpc.party_index == 2 else zero,
-    )
-    cd = await mpc.multiply(c, d)
-    return c + d - cd - cd
-
-
-def _unpacked(packed: NDArray[np.uint8], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Words:
-    """One slice of packed bits as ring elements 0 and 1."""
-    return np.unpackbits(packed[0], count=prod(shape), bitorder="little").astype(dtype).reshape(shape)
+    if not isinstance(bit, BinaryShare) or bit.slices != 1:
+        raise ShareMismatch("injection", repr(bit) if isinstance(bit, BinaryShare) else described(bit), "one slice")
+    return await to_arithmetic(mpc, bit, ring)

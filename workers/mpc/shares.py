@@ -185,7 +185,8 @@ class BinaryShare:
         self.require_same("XOR", other)
         return BinaryShare(self.own ^ other.own, self.prev ^ other.prev, self.shape)
 
-    def __getitem__(self, index: slice) -> BinaryShare:
+    def __getitem__(self, index: slice | list[int]) -> BinaryShare:
+        """Some of the slices."""
         return BinaryShare(self.own[index], self.prev[index], self.shape)
 
     @staticmethod

@@ -187,9 +187,9 @@ def test_a_chunk_takes_the_rounds_and_bytes_that_the_module_states() -> None:
 
     _, sessions = run_parties(match)
     # Party 2 is silent in the input, and when party 0 deals; party 0 is silent in the input.
-    assert [len(session.sent) for session in sessions] == [91, 81, 80]
+    assert [len(session.sent) for session in sessions] == [80, 70, 69]
     pairs, others = 8 * 1499, 4 * 8 * 1500 + 4 * 8
-    expected = [others + pairs * (16 + 4 + 39 / 8 + 16 / 8), others + 4 * 64 * 8 + pairs * (16 + 39 / 8)]
+    expected = [others + pairs * (16 + 4 + 51 / 8), others + 4 * 64 * 8 + pairs * (16 + 26 / 8)]
     assert [session.array_bytes_sent for session in sessions[:2]] == [round(size) for size in expected]
     assert sessions[2].array_bytes_sent == sessions[1].array_bytes_sent - 4 * 64 * 8
 

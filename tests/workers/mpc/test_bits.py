@@ -1,4 +1,4 @@
-"""Comparison and selection against plaintext, for all widths, with the exact rounds and bytes of the docstrings."""
+"""Comparison, equality and selection against plaintext, for all widths, with the exact costs of the docstrings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from partywire.workers.mpc import (
     NotInRing,
     Replicated3,
     ShareMismatch,
+    equal,
     inject,
+    is_zero,
     less_than,
     most_significant_bit,
     multiply_by_bit,
@@ -34,9 +36,11 @@ U32: np.dtype[Any] = np.dtype(np.uint32)
 U64: np.dtype[Any] = np.dtype(np.uint64)
 EXAMPLES = settings(max_examples=40)
 
-# Width of the ring, bits compared, rounds, ANDs per element: what docs and docstrings say.
-COSTS = [(U32, 2, 2, 1), (U32, 3, 3, 3), (U32, 8, 5, 16), (U32, 16, 6, 39), (U32, 27, 7, 71), (U32, 32, 7, 86)]
-COSTS += [(U16, 2, 2, 1), (U16, 16, 6, 39), (U64, 16, 6, 39), (U64, 64, 8, 181)]
+# Ring, bits compared, rounds, bits that a party sends per element, bits that party 0 sends besides.
+COSTS = [(U32, 2, 2, 1, 4), (U32, 3, 2, 1, 4), (U32, 4, 3, 4, 7), (U32, 8, 4, 11, 13), (U32, 16, 5, 26, 25)]
+COSTS += [(U32, 17, 5, 26, 25), (U32, 27, 6, 45, 40), (U32, 32, 6, 57, 49)]
+COSTS += [(U16, 2, 2, 1, 4), (U16, 16, 5, 26, 25), (U64, 16, 5, 26, 25), (U64, 64, 7, 120, 97)]
+ZERO_COSTS = [(U16, 16, 5, 15, 16), (U32, 1, 1, 0, 1), (U32, 3, 3, 2, 3), (U32, 32, 6, 31, 32), (U64, 64, 7, 63, 64)]
 
 
 @EXAMPLES
@@ -49,8 +53,10 @@ def test_slices_hold_one_bit_of_all_words(words: NDArray[Any], bits: int) -> Non
         np.testing.assert_array_equal(bit, (words >> words.dtype.type(position)) & words.dtype.type(1))
 
 
-@pytest.mark.parametrize(("dtype", "bits", "rounds", "ands"), COSTS)
-def test_the_highest_bit_costs_what_the_docstring_says(dtype: Any, bits: int, rounds: int, ands: int) -> None:
+@pytest.mark.parametrize(("dtype", "bits", "rounds", "each", "first"), COSTS)
+def test_the_highest_bit_costs_what_the_docstring_says(
+    dtype: Any, bits: int, rounds: int, each: int, first: int
+) -> None:
     count = 80  # whole bytes of packed bits, so that the count is exact
     values = np.random.default_rng(bits).integers(0, np.iinfo(dtype).max, count, dtype, endpoint=True)
 
@@ -60,14 +66,50 @@ def test_the_highest_bit_costs_what_the_docstring_says(dtype: Any, bits: int, ro
     outcome = compute(sign, values)
     np.testing.assert_array_equal(outcome.opened, (values >> dtype.type(bits - 1)) & dtype.type(1))
     assert outcome.rounds == rounds
-    assert outcome.bytes_sent == [(ands + bits) * count // 8, ands * count // 8, ands * count // 8]
+    assert outcome.bytes_sent == [(each + first) * count // 8, each * count // 8, each * count // 8]
+
+
+@pytest.mark.parametrize(("dtype", "bits", "rounds", "each", "first"), ZERO_COSTS)
+def test_equality_costs_what_the_docstring_says(dtype: Any, bits: int, rounds: int, each: int, first: int) -> None:
+    count = 80
+    x = np.random.default_rng(bits).integers(0, 4, count).astype(dtype)
+
+    async def compare(mpc: Replicated3, shares: Any) -> Any:
+        return await is_zero(mpc, shares[0], bits)
+
+    outcome = compute(compare, x)
+    np.testing.assert_array_equal(outcome.opened, x & dtype.type((1 << bits) - 1) == 0)
+    assert outcome.rounds == rounds
+    assert outcome.bytes_sent == [(each + first) * count // 8, each * count // 8, each * count // 8]
+
+
+@EXAMPLES
+@given(st.data(), st.sampled_from([U16, U32, U64]))
+def test_equality_is_right_for_any_words(data: st.DataObject, dtype: Any) -> None:
+    bits = data.draw(st.none() | st.integers(1, 8 * dtype.itemsize))
+    words = st.sampled_from(edges_of(dtype, bits or 8 * dtype.itemsize)) | st.integers(0, int(np.iinfo(dtype).max))
+    shape = data.draw(hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=9))
+    x = data.draw(hnp.arrays(dtype, shape, elements=words))
+    difference = data.draw(hnp.arrays(dtype, shape, elements=words))
+
+    async def compare(mpc: Replicated3, shares: Any) -> Any:
+        return await equal(mpc, shares[0], shares[1], bits)
+
+    mask = dtype.type((1 << (bits or 8 * dtype.itemsize)) - 1)
+    opened = compute(compare, np.add(x, difference), x).opened
+    assert opened.shape == shape
+    np.testing.assert_array_equal(opened, np.bitwise_and(difference, mask) == 0)
+
+
+def edges_of(dtype: Any, bits: int) -> list[int]:
+    return sorted({0, 1, (1 << bits - 1) - 1, 1 << bits - 1, (1 << bits) - 1, int(np.iinfo(dtype).max)})
 
 
 @EXAMPLES
 @given(st.data(), st.sampled_from([U16, U32, U64]))
 def test_the_highest_bit_of_any_width_is_right_for_any_words(data: st.DataObject, dtype: Any) -> None:
     bits = data.draw(st.integers(2, 8 * dtype.itemsize))
-    edges = st.sampled_from([0, 1, (1 << bits - 1) - 1, 1 << bits - 1, (1 << bits) - 1, np.iinfo(dtype).max])
+    edges = st.sampled_from(edges_of(dtype, bits))
     shape = data.draw(hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=9))
     values = data.draw(hnp.arrays(dtype, shape, elements=edges | st.integers(0, int(np.iinfo(dtype).max))))
 
@@ -112,22 +154,6 @@ def test_select_takes_one_of_two_values_for_a_whole_stack(data: st.DataObject, d
     assert outcome.bytes_sent == [2 * x.nbytes + bit.size * dtype.itemsize, 2 * x.nbytes, 2 * x.nbytes]
 
 
-@EXAMPLES
-@given(
-    hnp.arrays(np.bool_, hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=9)),
-    st.sampled_from([U16, U32, U64]),
-)
-def test_an_injected_bit_is_zero_or_one_in_the_ring(bit: NDArray[np.bool_], dtype: Any) -> None:
-    async def convert(mpc: Replicated3, shares: Any) -> Any:
-        return await inject(mpc, shares[0], dtype)
-
-    outcome = compute(convert, bit)
-    np.testing.assert_array_equal(outcome.opened, bit.astype(dtype))
-    assert outcome.rounds == 2
-    size = bit.size * dtype.itemsize
-    assert outcome.bytes_sent == [2 * size, size, size]
-
-
 def test_a_compared_bit_selects() -> None:
     x = np.array([5, 2**32 - 3, 7, 0], np.uint32)
     y = np.array([3, 1, 7, 2], np.uint32)
@@ -151,7 +177,7 @@ def test_every_message_of_a_comparison_and_a_selection_of_constants_looks_unifor
     _, sessions = run_parties(program)
     for session in sessions:
         messages = [message for message in session.sent if isinstance(message, np.ndarray)]
-        assert len(messages) == (11 if session.party_index == 0 else 9)
+        assert len(messages) == (10 if session.party_index == 0 else 8)
         for message in messages:
             assert_looks_uniform(message.view(np.uint8))
 
@@ -178,6 +204,8 @@ def test_a_width_outside_the_ring_is_refused(bits: int) -> None:
     session = local_sessions()[0]
     with pytest.raises(NotInRing):
         asyncio.run(most_significant_bit(one_party(session), words_share((4,)), bits))
+    with pytest.raises(NotInRing):
+        asyncio.run(is_zero(one_party(session), words_share((4,)), bits if bits != 1 else -1))
     assert session.sent == []
 
 
@@ -189,6 +217,11 @@ def test_a_width_outside_the_ring_is_refused(bits: int) -> None:
         lambda mpc: multiply_by_bit(mpc, bits_share(2, (4,)), words_share((4,))),
         lambda mpc: select(mpc, bits_share(1, (4,)), words_share((4,)), words_share((5,))),
         lambda mpc: inject(mpc, bits_share(2, (4,))),
+        lambda mpc: inject(mpc, words_share((4,))),  # type: ignore[arg-type]
+        lambda mpc: most_significant_bit(mpc, bits_share(1, (4,))),  # type: ignore[arg-type]
+        lambda mpc: is_zero(mpc, np.zeros(4, np.uint32)),  # type: ignore[arg-type]
+        lambda mpc: equal(mpc, words_share((4,)), words_share((5,))),
+        lambda mpc: less_than(mpc, words_share((4,)), words_share((4,), np.uint16)),
     ],
 )
 def test_a_bit_of_another_shape_is_refused_before_anything_is_sent(call: Any) -> None:
