@@ -37,6 +37,7 @@ from .batch_share import (
     Totals,
     load_error,
 )
+from .blocking_party import BlockingParty
 from .channel import PICKLE_PROTOCOL, ChannelClosed
 from .errors import (
     JobFailed,
@@ -50,7 +51,7 @@ from .errors import (
     describe,
     describe_to_peers,
 )
-from .party import BlockingParty, Party
+from .party import Party
 from .scheduler import Scheduler
 from .waiting import NEVER, Wait, run_blocking
 

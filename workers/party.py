@@ -1,7 +1,7 @@
 """A party: opens the links to all peers, agrees with them on sessions and barriers, and closes in good order.
 
-Between the user's program and the party's family of processes. `Party` is for asyncio, `BlockingParty` for plain code;
-both have the same methods. The process that opens a party is its worker 0. The one invariant: every way out of an open
+Between the user's program and the party's family of processes. `Party` is for asyncio,
+`BlockingParty` (blocking_party.py) for plain code; both have the same methods. The process that opens a party is its worker 0. The one invariant: every way out of an open
 party, an exception while opening included, ends all its processes and gives everything back.
 
 A common step (make_sessions, barrier, rendezvous) must be entered by all parties in the same order: the same round
@@ -16,7 +16,7 @@ import math
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from partywire.engine.addresses import format_address
 from partywire.engine.commands import (
@@ -48,7 +48,7 @@ from .errors import AddressUnavailable, ConnectFailed, PartyFailed, PeerAborted,
 from .link_events import LinkEvents
 from .stat import PartyStat, party_stat
 from .stat_publish import worker_publisher
-from .waiting import LoopDriver, deadline_of, run_blocking, shared_timeout
+from .waiting import LoopDriver, deadline_of, shared_timeout
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -61,9 +61,7 @@ if TYPE_CHECKING:
 
     from .link_events import LinkEvent
     from .peer_link import PeerLink
-    from .session import BlockingSession, Session
-
-T = TypeVar("T")
+    from .session import Session
 
 CHILD_VARIABLE = "PARTYWIRE_WORKER"
 """Set in the environment of child workers."""
@@ -607,116 +605,6 @@ class Party:
     def _end_supervisor(self) -> str:
         supervisor, self._supervisor = self._supervisor, None
         return "" if supervisor is None else supervisor.end()
-
-
-class BlockingParty:
-    """The form for plain code, opened by `with`. Single-threaded: peers are served while a call waits."""
-
-    def __init__(
-        self,
-        config: PartyConfig | str | Path,
-        listener: socket.socket | None = None,
-        *,
-        on_progress: Callable[[str, str], None] | None = None,
-        on_event: Callable[[LinkEvent], object] | None = None,
-    ) -> None:
-        """Like Party."""
-        self.asynchronous = Party(config, listener, on_progress=on_progress, on_event=on_event)
-
-    def __enter__(self) -> BlockingParty:
-        self.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.asynchronous._has_raised = error is not None
-        self.close()
-
-    def open(self) -> None:
-        """Like Party.open."""
-        party = self.asynchronous
-        party._start()
-        try:
-            run_blocking(party.worker, party._connect())
-        except BaseException:
-            party._has_raised = True
-            party._end()
-            raise
-
-    @property
-    def config(self) -> PartyConfig:
-        """What the party was opened with."""
-        return self.asynchronous.config
-
-    @property
-    def name(self) -> str:
-        """Our name."""
-        return self.asynchronous.name
-
-    @property
-    def index(self) -> int:
-        """Our index among the parties."""
-        return self.asynchronous.index
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All names in index order."""
-        return self.asynchronous.names
-
-    @property
-    def worker(self) -> Worker:
-        """Like Party.worker."""
-        return self.asynchronous.worker
-
-    @property
-    def pids(self) -> dict[str, int]:
-        """Like Party.pids."""
-        return self.asynchronous.pids
-
-    def stat(self) -> PartyStat:
-        """Like Party.stat."""
-        return self.asynchronous.stat()
-
-    def make_sessions(self, count: int, *, timeout: float | None = None) -> list[BlockingSession]:
-        """Like Party.make_sessions."""
-        sessions = self._run(self.asynchronous.make_sessions(count, timeout=timeout))
-        return [session.blocking for session in sessions]
-
-    def barrier(self, *, timeout: float | None = None) -> None:
-        """Like Party.barrier."""
-        self._run(self.asynchronous.barrier(timeout=timeout))
-
-    def rendezvous(
-        self, kind: str, fields: Mapping[str, object], *, timeout: float | None = None, equal: bool = False
-    ) -> dict[str, Mapping[str, object]]:
-        """Like Party.rendezvous."""
-        return self._run(self.asynchronous.rendezvous(kind, fields, timeout=timeout, equal=equal))
-
-    def agree(
-        self,
-        kind: str,
-        count: int,
-        fields: Mapping[str, object] | None = None,
-        *,
-        timeout: float | None = None,
-        stride: int = 1,
-    ) -> tuple[SessionBlock, dict[str, Mapping[str, object]]]:
-        """Like Party.agree."""
-        return self._run(self.asynchronous.agree(kind, count, fields, timeout=timeout, stride=stride))
-
-    def close(self) -> None:
-        """Like Party.close."""
-        if self.asynchronous._worker is not None:
-            self._run(self.asynchronous.close())
-
-    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        try:
-            worker = self.asynchronous.worker
-        except PartyFailed:
-            coroutine.close()
-            raise
-        return run_blocking(worker, coroutine)
 
 
 def _main_path() -> str | None:

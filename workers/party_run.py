@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from partywire.engine.rendezvous import check_fields_equal
 
 from .batch import BatchRunner
+from .blocking_party import BlockingParty
 from .config import PartyConfig, load_config
 from .exit_code import UsageMistake, failure
 from .jobs import load_job
-from .party import BlockingParty
 from .run_event import Connected, Failed, Finished, Progressed, Waiting, encode_event
 
 if TYPE_CHECKING:

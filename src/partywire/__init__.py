@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         SetupMismatch,
     )
     from partywire.workers.batch import BatchRunner
+    from partywire.workers.blocking_party import BlockingParty
     from partywire.workers.config import PartyConfig, load_config
     from partywire.workers.errors import (
         AddressUnavailable,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
         WorkerDied,
     )
     from partywire.workers.link_events import LinkEvent, LinkEventKind
-    from partywire.workers.party import BlockingParty, Party
+    from partywire.workers.party import Party
     from partywire.workers.session import BlockingSession, Session
     from partywire.workers.values import (
         Bit,
@@ -112,7 +113,8 @@ _HOME = {
     "workers.batch": ("BatchRunner",),
     "workers.config": ("PartyConfig", "load_config"),
     "workers.link_events": ("LinkEvent", "LinkEventKind"),
-    "workers.party": ("BlockingParty", "Party"),
+    "workers.blocking_party": ("BlockingParty",),
+    "workers.party": ("Party",),
     "workers.session": ("BlockingSession", "Session"),
     "workers.values": (
         "Bit", "NetworkVec", "PrfCheck", "PrfKey", "Ring16", "Ring32", "Ring48", "Ring64", "StateChecksum",

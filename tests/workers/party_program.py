@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from partywire.engine.errors import PartyWireError
+from partywire.workers.blocking_party import BlockingParty
 from partywire.workers.config import PartyConfig
 from partywire.workers.errors import PeerClosed
-from partywire.workers.party import BlockingParty, Party
+from partywire.workers.party import Party
 from partywire.workers.scheduler import Scheduler
 from partywire.workers.values import (
     Bit,

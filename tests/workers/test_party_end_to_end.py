@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from partywire.workers.blocking_party import BlockingParty
 from partywire.workers.config import PartyConfig
 from partywire.workers.errors import AddressUnavailable, ConnectFailed, SessionClosed
-from partywire.workers.party import BlockingParty, Party
+from partywire.workers.party import Party
 from tests.workers.party_cast import Cast
 
 if TYPE_CHECKING:

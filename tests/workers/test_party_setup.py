@@ -8,9 +8,10 @@ import pytest
 
 from partywire.engine.control import Rendezvous, encode_control
 from partywire.engine.errors import LinkProtocolError, SetupAborted
+from partywire.workers.blocking_party import BlockingParty
 from partywire.workers.config import PartyConfig
 from partywire.workers.errors import PeerAborted, PeerLost, RendezvousTimeout
-from partywire.workers.party import BlockingParty, Party
+from partywire.workers.party import Party
 from tests.workers.harness import NAMES, Table
 
 if TYPE_CHECKING:
