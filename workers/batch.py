@@ -51,7 +51,6 @@ from .errors import (
     describe,
     describe_to_peers,
 )
-from .party import Party
 from .scheduler import Scheduler
 from .waiting import NEVER, Wait, run_blocking
 
@@ -60,6 +59,7 @@ if TYPE_CHECKING:
 
     from .batch_share import JobFunction
     from .channel import Channel
+    from .party import Party
 
 SESSIONS_DEFAULT: Final = 8
 """Sessions per worker (of the least common multiple of all worker counts). Enough to hide a loopback round trip behind
