@@ -3,6 +3,8 @@
 Between strangers and the I/O processes. The one invariant: a stranger costs at most one descriptor for at most
 PREAMBLE_TIMEOUT_S, learns nothing, and delays nobody: the gateway never waits for a single socket.
 
+A probe (`probe`) is answered here, from what the configuration says, so that no link ever notices one.
+
 It runs on `selectors`, without asyncio, because it must listen as early as possible and does very little. Early dials
 need no care: the link socket to an I/O process that is still starting holds them (they are parked in the kernel). The
 listening socket belongs to the supervisor, so a new gateway goes on where a dead one stopped.
@@ -15,7 +17,8 @@ import selectors
 import socket
 import time
 from collections import OrderedDict
-from typing import Final
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from partywire.shm import fence
 
@@ -23,12 +26,21 @@ from .addresses import format_address
 from .child_process import begin_child
 from .commands import Accepted, CommandError, Refused, Serve
 from .control_socket import ControlClosed, ControlSocket, ControlTimeout
-from .errors import LinkProtocolError
-from .preamble import PREAMBLE_SIZE, Preamble
+from .errors import HandshakeRejected, LinkProtocolError
+from .handshake import HandshakeState, Role
+from .hello import hello_of
+from .preamble import PREAMBLE_SIZE, ConnectionClass, Preamble
+from .probe import Probe
 from .topology import PartySpec, routing_tag
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 PREAMBLE_TIMEOUT_S: Final = 5.0
-"""For 32 bytes that a dialler sends together with its first packet: two lost packets are forgiven."""
+"""For 32 bytes that a dialler sends together with its first packet: two lost packets are forgiven. A probe has as long
+for everything, the reading of its answer included."""
+
+_READ_SIZE: Final = 4096
 
 WAITING_MAX: Final = 256
 """Connections whose preamble is incomplete. Four times the largest party set, so that honest diallers fit beside a
@@ -50,21 +62,36 @@ REPORT_INTERVAL_S: Final = 0.5
 class Waiting:
     """One accepted connection that has not shown its whole preamble."""
 
-    __slots__ = ("address", "deadline", "received", "sock")
+    __slots__ = ("address", "deadline", "probe", "received", "sock")
 
     def __init__(self, sock: socket.socket, address: str, deadline: float) -> None:
         self.sock = sock
         self.address = address
         self.deadline = deadline
         self.received = b""
+        self.probe: Probe | None = None  # set by a preamble of that class
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether it was a probe that has its answer, and is left to read it."""
+        return self.probe is not None and self.probe.state in (HandshakeState.DONE, HandshakeState.FAILED)
 
 
 class Gateway:
     """Listening sockets and their routes. Driven by `do_work`; time comes from the caller."""
 
-    def __init__(self, listeners: list[socket.socket], routes: dict[bytes, ControlSocket]) -> None:
-        """`routes`: routing tag -> link socket of an I/O process. Takes ownership of all."""
+    def __init__(
+        self,
+        listeners: list[socket.socket],
+        routes: dict[bytes, ControlSocket],
+        answers: dict[bytes, Callable[[], Probe]] | None = None,
+    ) -> None:
+        """`routes`: routing tag -> link socket of an I/O process. Takes ownership of all.
+
+        `answers`: routing tag -> the acceptor's end of a fresh probe by the peer of that tag.
+        """
         self._listeners = listeners
+        self._answers = answers or {}
         self._routes = routes
         self._selector = selectors.DefaultSelector()
         self._waiting: OrderedDict[int, Waiting] = OrderedDict()  # oldest first, as deadlines are
@@ -114,8 +141,7 @@ class Gateway:
             oldest = next(iter(self._waiting.values()))
             if oldest.deadline > now:
                 break
-            self._silent += 1
-            self._drop(oldest)
+            self._give_up(oldest)
             work += 1
         return work
 
@@ -141,8 +167,7 @@ class Gateway:
             sock.setblocking(False)
             waiting = Waiting(sock, address_of(address), now + PREAMBLE_TIMEOUT_S)
             if len(self._waiting) >= WAITING_MAX:
-                self._silent += 1
-                self._drop(next(iter(self._waiting.values())))
+                self._give_up(next(iter(self._waiting.values())))
             self._waiting[sock.fileno()] = waiting
             self._selector.register(sock, selectors.EVENT_READ, waiting)
             self._read(waiting)  # the preamble usually came with the connection
@@ -151,24 +176,31 @@ class Gateway:
     def _make_room(self, now: float) -> None:
         """A connection could not be accepted: give up the oldest that shows nothing, or else wait a moment."""
         if self._waiting:
-            self._silent += 1
-            self._drop(next(iter(self._waiting.values())))
+            self._give_up(next(iter(self._waiting.values())))
         else:
             self._resume_at = now + ACCEPT_PAUSE_S
             for listener in self._listeners:
                 self._selector.unregister(listener)
 
+    def _give_up(self, waiting: Waiting) -> None:
+        """It took too long, makes room for another, or is over."""
+        if not waiting.is_answered:
+            self._silent += 1
+        self._drop(waiting)
+
     def _read(self, waiting: Waiting) -> None:
         try:
             # Exactly the preamble: what follows it belongs to the I/O process.
-            data = waiting.sock.recv(PREAMBLE_SIZE - len(waiting.received))
+            data = waiting.sock.recv(_READ_SIZE if waiting.probe else PREAMBLE_SIZE - len(waiting.received))
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             data = b""
         if not data:
-            self._silent += 1
-            self._drop(waiting)
+            self._give_up(waiting)
+            return
+        if waiting.probe is not None:
+            self._answer(waiting, waiting.probe, data)
             return
         waiting.received += data
         try:
@@ -177,8 +209,35 @@ class Gateway:
             self._garbage += 1
             self._drop(waiting)
             return
-        if preamble is not None:
+        if preamble is None:
+            return
+        if preamble.connection_class is ConnectionClass.PROBE:
+            self._begin_probe(waiting, preamble)
+        else:
             self._hand_over(waiting, preamble)
+
+    def _begin_probe(self, waiting: Waiting, preamble: Preamble) -> None:
+        answer = self._answers.get(preamble.routing_tag)
+        if answer is None:
+            self._unknown += 1
+            self._drop(waiting)
+            return
+        waiting.probe = answer()
+        self._read(waiting)  # the question usually came with the preamble
+
+    def _answer(self, waiting: Waiting, probe: Probe, data: bytes) -> None:
+        if waiting.is_answered:
+            self._drop(waiting)  # whatever it says, nobody asked for it
+            return
+        try:
+            probe.receive_data(data)
+        except HandshakeRejected:
+            pass  # the prober is told
+        except LinkProtocolError:
+            self._garbage += 1
+        answer = probe.data_to_send()
+        if answer and not _say_last(waiting.sock, answer):
+            self._drop(waiting)
 
     def _hand_over(self, waiting: Waiting, preamble: Preamble) -> None:
         route = self._routes.get(preamble.routing_tag)
@@ -196,6 +255,20 @@ class Gateway:
         del self._waiting[waiting.sock.fileno()]
         self._selector.unregister(waiting.sock)
         waiting.sock.close()
+
+
+def _say_last(sock: socket.socket, data: bytes) -> bool:
+    """Send all of `data` and nothing more, at once; a fresh socket has room for an answer many times over.
+
+    The socket then stays open until its peer has closed it: closing first could destroy what was not read yet.
+    """
+    try:
+        if sock.send(data) != len(data):
+            return False
+        sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        return False
+    return True
 
 
 def address_of(sockaddr: object) -> str:
@@ -230,6 +303,17 @@ def make_routes(party: PartySpec, peers: list[int], sockets: list[ControlSocket]
     }
 
 
+def make_answers(command: Serve) -> dict[bytes, Callable[[], Probe]]:
+    """Routing tags of all peers, also of those that we dial, with what answers a probe of each."""
+
+    def answer(peer: str) -> Probe:
+        hello = hello_of(command.party, peer, command.workers, command.options)
+        return Probe(Role.RESPONDER, hello, int(time.time() * 1000))
+
+    party = command.party
+    return {routing_tag(party.name, peer.name): partial(answer, peer.name) for peer in party.peers}
+
+
 def main() -> None:
     """The program of the gateway process."""
     fence.register()
@@ -243,7 +327,8 @@ def main() -> None:
                 for peer, fd in zip(command.peers, fds[command.listeners :], strict=True)
             ]
             listeners = [socket.socket(fileno=fd) for fd in fds[: command.listeners]]
-            gateway = Gateway(listeners, make_routes(command.party, command.peers, sockets))
+            routes = make_routes(command.party, command.peers, sockets)
+            gateway = Gateway(listeners, routes, make_answers(command))
             try:
                 serve(control, gateway)
             finally:

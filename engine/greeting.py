@@ -51,14 +51,14 @@ async def greet(stream: Stream, core: Handshake | Attach, peer: str, preamble: b
     is_end_of_file = False
     try:
         async with asyncio.timeout(limits.HANDSHAKE_TIMEOUT_S):
-            await _send(stream, preamble + core.data_to_send())
+            await send_all(stream, preamble + core.data_to_send())
             while core.result is None:
-                if data := await _receive(stream):
+                if data := await receive_some(stream):
                     core.receive_data(data)
                 else:
                     is_end_of_file = True
                     core.receive_eof()
-                await _send(stream, core.data_to_send())
+                await send_all(stream, core.data_to_send())
         return core.trailing_data
     except HandshakeRejected:
         await dismiss(stream, core.data_to_send())
@@ -85,9 +85,9 @@ async def dismiss(stream: Stream, last_words: bytes) -> None:
     """Send the last words, wait a moment until the peer has read them, and close."""
     try:
         async with asyncio.timeout(FAREWELL_TIMEOUT_S):
-            await _send(stream, last_words)
+            await send_all(stream, last_words)
             stream.shutdown_write()
-            while await _receive(stream):
+            while await receive_some(stream):
                 pass
     except (OSError, TimeoutError):
         pass  # the peer is gone, or does not listen
@@ -95,7 +95,8 @@ async def dismiss(stream: Stream, last_words: bytes) -> None:
         stream.close()
 
 
-async def _send(stream: Stream, data: bytes) -> None:
+async def send_all(stream: Stream, data: bytes) -> None:
+    """Send bytes, however often the stream is full; OSError when it breaks."""
     left = memoryview(data)
     while left:
         if (count := stream.try_send([left])) is None:
@@ -104,7 +105,8 @@ async def _send(stream: Stream, data: bytes) -> None:
             left = left[count:]
 
 
-async def _receive(stream: Stream) -> bytes:
+async def receive_some(stream: Stream) -> bytes:
+    """The next bytes, or none at end of file; OSError when the stream breaks."""
     buffer = memoryview(bytearray(_RECEIVE_SIZE))
     while (count := stream.try_recv_into(buffer)) is None:
         await _ready(stream.on_readable)

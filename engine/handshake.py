@@ -1,4 +1,5 @@
-"""The handshakes of a link: `Handshake` on its control connection, `Attach` on each normal connection.
+"""The handshakes of a link: `Handshake` on its control connection, `Attach` on each normal connection. (`probe` has
+the question whether they would succeed.)
 
 Between the initiator (who dialled) and the responder (who accepted), right behind the preamble (docs/wire.md,
 Handshake):
@@ -60,6 +61,8 @@ class HandshakeState(Enum):
     AWAITING_HELLO = "awaiting HELLO"
     AWAITING_ATTACH = "awaiting ATTACH"
     AWAITING_ACCEPT = "awaiting ACCEPT"
+    AWAITING_PROBE = "awaiting PROBE"
+    AWAITING_PROBED = "awaiting PROBED"
     DONE = "done"
     FAILED = "failed"
 
@@ -75,6 +78,10 @@ TRANSITIONS: Final[dict[tuple[HandshakeState, MessageType], HandshakeState]] = {
     (_S.AWAITING_ACCEPT, _M.REJECT): _S.FAILED,
     (_S.AWAITING_ATTACH, _M.ATTACH): _S.DONE,
     (_S.AWAITING_ATTACH, _M.REJECT): _S.FAILED,
+    (_S.AWAITING_PROBE, _M.PROBE): _S.DONE,
+    (_S.AWAITING_PROBE, _M.REJECT): _S.FAILED,
+    (_S.AWAITING_PROBED, _M.PROBED): _S.DONE,
+    (_S.AWAITING_PROBED, _M.REJECT): _S.FAILED,
 }
 
 
@@ -108,8 +115,8 @@ def _digest(label: bytes, *parts: bytes) -> bytes:
     return digest.digest()
 
 
-class _Conversation(ABC):
-    """What `Handshake` and `Attach` share: states, message framing, rejection in both directions."""
+class Conversation(ABC):
+    """What `Handshake`, `Attach` and `Probe` share: states, message framing, rejection in both directions."""
 
     def __init__(self, machine: str, peer: str, state: HandshakeState) -> None:
         self._machine = machine
@@ -199,11 +206,57 @@ class _Conversation(ABC):
     def _check_message_untrusted(self, type_: MessageType, body: bytes) -> None:
         """Refuse the message or answer it; the state moves on when this returns."""
 
+    def _agree_untrusted(self, ours: Hello, body: bytes) -> tuple[Hello, int]:
+        """The HELLO in `body`, which fits ours, and how many normal connections a link of both has; rejects others."""
+        version = Hello.version_untrusted(body, self._peer)
+        if version != PROTOCOL_VERSION:
+            self.reject(
+                RejectCode.VERSION,
+                f"{ours.name} speaks protocol version {PROTOCOL_VERSION}, {ours.peer} version {version}",
+            )
+        theirs = Hello.decode_untrusted(body, self._peer)
+        self._check_identity(ours, theirs)
+        self._check_agreement(ours, theirs)
+        try:
+            return theirs, connection_count(ours.workers, theirs.workers)
+        except ValueError as error:
+            self.reject(RejectCode.PARAMETERS, str(error))
+
+    def _check_identity(self, ours: Hello, theirs: Hello) -> None:
+        if theirs.name == ours.name:
+            self.reject(RejectCode.DUPLICATE_IDENTITY, f"both ends of this connection are called {ours.name}")
+        if ours.party_set and theirs.name not in ours.party_set:
+            self.reject(RejectCode.UNKNOWN_PEER, f"{theirs.name} is not a party at {ours.name}")
+        if theirs.name != ours.peer:
+            self.reject(
+                RejectCode.WRONG_IDENTITY, f"{ours.name} expected {ours.peer} on this connection, not {theirs.name}"
+            )
+        if theirs.peer != ours.name:
+            self.reject(
+                RejectCode.WRONG_IDENTITY, f"{theirs.name} expected {theirs.peer} on this connection, not {ours.name}"
+            )
+
+    def _check_agreement(self, ours: Hello, theirs: Hello) -> None:
+        if ours.party_set != theirs.party_set:
+            self.reject(
+                RejectCode.PARTY_SET,
+                f"the parties are {', '.join(ours.party_set) or 'not listed'} at {ours.name} "
+                f"but {', '.join(theirs.party_set) or 'not listed'} at {theirs.name}",
+            )
+        if not hmac.compare_digest(ours.parameter_digest, theirs.parameter_digest):
+            self.reject(
+                RejectCode.PARAMETERS,
+                f"{ours.name} and {theirs.name} have different parameters (digests "
+                f"{ours.parameter_digest[:4].hex()} and {theirs.parameter_digest[:4].hex()})",
+            )
+        if hmac.compare_digest(ours.nonce, theirs.nonce):
+            self.reject(RejectCode.PROTOCOL, "both ends sent the same nonce")
+
     def _send(self, type_: MessageType, body: bytes) -> None:
         self._outgoing += encode_message(type_, body)
 
 
-class Handshake(_Conversation):
+class Handshake(Conversation):
     """The handshake of a control connection. Driven by the peer's bytes; times out by its owner."""
 
     def __init__(self, role: Role, hello: Hello, preamble: bytes = b"") -> None:
@@ -238,19 +291,7 @@ class Handshake(_Conversation):
 
     def _check_hello_untrusted(self, body: bytes) -> None:
         ours = self._our_hello
-        version = Hello.version_untrusted(body, self._peer)
-        if version != PROTOCOL_VERSION:
-            self.reject(
-                RejectCode.VERSION,
-                f"{ours.name} speaks protocol version {PROTOCOL_VERSION}, {ours.peer} version {version}",
-            )
-        theirs = Hello.decode_untrusted(body, self._peer)
-        self._check_identity(theirs)
-        self._check_agreement(theirs)
-        try:
-            connections = connection_count(ours.workers, theirs.workers)
-        except ValueError as error:
-            self.reject(RejectCode.PARAMETERS, str(error))
+        theirs, connections = self._agree_untrusted(ours, body)
         bodies = (self._our_body, body) if self._role is Role.INITIATOR else (body, self._our_body)
         self._transcript = _digest(b"partywire handshake 1", self._preamble, *bodies)
         self._agreed = HandshakeResult(
@@ -261,40 +302,8 @@ class Handshake(_Conversation):
             secret=_digest(b"partywire link secret 1", self._preamble, *bodies),
         )
 
-    def _check_identity(self, theirs: Hello) -> None:
-        ours = self._our_hello
-        if theirs.name == ours.name:
-            self.reject(RejectCode.DUPLICATE_IDENTITY, f"both ends of this connection are called {ours.name}")
-        if ours.party_set and theirs.name not in ours.party_set:
-            self.reject(RejectCode.UNKNOWN_PEER, f"{theirs.name} is not a party at {ours.name}")
-        if theirs.name != ours.peer:
-            self.reject(
-                RejectCode.WRONG_IDENTITY, f"{ours.name} expected {ours.peer} on this connection, not {theirs.name}"
-            )
-        if theirs.peer != ours.name:
-            self.reject(
-                RejectCode.WRONG_IDENTITY, f"{theirs.name} expected {theirs.peer} on this connection, not {ours.name}"
-            )
 
-    def _check_agreement(self, theirs: Hello) -> None:
-        ours = self._our_hello
-        if ours.party_set != theirs.party_set:
-            self.reject(
-                RejectCode.PARTY_SET,
-                f"the parties are {', '.join(ours.party_set) or 'not listed'} at {ours.name} "
-                f"but {', '.join(theirs.party_set) or 'not listed'} at {theirs.name}",
-            )
-        if not hmac.compare_digest(ours.parameter_digest, theirs.parameter_digest):
-            self.reject(
-                RejectCode.PARAMETERS,
-                f"{ours.name} and {theirs.name} have different parameters (digests "
-                f"{ours.parameter_digest[:4].hex()} and {theirs.parameter_digest[:4].hex()})",
-            )
-        if hmac.compare_digest(ours.nonce, theirs.nonce):
-            self.reject(RejectCode.PROTOCOL, "both ends sent the same nonce")
-
-
-class Attach(_Conversation):
+class Attach(Conversation):
     """The handshake of a normal connection: proves that it belongs to the link whose secret both ends hold."""
 
     def __init__(

@@ -34,6 +34,8 @@ class MessageType(IntEnum):
     ACCEPT = 2
     REJECT = 3
     ATTACH = 4
+    PROBE = 5  # the question of a probe; only behind a preamble of that class
+    PROBED = 6  # its answer
 
 
 def encode_message(type_: MessageType, body: bytes) -> bytes:

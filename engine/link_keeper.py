@@ -13,7 +13,6 @@ connect timeout has passed. Nothing here knows of the other links of the process
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -40,7 +39,7 @@ from .dialler import DialFailed, Dialler
 from .errors import HandshakeRejected, RejectCode
 from .greeting import GreetingFailed, dismiss, greet
 from .handshake import Attach, Handshake, Role
-from .handshake_messages import NONCE_SIZE, Hello
+from .hello import hello_of
 from .link import Link, LinkState, LinkTimeouts
 from .multiplexer import Multiplexer
 from .preamble import ConnectionClass, Preamble
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
     from .commands import OpenLinks
     from .control_socket import ControlSocket
     from .handshake import HandshakeResult
+    from .handshake_messages import Hello
     from .transport import Stream, Transport
 
 DUPLICATE_GRACE_S: Final = 0.3
@@ -188,7 +188,7 @@ class LinkKeeper:
                 attempt = await self._bring_up()
         except TimeoutError:
             peer = self._peer
-            unheard = f"nothing answered at {peer.host}:{peer.port}; is it running, is the address right?"
+            unheard = f"nothing answered at {peer.address}; is it running, is the address right?"
             last = self._last_cause or unheard
             self._fail("TIMEOUT", f"no link to {peer.name} within {self._options.connect_timeout_s:g} s; {last}")
             return
@@ -219,8 +219,7 @@ class LinkKeeper:
     @property
     def _peer_address(self) -> str:
         """Where the peer is dialled, as it was configured."""
-        host = self._peer.host
-        return f"[{host}]:{self._peer.port}" if ":" in host else f"{host}:{self._peer.port}"
+        return self._peer.address
 
     def _dial_failed(self, dialler: Dialler, cause: str) -> None:
         unresolved = dialler.state is ConnectionState.RESOLVING_FAILED
@@ -275,18 +274,7 @@ class LinkKeeper:
         return Link(self._our_name, self._peer.name, self._loop.time(), timeouts)
 
     def _hello(self) -> Hello:
-        options = self._options
-        return Hello(
-            name=self._our_name,
-            peer=self._peer.name,
-            nonce=os.urandom(NONCE_SIZE),
-            epoch=self._epoch,
-            party_set=self._command.party.names,
-            workers=self._command.workers,
-            heartbeat_interval_ms=max(1, int(options.heartbeat_interval_s * 1000)),
-            message_size_max=options.message_size_max,
-            parameter_digest=options.parameter_digest,
-        )
+        return hello_of(self._command.party, self._peer.name, self._command.workers, self._options, self._epoch)
 
     # As the initiator.
 

@@ -6,9 +6,10 @@ invariant: `Listening` holds every socket that it opened and removes every file 
 - A name, or `*`, that stands for addresses of both families is listened on at each. Every IPv6 socket is IPV6_V6ONLY,
   so `[::]` is IPv6 alone, and no address is shown as another family's.
 - A unix socket has mode 0600 before anybody can connect. A file whose owner has died is replaced; the folder is locked
-  meanwhile (flock, no file), so that of two parties that start together neither takes the other's fresh file for a dead one.
+  meanwhile (flock, no file), so that of two parties that start together neither takes the other's fresh file for a
+  dead one.
 
-Importable without asyncio and threads, because the supervisor has neither.
+Importable without asyncio, which the supervisor has not. Only a name to listen on needs a thread (`resolver`).
 """
 
 from __future__ import annotations

@@ -11,11 +11,13 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final
 
-from .transport import VIEWS_MAX, Address, BindError, Buffer, Listener, Stream, Transport
+from .transport import VIEWS_MAX, BindError, Buffer, Listener, Stream, Transport
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
+
+    from .addresses import Address
 
 CAPACITY_DEFAULT: Final = 64 * 1024
 """Bytes under way in one direction; small enough that a test message of some hundred KiB meets a full buffer."""

@@ -18,10 +18,10 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Final
 
-from .addresses import format_address, is_loopback, is_unix, unix_path
+from .addresses import Address, format_address, is_loopback, is_unix, unix_path
 from .listening import Listening
 from .resolver import RESOLVE_TIMEOUT_S, Resolver, late, literal_of
-from .transport import VIEWS_MAX, Address, BindError, Buffer, Listener, Stream, Transport
+from .transport import VIEWS_MAX, BindError, Buffer, Listener, Stream, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -14,10 +14,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from .addresses import Address as Address
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from .addresses import Address
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 

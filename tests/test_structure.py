@@ -28,6 +28,7 @@ WITHOUT_IO = (
     "limits",
     "link",
     "preamble",
+    "probe",
     "rendezvous",
     "sessions",
     "topology",

@@ -28,6 +28,7 @@ from partywire.engine.handshake_messages import (
     encode_reject,
 )
 from partywire.engine.preamble import ConnectionClass
+from partywire.engine.probe import Probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +52,7 @@ def attach_pair(**changes: object) -> tuple[Attach, Attach]:
     return initiator, Attach(Role.RESPONDER, **theirs)  # type: ignore[arg-type]
 
 
-Machine = Handshake | Attach
+Machine = Handshake | Attach | Probe
 
 
 def converse(initiator: Machine, responder: Machine, slice_size: int = 1 << 16) -> list[HandshakeRejected]:
@@ -230,6 +231,10 @@ def machine_in(state: HandshakeState) -> Machine:
         return bob
     if state is HandshakeState.AWAITING_ATTACH:
         return attach_pair()[1]
+    if state is HandshakeState.AWAITING_PROBE:
+        return Probe(Role.RESPONDER, ALICE)
+    if state is HandshakeState.AWAITING_PROBED:
+        return Probe(Role.INITIATOR, BOB)
     alice.receive_data(bob.data_to_send())
     if state is HandshakeState.AWAITING_ACCEPT:
         return alice
@@ -251,6 +256,8 @@ def test_every_message_in_every_state_is_taken_or_named(state: HandshakeState, t
         MessageType.ACCEPT: bytes(32),
         MessageType.REJECT: encode_reject(RejectCode.BUSY, "no"),
         MessageType.ATTACH: AttachRequest("bob", 7, bytes(32)).encode(),
+        MessageType.PROBE: BOB.encode(),
+        MessageType.PROBED: bytes(8) + ALICE.encode(),
     }
     message = encode_message(type_, bodies[type_])
     if state in (HandshakeState.DONE, HandshakeState.FAILED):
@@ -263,7 +270,7 @@ def test_every_message_in_every_state_is_taken_or_named(state: HandshakeState, t
             machine.receive_data(message)
         assert broken.value.seen == type_.name
         assert machine.state is HandshakeState.FAILED
-    elif type_ is MessageType.HELLO:
+    elif type_ in (MessageType.HELLO, MessageType.PROBE, MessageType.PROBED):
         machine.receive_data(message)
         assert machine.state is TRANSITIONS[state, type_]
     else:  # REJECT, or a proof that is wrong
@@ -276,7 +283,7 @@ def test_every_message_in_every_state_is_taken_or_named(state: HandshakeState, t
     "wire",
     [
         b"\x00",
-        b"\x05",
+        b"\x07",
         b"GET / HTTP/1.1\r\n",
         encode_message(MessageType.HELLO, b""),
         encode_message(MessageType.HELLO, b"\x01"),

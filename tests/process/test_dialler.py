@@ -13,10 +13,12 @@ from partywire.engine import dialler as dialler_module
 from partywire.engine.connection import ConnectionState
 from partywire.engine.dialler import DialCause, DialFailed, Dialler
 from partywire.engine.memory import memory_pair
-from partywire.engine.transport import Address, BindError, Listener, Stream, Transport
+from partywire.engine.transport import BindError, Listener, Stream, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from partywire.engine.addresses import Address
 
 
 class ScriptedTransport(Transport):

@@ -5,16 +5,22 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from partywire.engine import gateway as gateway_module
-from partywire.engine.commands import Accepted, Refused
+from partywire.engine.commands import Accepted, Refused, Serve
 from partywire.engine.control_socket import ControlSocket
-from partywire.engine.gateway import ACCEPT_PAUSE_S, PREAMBLE_TIMEOUT_S, Gateway, make_routes
+from partywire.engine.errors import HandshakeRejected, RejectCode
+from partywire.engine.gateway import ACCEPT_PAUSE_S, PREAMBLE_TIMEOUT_S, Gateway, make_answers, make_routes
+from partywire.engine.handshake import HandshakeState, Role
+from partywire.engine.handshake_messages import Hello, MessageType
 from partywire.engine.preamble import ConnectionClass, Preamble
+from partywire.engine.probe import Probe
 from partywire.engine.topology import PartySpec, PeerSpec, routing_tag
 from tests.support.family import make_listener
 
@@ -34,7 +40,8 @@ class GatewayRig:
         self.address = listener.getsockname()
         ours, theirs = ControlSocket.pair()
         self.link = stack.enter_context(ControlSocket(theirs, "the gateway"))
-        self.gateway = Gateway([listener], make_routes(PARTY, [1], [ControlSocket(ours, "bob's I/O process")]))
+        routes = make_routes(PARTY, [1], [ControlSocket(ours, "bob's I/O process")])
+        self.gateway = Gateway([listener], routes, make_answers(Serve(PARTY, [1], workers=3)))
         stack.callback(self.gateway.close)
 
     def dial(self, data: bytes = b"") -> socket.socket:
@@ -112,6 +119,104 @@ def test_an_unknown_routing_tag_is_closed_without_a_word_and_counted(rig: Gatewa
     assert dialler.recv(1) == b""
     assert rig.gateway.refused == Refused(unknown=1, garbage=0, silent=0)
     assert not rig.routed()
+
+
+# Probes.
+
+
+def question(name: str = "bob", peer: str = "alice") -> tuple[bytes, Probe]:
+    core = Probe(Role.INITIATOR, Hello(name, peer, b"q" * 32, party_set=("alice", "bob")))
+    return Preamble(ConnectionClass.PROBE, 0, routing_tag(peer, name)).encode(), core
+
+
+def answered(rig: GatewayRig, sock: socket.socket, core: Probe) -> None:
+    """Everything that the gateway says, up to its end."""
+    while core.state is HandshakeState.AWAITING_PROBED:
+        rig.gateway.do_work(0.0)
+        data = sock.recv(4096)
+        assert data
+        core.receive_data(data)
+    assert sock.recv(1) == b""
+
+
+@pytest.mark.parametrize("slice_size", [1, 7, 1000])
+def test_a_probe_is_answered_and_reaches_no_io_process(rig: GatewayRig, slice_size: int) -> None:
+    preamble, core = question()
+    sock = rig.dial()
+    wire = preamble + core.data_to_send()
+    for start in range(0, len(wire), slice_size):
+        sock.sendall(wire[start : start + slice_size])
+        rig.gateway.do_work(0.0)
+    answered(rig, sock, core)
+    assert core.result is not None
+    assert core.result.peer.name == "alice"
+    assert core.result.peer.workers == 3
+    assert abs(core.result.clock_ms / 1000 - time.time()) < 60
+    assert not rig.routed()
+    assert rig.gateway.waiting_count == 1  # until the prober has read it
+    sock.close()
+    rig.gateway.do_work(0.0)
+    assert rig.gateway.waiting_count == 0
+    assert rig.gateway.refused == Refused(0, 0, 0)
+
+
+def test_a_prober_that_does_not_leave_is_closed_in_time_and_counts_as_nothing(rig: GatewayRig) -> None:
+    preamble, core = question()
+    sock = rig.dial(preamble + core.data_to_send())
+    answered(rig, sock, core)
+    rig.gateway.do_work(PREAMBLE_TIMEOUT_S)
+    assert rig.gateway.waiting_count == 0
+    assert rig.gateway.refused == Refused(0, 0, 0)
+    again, core = question()
+    talkative = rig.dial(again + core.data_to_send())
+    answered(rig, talkative, core)
+    talkative.sendall(b"more")
+    rig.gateway.do_work(0.0)
+    assert rig.gateway.waiting_count == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"version": 2}, RejectCode.VERSION),
+        ({"party_set": ("alice", "bob", "eve")}, RejectCode.PARTY_SET),
+        ({"parameter_digest": b"x" * 32}, RejectCode.PARAMETERS),
+        ({"workers": 64}, RejectCode.PARAMETERS),
+    ],
+)
+def test_a_probe_that_does_not_fit_is_refused_as_a_hello_would_be(
+    rig: GatewayRig, fields: dict[str, object], code: RejectCode
+) -> None:
+    preamble, _ = question()
+    hello = replace(Hello("bob", "alice", b"q" * 32, party_set=("alice", "bob")), **fields)  # type: ignore[arg-type]
+    core = Probe(Role.INITIATOR, hello)
+    sock = rig.dial(preamble + core.data_to_send())
+    with pytest.raises(HandshakeRejected) as rejected:
+        answered(rig, sock, core)
+    assert rejected.value.code is code
+
+
+def test_a_probe_by_a_stranger_is_closed_without_a_word(rig: GatewayRig) -> None:
+    for preamble, core in (question("eve"), question(peer="eve")):
+        sock = rig.dial(preamble)
+        rig.gateway.do_work(0.0)
+        assert sock.recv(1) == b""
+        assert core.result is None
+    assert rig.gateway.refused == Refused(unknown=2, garbage=0, silent=0)
+
+
+def test_a_probe_that_asks_nothing_or_nonsense_is_bounded(rig: GatewayRig) -> None:
+    preamble, _ = question()
+    silent = rig.dial(preamble)
+    nonsense = rig.dial(preamble + b"GET / HTTP/1.1\r\n")
+    huge = rig.dial(preamble + b"\x05\xff\xff")
+    rig.gateway.do_work(0.0)
+    for sock in (nonsense, huge):
+        assert sock.recv(100).startswith(bytes((MessageType.REJECT,)))
+    rig.gateway.do_work(PREAMBLE_TIMEOUT_S)
+    assert silent.recv(1) == b""
+    assert rig.gateway.refused == Refused(unknown=0, garbage=2, silent=1)
+    assert rig.gateway.waiting_count == 0
 
 
 def test_early_dials_are_parked_until_the_io_process_takes_them(rig: GatewayRig) -> None:
