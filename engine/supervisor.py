@@ -58,8 +58,8 @@ from .commands import (
 )
 from .control_socket import ControlClosed, ControlSocket, ControlTimeout, close_all
 from .http_commands import StartHttp
+from .listening import ListenError, Listening, open_listening
 from .stat_server import OPENER, ProcessEntry, StatServer
-from .listening import Listening, ListenError, open_listening
 from .topology import dials, shares_of_links
 
 if TYPE_CHECKING:
@@ -442,6 +442,7 @@ class Supervisor:
         if not isinstance(message, Refused):
             raise CommandError(f"{type(message).__name__} from a gateway")
         self._note(message)
+        self._ask(self._opener, message, ())  # for its log; totals, so that one may be left out
         kinds = (
             (message.unknown, "of parties that are not in our configuration, or not for us"),
             (message.garbage, "that do not speak PartyWire"),

@@ -46,6 +46,7 @@ from .channel import Channel
 from .config import PartyConfig, load_config
 from .errors import AddressUnavailable, ConnectFailed, PartyFailed, PeerAborted, PeerClosed, PeerLost, RendezvousTimeout
 from .link_events import LinkEvents
+from .party_log import PartyLog
 from .stat import PartyStat, party_stat
 from .stat_publish import worker_publisher
 from .waiting import LoopDriver, deadline_of, shared_timeout
@@ -139,6 +140,7 @@ class Party:
         self._pids: dict[str, int] = {}
         self._complaints: list[str] = []
         self._stat_publisher: StatPublisher | None = None
+        self._party_log = PartyLog(spec.name, spec.names)
         # Whether an error is on its way to the user, who then need not read of its consequences in the log.
         self._has_raised = False
 
@@ -286,6 +288,7 @@ class Party:
     # What the supervisor and the peers say.
 
     def _take_command(self, message: Message, fds: list[int]) -> None:
+        self._party_log.hear(message)
         match message:
             case WorkerStarted() if len(fds) == 1:
                 self._channels[message.index] = Channel(socket.socket(fileno=fds[0]))
@@ -570,6 +573,7 @@ class Party:
     async def _say_goodbye(self) -> None:
         worker = self.worker
         assert self._supervisor is not None
+        self._party_log.is_closing = True
         if worker.failure is not None:
             return
         deadline = worker.clock() + self.config.close_s
@@ -590,6 +594,7 @@ class Party:
             self._loop_driver.detach()
             self._loop_driver = None
         if worker is not None:
+            self._party_log.end(worker)
             worker.close()
         for channel in self._channels.values():
             channel.close()

@@ -1,0 +1,141 @@
+"""Log lines of the command's programs: for people as text, for machines as one JSON object a line.
+
+Between the loggers `partywire.*`, which the library writes to and never configures, and standard error of a program of
+ours. The one invariant: an object carries what FIELDS names and nothing else, so nothing secret gets there by way of an
+`extra`; of an exception it has the type alone, whose message may quote data.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import IO
+
+LOG_FORMATS: Final = ("text", "json")
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+LOGGER: Final = "partywire"
+
+FIELDS: Final = ("party", "peer", "session", "cause", "address", "worker", "count", "exit_code", "job")
+"""What a record may add to time, level, logger and message, by `extra={"event": ..., "peer": ...}`."""
+
+EVENT_UNNAMED: Final = "log"
+MESSAGE_SIZE_MAX: Final = 8192  # characters; a job may print a line of any length
+
+
+def time_text(seconds: float) -> str:
+    """Unix time as RFC 3339 in UTC, to the microsecond."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def document(time_s: float, level: str, event: str, message: str, logger: str, **fields: Any) -> dict[str, Any]:
+    """One log line. Every field of the first three and `message` is always there, others where they are known."""
+    known = {name: fields[name] for name in FIELDS if fields.get(name) is not None}
+    return {
+        "time": time_text(time_s),
+        "level": level,
+        "event": event,
+        **known,
+        "message": message[:MESSAGE_SIZE_MAX],
+        "logger": logger,
+    }
+
+
+def record_document(record: logging.LogRecord) -> dict[str, Any]:
+    """A record of the standard library as one log line."""
+    fields = {name: getattr(record, name, None) for name in FIELDS}
+    line = document(
+        record.created,
+        record.levelname.lower(),
+        str(getattr(record, "event", EVENT_UNNAMED)),
+        record.getMessage(),
+        record.name,
+        **fields,
+    )
+    if record.exc_info and record.exc_info[0] is not None:
+        line["error"] = record.exc_info[0].__name__
+    return line
+
+
+def encode_line(line: dict[str, Any]) -> str:
+    """One line without its end; whatever a field holds becomes text at worst."""
+    return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+class JsonFormatter(logging.Formatter):
+    """For a handler of a program of one's own: one object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return encode_line(record_document(record))
+
+
+class LineHandler(logging.Handler):
+    """Gives each record as a log line to `sink`, which must not log."""
+
+    def __init__(self, sink: Callable[[dict[str, Any]], None]) -> None:
+        super().__init__()
+        self._sink = sink
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._sink(record_document(record))
+        except Exception:
+            self.handleError(record)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a record is of what happens to a party, and not a remark that always stood on the terminal."""
+    return hasattr(record, "event")
+
+
+def configure_logs(format_: str, level: str | None, stream: IO[str] | None = None) -> logging.Handler:
+    """Show the log lines of this process on `stream` (standard error). For programs, never for the library.
+
+    Text without a level shows warnings, and of what happens to links nothing: the error that ends a run says it.
+    """
+    handler = logging.StreamHandler(sys.stderr if stream is None else stream)
+    if format_ == "json":
+        handler.setFormatter(JsonFormatter())
+    install(handler, format_, level)
+    return handler
+
+
+def install(handler: logging.Handler, format_: str, level: str | None) -> None:
+    """Let a handler show what the format and level ask for, and nobody else the same."""
+    if format_ == "text" and level is None:
+        handler.addFilter(lambda record: not is_news(record))
+    logger = logging.getLogger(LOGGER)
+    logger.setLevel((level or ("info" if format_ == "json" else "warning")).upper())
+    logger.addHandler(handler)
+    logger.propagate = False
+
+
+def log_options() -> list[click.Option]:
+    """--log-format and --log-level, as `log_format` and `log_level`, for every command that runs a party."""
+    return [
+        click.Option(
+            ["--log-format"],
+            type=click.Choice(LOG_FORMATS),
+            default="text",
+            show_default=True,
+            help="What standard error carries: text for people, or one JSON object a line.",
+        ),
+        click.Option(
+            ["--log-level"],
+            type=click.Choice(LOG_LEVELS),
+            help="The least that is logged.  [default: info for json, warning for text]",
+        ),
+    ]
+
+
+def wants_json_logs(arguments: Sequence[str]) -> bool:
+    """Whether a command line asks for JSON lines, before anybody has parsed it."""
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    return any(one == "--log-format=json" or (one == "--log-format" and two == "json") for one, two in pairs)

@@ -1,0 +1,105 @@
+"""What a party logs about its links and processes, for library users and for the command alike.
+
+Between the commands that the opener gets from its supervisor and the loggers `partywire.link`, `partywire.process` and
+`partywire.session`. The one invariant: each record says in its fields what its sentence says (`event`, `party`, `peer`,
+`cause` ...), and nothing that a peer or a session sent but its name, address and the cause that the engine made of it.
+
+An opener that computes hears of an event later than it happened; the time of a record is when it was heard.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from partywire.engine.commands import LinkEventKind, LinkNews, Refused
+
+if TYPE_CHECKING:
+    from partywire.engine.commands import Message
+
+    from .worker import Worker
+
+link_log = logging.getLogger("partywire.link")
+process_log = logging.getLogger("partywire.process")
+session_log = logging.getLogger("partywire.session")
+
+
+class PartyLog:
+    """Driven by the party: each command, and its end."""
+
+    def __init__(self, party: str, names: tuple[str, ...]) -> None:
+        self._party = party
+        self._names = names
+        self._refused = 0
+        self._lost_told: set[str] = set()  # peers whose loss was logged
+        for logger in (link_log, process_log, session_log):
+            if not logger.handlers:
+                # Without it, what also raises at every session would stand on the standard error of any program.
+                logger.addHandler(logging.NullHandler())
+        self.is_closing = False  # set by the party: what ends now was meant to
+
+    def hear(self, message: Message) -> None:
+        """Log a command of the supervisor, if it tells of something that happened."""
+        if isinstance(message, LinkNews):
+            self._hear_news(message)
+        elif isinstance(message, Refused):
+            self._hear_refused(message)
+
+    def _hear_news(self, news: LinkNews) -> None:
+        peer = self._names[news.peer] if 0 <= news.peer < len(self._names) else str(news.peer)
+        event = news.kind.replace(" ", "_")
+        is_loss = news.kind == LinkEventKind.CLOSED.value and bool(news.cause) and not self.is_closing
+        level = logging.WARNING if is_loss else logging.INFO
+        if is_loss:
+            event = "lost"
+            self._lost_told.add(peer)
+        sentence = f"{self._party}: the link to {peer}"
+        said = {
+            "accepted": f"{sentence} was accepted from {news.address}",
+            "connected": f"{sentence} was dialled at {news.address}",
+            "closed": f"{sentence} is closed{because(news.cause)}",
+            "lost": f"{sentence} is lost{because(news.cause)}",
+        }.get(event, f"{sentence}: {news.kind} at {news.address}{because(news.cause)}")
+        fields = {"peer": peer, "cause": news.cause or None, "address": news.address or None}
+        link_log.log(level, "%s", said, extra=self._extra(f"link_{event}", **fields))
+        if news.dropped:
+            extra = self._extra("link_events_dropped", count=news.dropped)
+            link_log.warning("%s: %d events of links were not told", self._party, news.dropped, extra=extra)
+
+    def _hear_refused(self, refused: Refused) -> None:
+        kinds = (
+            (refused.unknown, "of unknown parties"),
+            (refused.garbage, "not PartyWire"),
+            (refused.silent, "silent"),
+        )
+        cause = ", ".join(f"{count} {what}" for count, what in kinds if count)
+        total = refused.unknown + refused.garbage + refused.silent
+        new = max(0, total - self._refused) or total  # a gateway that was started again counts from 0
+        self._refused = total
+        extra = self._extra("connections_refused", count=new, cause=cause)
+        link_log.warning("%s: connections at our address were refused: %s", self._party, cause, extra=extra)
+
+    def end(self, worker: Worker) -> None:
+        """The party ends: what its worker knows and nobody told yet."""
+        for link in worker.links.values():
+            if link.cause and link.name not in self._lost_told and worker.failure is None:
+                extra = self._extra("link_lost", peer=link.name, cause=link.cause)
+                link_log.warning("%s: the link to %s was lost: %s", self._party, link.name, link.cause, extra=extra)
+        for index, died in worker.lost_workers.items():
+            extra = self._extra("worker_died", worker=index, cause=died.cause)
+            process_log.error("%s: worker %d died: %s", self._party, index, died.cause, extra=extra)
+        counters = worker.counters
+        for count, event, what in (
+            (counters.dropped_stale, "late_frames_dropped", "late frames of closed sessions were dropped"),
+            (counters.dropped_unknown, "unknown_frames_dropped", "frames of unknown sessions were refused"),
+        ):
+            if count:
+                extra = self._extra(event, count=count)
+                session_log.info("%s: %d %s", self._party, count, what, extra=extra)
+
+    def _extra(self, event: str, **fields: object) -> dict[str, object]:
+        return {"event": event, "party": self._party, **fields}
+
+
+def because(cause: str) -> str:
+    return f": {cause}" if cause else ""
