@@ -112,6 +112,7 @@ class Opener:
         workers: int = 1,
         options: LinkOptions | None = None,
         worker_module: str = "tests.support.echo_worker",
+        links_per_io_process: int = 1,
     ) -> None:
         fence.register()
         self.party = party
@@ -127,7 +128,7 @@ class Opener:
         self.doorbell: Doorbell | None = None
         self.is_hung_up = False
         ours = party.ours
-        start = Start(party, (ours.address,), workers, self.options, None, worker_module)
+        start = Start(party, (ours.address,), workers, self.options, None, worker_module, links_per_io_process)
         self.supervisor.control.send(start, [listener.fileno()] if listener is not None else [])
 
     # Waiting.

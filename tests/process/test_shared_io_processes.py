@@ -1,0 +1,117 @@
+"""An I/O process that serves several links: one that is lost spares the others, its death is the loss of all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from partywire.engine.commands import LinkEventKind, LinkFailed, LinkLost, LinkNews, LinkProgress, Stopped
+from partywire.engine.handshake import Handshake, Role
+from partywire.engine.handshake_messages import Hello
+from partywire.engine.preamble import ConnectionClass, Preamble
+from partywire.engine.topology import routing_tag
+from tests.support.family import DEADLINE_S, Opener, make_listener, make_parties
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def three_parties(stack: ExitStack) -> list[Opener]:
+    """Alice serves both links by one process; bob and charlie have one for each."""
+    listeners = [stack.enter_context(make_listener()) for _ in range(3)]
+    openers = []
+    for party, listener in zip(make_parties(listeners), listeners, strict=True):
+        openers.append(Opener(party, listener, links_per_io_process=2 if party.index == 0 else 1))
+        stack.callback(openers[-1].close)
+    openers[0].wait(lambda: all(opener.is_up and opener.pids for opener in openers), openers)
+    return openers
+
+
+def news(opener: Opener, peer: int) -> list[LinkNews]:
+    return [message for message in opener.messages if isinstance(message, LinkNews) and message.peer == peer]
+
+
+def talk(one: Opener, other: Opener, openers: list[Opener], data: bytes) -> None:
+    """Bytes pass both ways between two openers."""
+    i, j = one.party.index, other.party.index
+    before = len(other.lanes[i, 0].received), len(one.lanes[j, 0].received)
+    one.send(j, data, others=openers)
+    other.send(i, data, others=openers)
+    one.wait(
+        lambda: other.lanes[i, 0].received[before[0] :] == data and one.lanes[j, 0].received[before[1] :] == data,
+        openers,
+    )
+
+
+def test_a_lost_link_spares_the_other_one_of_its_process(stack: ExitStack) -> None:
+    alice, bob, charlie = openers = three_parties(stack)
+    assert alice.pids["link 1"] == alice.pids["link 2"]
+    assert bob.pids["link 0"] != bob.pids["link 2"]
+    talk(alice, bob, openers, os.urandom(700_000))
+    os.kill(bob.pids["link 0"], signal.SIGKILL)
+    end = alice.wait(lambda: alice.lanes[1, 0].end, openers)
+    assert end is not None
+    assert not end.clean
+    talk(alice, charlie, openers, os.urandom(700_000))
+    assert alice.lanes[2, 0].end is None
+    closed = alice.wait(lambda: [one for one in news(alice, 1) if one.kind == LinkEventKind.CLOSED.value], openers)
+    assert closed[0].cause == end.cause
+    for opener in openers:
+        opener.finish(openers)
+        opener.request_close()
+    alice.wait(lambda: all(opener.message(Stopped) for opener in openers), openers)
+    assert alice.message(Stopped) == Stopped([])
+    assert [one.kind for one in news(alice, 2)] == [LinkEventKind.ACCEPTED.value, LinkEventKind.CLOSED.value]
+    assert news(alice, 2)[-1].cause == ""
+
+
+def test_a_killed_process_loses_all_of_its_links_and_says_why(stack: ExitStack) -> None:
+    alice, bob, charlie = openers = three_parties(stack)
+    os.kill(alice.pids["link 1"], signal.SIGKILL)
+    cause = "our I/O process of the links to bob, charlie was killed by SIGKILL"
+    alice.wait(lambda: alice.message(LinkLost) == LinkLost(2, cause), openers)
+    assert [message for message in alice.messages if isinstance(message, LinkLost)] == [
+        LinkLost(1, cause),
+        LinkLost(2, cause),
+    ]
+    for peer in (1, 2):
+        assert [(one.kind, one.cause) for one in news(alice, peer)] == [("accepted", ""), ("closed", cause)]
+    for opener in (bob, charlie):
+        end = opener.wait(lambda opener=opener: opener.lanes[0, 0].end, openers)  # type: ignore[misc]
+        assert end is not None
+        assert not end.clean
+    talk(bob, charlie, openers, b"without alice")
+
+
+def test_a_link_that_cannot_be_made_spares_the_other_one_of_its_process(stack: ExitStack) -> None:
+    listeners = [stack.enter_context(make_listener()) for _ in range(3)]
+    parties = make_parties(listeners)
+    alice = Opener(parties[0], listeners[0], links_per_io_process=2)
+    stack.callback(alice.close)
+    alice.wait(lambda: alice.message(LinkProgress))
+    preamble = Preamble(ConnectionClass.CONTROL, 0, routing_tag("alice", "bob")).encode()
+    core = Handshake(Role.INITIATOR, Hello("mallory", "alice", os.urandom(32)), preamble)
+    mallory = stack.enter_context(socket.create_connection(listeners[0].getsockname()))
+    mallory.settimeout(DEADLINE_S)
+    mallory.sendall(preamble + core.data_to_send())
+    assert b"mallory is not a party at alice" in mallory.recv(4096)
+    failed = alice.wait(lambda: alice.message(LinkFailed))
+    assert failed is not None
+    assert (failed.peer, failed.code) == (1, "UNKNOWN_PEER")
+    charlie = Opener(parties[2], listeners[2])
+    stack.callback(charlie.close)
+    charlie.wait(lambda: (0, 0) in charlie.lanes and (2, 0) in alice.lanes, [alice])
+    talk(charlie, alice, [alice, charlie], b"the other link stands")
