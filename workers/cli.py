@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,8 @@ from .cli_serve import serve_command
 from .cli_stat import stat_command
 from .cli_top import top_command
 from .exit_code import ExitCode, code_of, sentence_of
+from .logs import document as log_document
+from .logs import encode_line, wants_json_logs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run the command; returns its exit code, having said on stderr what went wrong."""
     wants_json = "--json" in arguments
+    complain = partial(_complain, wants_json=wants_json, json_logs=wants_json_logs(arguments))
     try:
         outcome: Any = cli.main(list(arguments), prog_name="partywire", standalone_mode=False)
         return int(outcome or 0)
@@ -94,23 +99,27 @@ def run(arguments: Sequence[str]) -> int:
         click.echo(error.format_message())  # the help itself
         return int(ExitCode.USAGE)
     except click.Abort:
-        complain("interrupted", ExitCode.INTERRUPTED, "Interrupted", wants_json)
+        complain("interrupted", ExitCode.INTERRUPTED, "Interrupted")
         return int(ExitCode.INTERRUPTED)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f" (see '{context.command_path} --help')" if context is not None else ""
-        complain(f"{error.format_message().rstrip('.')}{hint}", ExitCode.USAGE, type(error).__name__, wants_json)
+        complain(f"{error.format_message().rstrip('.')}{hint}", ExitCode.USAGE, type(error).__name__)
         return int(ExitCode.USAGE)
     except (PartyWireError, OSError) as error:
-        complain(sentence_of(error), code_of(error), type(error).__name__, wants_json)
+        complain(sentence_of(error), code_of(error), type(error).__name__)
         if os.environ.get("PARTYWIRE_DEBUG"):
             raise
         return int(code_of(error))
 
 
-def complain(sentence: str, code: int, kind: str, wants_json: bool) -> None:
+def _complain(sentence: str, code: int, kind: str, *, wants_json: bool, json_logs: bool) -> None:
     """One sentence for the person on stderr, and with --json the same as an object for the machine on stdout."""
-    click.echo(f"partywire: {sentence}", err=True)
+    if json_logs:
+        line = log_document(time.time(), "error", "ended", sentence, "partywire.run", cause=kind, exit_code=int(code))
+        click.echo(encode_line(line), err=True)
+    else:
+        click.echo(f"partywire: {sentence}", err=True)
     if wants_json:
         document = {"error": {"kind": kind, "message": sentence}, "exit_code": int(code)}
         click.echo(orjson.dumps(document).decode())

@@ -22,6 +22,8 @@ from .exit_code import ExitCode, UsageMistake
 from .jobs import JOBS, UnknownJob, load_job
 from .launcher import Launcher, Order, primary_failure
 from .local import make_local_parties
+from .log_lines import LogLines
+from .logs import log_options
 from .progress import ProgressDisplay, RunState
 from .run_event import Failed, Finished
 from .run_report import print_report, report_document
@@ -141,6 +143,7 @@ def run_options(job: type[Job]) -> list[click.Parameter]:
         ),
         click.Option(["--json", "as_json"], is_flag=True, help="Print the result as one JSON object."),
         click.Option(["--quiet"], is_flag=True, help="Show no progress."),
+        *log_options(),
     ]
 
 
@@ -155,6 +158,8 @@ def run_job(
     sessions: int,
     as_json: bool,
     quiet: bool,
+    log_format: str,
+    log_level: str | None,
 ) -> int:
     """Run a job as one party, or as all of them, to its end; returns the exit code."""
     began_s = process_start_s()
@@ -163,14 +168,14 @@ def run_job(
     orders: list[tuple[Order, socket.socket | None]]
     if config is not None:
         party = load_config(config)
-        order = Order(party.name, party, name, dict(options), sessions, workers)
+        order = Order(party.name, party, name, dict(options), sessions, workers, log_format, log_level)
         return launch(name, job, [(order, None)], None, began_s, as_json, quiet)
     count = job.parties if local is None else local
     if count != job.parties:
         raise UsageMistake(f"{job.name} is a job for {job.parties} parties, not {count}; leave --local out")
     with make_local_parties(count, workers or 1) as parties:
         orders = [
-            (Order(party.name, party, name, dict(options), sessions, None), listener)
+            (Order(party.name, party, name, dict(options), sessions, None, log_format, log_level), listener)
             for party, listener in zip(parties.configs, parties.listeners, strict=True)
         ]
         return launch(name, job, orders, options, began_s, as_json, quiet)
@@ -187,13 +192,28 @@ def launch(
 ) -> int:
     """Start the party processes, show their progress, print the outcome. `all_options`: of a local run."""
     state = RunState(name, tuple(order.party for order, _ in orders), began_s)
-    display = ProgressDisplay(state, quiet=quiet)
+    first = orders[0][0]
+    lines = LogLines(name, first.log_level) if first.log_format == "json" else None
+    display = ProgressDisplay(state, quiet=quiet or lines is not None)
 
     def on_event(event: RunEvent) -> None:
         state.apply(event)
         display.update()
+        if lines is not None:
+            lines.event(event)
 
-    launcher = Launcher(on_event, lambda party, line: display.print(f"{party} | {line}"), display.update)
+    def on_output(party: str, line: str) -> None:
+        if lines is None:
+            display.print(f"{party} | {line}")
+        else:
+            lines.output(party, line)
+
+    def on_tick() -> None:
+        display.update()
+        if lines is not None:
+            lines.tick()
+
+    launcher = Launcher(on_event, on_output, on_tick)
     try:
         for order, listener in orders:
             launcher.start(order, listener)
@@ -205,7 +225,7 @@ def launch(
         display.close()
     failed = primary_failure(outcomes)
     if failed is not None:
-        return report_failure(failed, outcomes, launcher.interrupted, as_json)
+        return report_failure(failed, outcomes, launcher.interrupted, as_json, lines)
     finished = [outcome for outcome in outcomes if isinstance(outcome, Finished)]
     checked = merged_check([*(end.checked for end in finished), launcher_check(job, all_options, finished)])
     document = report_document(state, finished, checked)
@@ -214,8 +234,14 @@ def launch(
     else:
         print_report(document, finished)
     if checked is False:
-        click.echo("partywire: the result differs from the plaintext answer; please report this", err=True)
+        sentence = "the result differs from the plaintext answer; please report this"
+        if lines is not None:
+            lines.ended(sentence, ExitCode.JOB)
+        else:
+            click.echo(f"partywire: {sentence}", err=True)
         return ExitCode.JOB
+    if lines is not None:
+        lines.ended(f"{name} ended well", ExitCode.OK)
     return ExitCode.OK
 
 
@@ -232,7 +258,9 @@ def merged_check(checks: list[bool | None]) -> bool | None:
     return all(known) if known else None
 
 
-def report_failure(failed: Failed, outcomes: list[Finished | Failed], interrupted: bool, as_json: bool) -> int:
+def report_failure(
+    failed: Failed, outcomes: list[Finished | Failed], interrupted: bool, as_json: bool, lines: LogLines | None = None
+) -> int:
     """One sentence on stderr: what happened and where."""
     local = len(outcomes) > 1
     if interrupted:
@@ -240,8 +268,11 @@ def report_failure(failed: Failed, outcomes: list[Finished | Failed], interrupte
     else:
         failed_code = failed.exit_code
         sentence = f"{failed.party}: {failed.sentence}" if local else failed.sentence
-    click.echo(f"partywire: {sentence}", err=True)
-    if failed.trace and (os.environ.get("PARTYWIRE_DEBUG") or failed.kind == "PartyDied"):
+    if lines is not None:
+        lines.ended(sentence, failed_code)
+    else:
+        click.echo(f"partywire: {sentence}", err=True)
+    if lines is None and failed.trace and (os.environ.get("PARTYWIRE_DEBUG") or failed.kind == "PartyDied"):
         click.echo(failed.trace.rstrip(), err=True)
     if as_json:
         parties = {

@@ -51,6 +51,8 @@ class Order:
     options: dict[str, object] = field(repr=False)
     sessions: int
     workers: int | None
+    log_format: str = "text"
+    log_level: str | None = None
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -28,11 +29,16 @@ class EventPipe:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._lock = threading.Lock()  # a log line may come from the thread that runs an application's callbacks
         self._written_at = 0.0
         self._withheld: Progressed | None = None
 
     def write(self, event: RunEvent) -> None:
         """Write one event; progress in quick succession is thinned out, but the last word of it is never lost."""
+        with self._lock:
+            self._write_in_turn(event)
+
+    def _write_in_turn(self, event: RunEvent) -> None:
         from .run_event import Progressed
 
         if isinstance(event, Progressed):
@@ -70,6 +76,7 @@ def main() -> int:
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        show_logs(order, events)
         from .party_run import run_order  # numpy comes with it
 
         event: RunEvent = run_order(order, listener_of(listener_fd), events.write)
@@ -97,6 +104,18 @@ def begin(parent_pid: int, fds: tuple[int, ...]) -> None:
     die_with_parent()
     if os.getppid() != parent_pid:
         os._exit(1)
+
+
+def show_logs(order: Order, events: EventPipe) -> None:
+    """Log lines for people go to standard error, as what a job prints; for machines they are events."""
+    from .logs import LineHandler, configure_logs, install
+    from .run_event import Logged
+
+    if order.log_format == "json":
+        handler = LineHandler(lambda line: events.write(Logged(order.party, line)))
+        install(handler, order.log_format, order.log_level)
+    else:
+        configure_logs(order.log_format, order.log_level)
 
 
 def read_order(fd: int) -> Order:

@@ -78,10 +78,18 @@ class Failed:
     trace: str
 
 
-RunEvent = Waiting | Connected | Progressed | Finished | Failed
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A log line of a party process, as of logs.py; only where lines are wanted as JSON."""
+
+    party: str
+    line: dict[str, Any]
+
+
+RunEvent = Waiting | Connected | Progressed | Finished | Failed | Logged
 
 _TYPES: dict[str, type[RunEvent]] = {
-    type_.__name__: type_ for type_ in (Waiting, Connected, Progressed, Finished, Failed)
+    type_.__name__: type_ for type_ in (Waiting, Connected, Progressed, Finished, Failed, Logged)
 }
 
 if TYPE_CHECKING:
