@@ -65,9 +65,9 @@ async def bit_of_sum(
     joined = await mpc.reshare_bits(
         np.concatenate(
             [
-                _product(s_high, t_high) ^ _product(s_both, t_low) ^ _product(s_low, t_both),
+                mpc.and_part(s_high, t_high) ^ mpc.and_part(s_both, t_low) ^ mpc.and_part(s_low, t_both),
                 # The lowest pair needs no P, as no carry enters it.
-                _product(s_high[1:], t_low[1:]) ^ _product(s_low[1:], t_high[1:]),
+                mpc.and_part(s_high[1:], t_low[1:]) ^ mpc.and_part(s_low[1:], t_high[1:]),
             ]
         ),
         (count,),
@@ -75,9 +75,3 @@ async def bit_of_sum(
     pairs = position // 2
     carry = await carry_out(mpc, joined[:pairs], joined[pairs:] ^ s_both[1:] ^ t_both[1:])
     return carry if position == bits else carry ^ dealt[position : position + 1] ^ free[position : position + 1]
-
-
-def _product(x: BinaryShare, y: BinaryShare) -> Slices:
-    """This party's XOR part of x & y; such parts may be added up before they are re-shared."""
-    part: Slices = (x.own & (y.own ^ y.prev)) ^ (x.prev & y.own)
-    return part
