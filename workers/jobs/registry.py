@@ -12,6 +12,7 @@ __all__ = ["JOBS", "load_job"]
 
 JOBS = {
     "digits": "partywire.workers.jobs.digits:DigitsJob",
+    "iris": "partywire.workers.jobs.iris:IrisJob",
 }
 
 
