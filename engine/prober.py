@@ -130,6 +130,12 @@ class Prober:
         except TimeoutError:
             return Probed(step, f"not done within {timeout_s:g} s")
 
+    async def is_running(self, host: str, port: int) -> bool:
+        """Whether our own party is what listens at an address of ours."""
+        # Its gateway knows its peers, so it is asked in the name of one.
+        ours = replace(self._party.ours, host=host, port=port)
+        return (await self._ask(ours, ours.name, self._party.peers[0].name)).finding in _ANSWERS
+
     async def _ask(
         self, peer: PeerSpec, name: str, our_name: str, said: Callable[[str], object] = str
     ) -> Probed:

@@ -19,6 +19,7 @@ import orjson
 
 from partywire.engine.errors import PartyWireError
 
+from .cli_check import check_command
 from .cli_init import init_command
 from .cli_perf import PerfCommand
 from .cli_run import JobGroup
@@ -42,6 +43,8 @@ Try it, three parties on this host:
 Then on three hosts, each with its own file and data:
   partywire init alice=10.0.0.1:7001 bob=10.0.0.2:7001 charlie=10.0.0.3:7001 --insecure --out parties
   partywire run digits --config parties/alice.toml      (on alice's host; likewise bob and charlie)
+If they do not find each other:
+  partywire check parties/alice.toml
 
 \b
 Exit codes:
@@ -72,6 +75,7 @@ def cli() -> None:
 
 cli.add_command(JobGroup())
 cli.add_command(init_command)
+cli.add_command(check_command)
 cli.add_command(serve_command)
 cli.add_command(stat_command)
 cli.add_command(top_command)

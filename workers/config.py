@@ -27,6 +27,7 @@ from partywire.engine.addresses import (
     parse_address,
     unix_path,
 )
+from partywire.engine.commands import LinkOptions
 from partywire.engine.topology import PartySpec, PeerSpec, check_name
 
 from .errors import ConfigError
@@ -117,6 +118,20 @@ class PartyConfig:
         if not self.parameters:
             return bytes(32)
         return hashlib.sha256(json.dumps(dict(self.parameters), sort_keys=True).encode("utf-8")).digest()
+
+    @property
+    def link_options(self) -> LinkOptions:
+        """What all our links share."""
+        return LinkOptions(
+            ring_size=self.ring_mib << 20,
+            connect_timeout_s=self.connect_s,
+            heartbeat_interval_s=min(limits.HEARTBEAT_INTERVAL_S, self.heartbeat_s / 3),
+            heartbeat_timeout_s=self.heartbeat_s,
+            close_timeout_s=self.close_s,
+            message_size_max=self.message_mib << 20,
+            parameter_digest=self.parameter_digest,
+            client_host=self.client_host,
+        )
 
     @property
     def is_loopback(self) -> bool:

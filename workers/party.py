@@ -23,7 +23,6 @@ from partywire.engine.commands import (
     Close,
     LinkFailed,
     LinkNews,
-    LinkOptions,
     LinkProgress,
     ListenFailed,
     PublishStat,
@@ -208,19 +207,9 @@ class Party:
     def _start_message(self) -> Start:
         config = self.config
         listen = tuple(format_address(address) for address in config.listen_addresses)
-        options = LinkOptions(
-            ring_size=config.ring_mib << 20,
-            connect_timeout_s=config.connect_s,
-            heartbeat_interval_s=min(LinkOptions().heartbeat_interval_s, config.heartbeat_s / 3),
-            heartbeat_timeout_s=config.heartbeat_s,
-            close_timeout_s=config.close_s,
-            message_size_max=config.message_mib << 20,
-            parameter_digest=config.parameter_digest,
-            client_host=config.client_host,
-        )
         main_path = _main_path() if config.workers > 1 else None
         links = config.links_per_io_process
-        return Start(self._spec, listen, config.workers, options, main_path, links_per_io_process=links)
+        return Start(self._spec, listen, config.workers, config.link_options, main_path, links_per_io_process=links)
 
     def _welcome(self, control: ControlSocket) -> Worker:
         message, fds = control.receive(WELCOME_TIMEOUT_S)

@@ -1,0 +1,255 @@
+"""`partywire check`: what stands between a configuration and a working party, found out without starting one.
+
+Between the person who wrote a configuration and the parties that run by theirs. The one invariant: nothing that runs is
+disturbed: our addresses are bound for a moment and not listened on, and peers are asked by a probe, which their gateways
+answer and their links never see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+import orjson
+
+from partywire.engine.addresses import Address, format_address
+from partywire.engine.listening import ListenError, open_listening
+from partywire.engine.prober import Finding, Probed, Prober
+from partywire.engine.tcp import TcpTransport
+from partywire.engine.topology import dials
+
+from .config import PartyConfig, load_config
+from .exit_code import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from partywire.engine.topology import PeerSpec
+
+HELP = """Check a configuration, and find out what is at each peer's address.
+
+Validates CONFIG, tries to bind our own addresses, and asks every peer whether it would accept a link with us. Our party
+need not run; a peer's party must run to answer, and does not notice. Each row says what was found and what to do.
+
+\b
+Examples:
+  partywire check parties/alice.toml
+  partywire check parties/alice.toml --timeout 30 --json
+
+\b
+Exit codes:
+  0   our addresses can be listened on, and every peer answered and fits
+  2   the configuration cannot be used
+  3   an address of ours is taken or not ours, or a peer did not answer or does not fit
+"""
+
+PROGRESS_AFTER_S: Final = 2.0
+PROGRESS_EVERY_S: Final = 5.0
+
+CLOCK_AHEAD_MAX_S: Final = 2.0
+"""Difference of two clocks that is worth a word. Nothing in PartyWire depends on it, but logs are hard to compare."""
+
+_LOOPBACK_OF: Final = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+
+_COMPARE = "compare the [parties] tables of both configurations"
+_ADVICE: Final = {
+    Finding.UNRESOLVED: "Check the name in [parties], and this host's DNS or /etc/hosts",
+    Finding.REFUSED: "Start {peer}, or compare this address with what {peer} listens on",
+    Finding.NO_ANSWER: "The address is wrong, its host is down, or a firewall drops what we send",
+    Finding.UNREACHABLE: "This host has no way to that address: check the address, the network and its routes",
+    Finding.CLIENT_HOST: "Set [dial] client_host to an address of this host, or leave it out",
+    Finding.FAILED: "Check the address",
+    Finding.SILENT: "Something accepts there and does not answer: another program, a proxy without its target, "
+    "or a party that was stopped; check the address and the port",
+    Finding.CLOSED: "Another program, a party that is not called {peer} or does not know {us}, or an older PartyWire: "
+    f"check the port, and {_COMPARE}",
+    Finding.NOT_PARTYWIRE: "Another program uses that port: check the address and the port",
+    Finding.WRONG_PARTY: f"The addresses are mixed up: {_COMPARE}",
+    Finding.VERSION: "Install the same PartyWire version at both parties",
+    Finding.PARTY_SET: "Make the [parties] tables of both configurations equal, in the same order",
+    Finding.PARAMETERS: "Make [parameters], and what else must be equal, the same in both configurations",
+    Finding.REJECTED: "Ask whoever runs {peer}",
+}
+_NOT_REACHED: Final = frozenset(
+    {Finding.UNRESOLVED, Finding.REFUSED, Finding.NO_ANSWER, Finding.UNREACHABLE, Finding.FAILED}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the answer."""
+
+    name: str
+    """The peer's, or "listen"."""
+    address: str
+    ok: bool
+    found: str
+    detail: str = ""
+    advice: str = ""
+    probed: Probed | None = None
+
+    def document(self) -> dict[str, Any]:
+        """For machines."""
+        fields: dict[str, Any] = {
+            "address": self.address,
+            "ok": self.ok,
+            "found": self.found,
+            "detail": self.detail,
+            "advice": self.advice,
+        }
+        if self.probed is None:
+            return fields
+        probed = self.probed
+        return {
+            "name": self.name,
+            **fields,
+            "connected_to": probed.address or None,
+            "answers_as": probed.who or None,
+            "round_trip_ms": None if probed.round_trip_s is None else probed.round_trip_s * 1000,
+            "clock_ahead_s": probed.clock_ahead_s,
+        }
+
+
+@click.command("check", help=HELP)
+@click.argument("config", type=click.Path(dir_okay=False, path_type=Path), metavar="CONFIG")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(0.1, 600), default=10.0, show_default=True,
+              metavar="SECONDS", help="For each peer, the looking up of its name included.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as one JSON object.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def check_command(config: Path, timeout_s: float, as_json: bool, quiet: bool) -> int:
+    party = load_config(config)
+    listen, peers = asyncio.run(Check(party, timeout_s, quiet=quiet).run())
+    code = ExitCode.OK if all(row.ok for row in (*listen, *peers)) else ExitCode.PEERS
+    if as_json:
+        document = {
+            "config": str(config),
+            "party": party.name,
+            "listen": [row.document() for row in listen],
+            "peers": [row.document() for row in peers],
+            "exit_code": int(code),
+        }
+        click.echo(orjson.dumps(document).decode())
+        return code
+    print_rows(party, str(config), [*listen, *peers])
+    return code
+
+
+class Check:
+    """Everything that is tried for one configuration, all at once."""
+
+    def __init__(self, config: PartyConfig, timeout_s: float, *, quiet: bool) -> None:
+        self._config = config
+        self._party = config.spec
+        self._timeout_s = timeout_s
+        self._quiet = quiet
+        self._steps: dict[str, str] = {}  # what is still waited for: of whom -> what
+
+    async def run(self) -> tuple[list[Row], list[Row]]:
+        """The rows of our own addresses, and of every peer in index order."""
+        transport = TcpTransport(asyncio.get_running_loop())
+        prober = Prober(transport, self._party, self._config.workers, self._config.link_options)
+        telling = asyncio.ensure_future(self._tell_progress())
+        try:
+            listen = asyncio.gather(*(self._listen(prober, at) for at in self._config.listen_addresses))
+            peers = asyncio.gather(*(self._peer(prober, peer) for peer in self._party.peers))
+            return await listen, await peers
+        finally:
+            telling.cancel()
+
+    async def _tell_progress(self) -> None:
+        await asyncio.sleep(PROGRESS_AFTER_S)
+        while not self._quiet:
+            waiting = ", ".join(f"{name} ({step})" for name, step in self._steps.items())
+            click.echo(f"partywire: still waiting for {waiting}", err=True)
+            await asyncio.sleep(PROGRESS_EVERY_S)
+
+    async def _step(self, name: str, first: str, task: Awaitable[Row]) -> Row:
+        self._steps[name] = first
+        try:
+            return await task
+        finally:
+            del self._steps[name]
+
+    # Our own addresses.
+
+    async def _listen(self, prober: Prober, address: Address) -> Row:
+        text = format_address(address)
+        return await self._step(text, "binding our address", self._try_to_listen(prober, address, text))
+
+    async def _try_to_listen(self, prober: Prober, address: Address, text: str) -> Row:
+        try:
+            trial = await asyncio.to_thread(open_listening, [address], is_trial=True)
+        except ListenError as error:
+            if error.number == errno.EADDRINUSE and await self._is_running(prober, address):
+                return Row("listen", text, True, "in use by this party", f"{self._party.name} is running")
+            return Row("listen", text, False, "cannot be listened on", str(error))
+        trial.close()
+        return Row("listen", text, True, "free")
+
+    async def _is_running(self, prober: Prober, address: Address) -> bool:
+        host, port = address
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await prober.is_running(_LOOPBACK_OF.get(host, host), port)
+        except TimeoutError:
+            return False
+
+    # Peers.
+
+    async def _peer(self, prober: Prober, peer: PeerSpec) -> Row:
+        return await self._step(peer.name, "connecting", self._ask(prober, peer))
+
+    async def _ask(self, prober: Prober, peer: PeerSpec) -> Row:
+        def step(words: str) -> None:
+            self._steps[peer.name] = words
+
+        probed = await prober.probe(peer, self._timeout_s, step)
+        us = self._party.name
+        if probed.finding is Finding.OK:
+            return Row(peer.name, peer.address, True, "ok", measured(probed), clock_advice(probed), probed)
+        detail = probed.detail
+        if probed.finding is Finding.NOT_PARTYWIRE:
+            detail = f"it answered {probed.detail!r}"
+        elif probed.who:
+            detail = f"{probed.who} answers there" if probed.who != us else "that is our own address"
+        advice = _ADVICE[probed.finding].format(peer=peer.name, us=us)
+        if probed.finding in _NOT_REACHED and dials(peer.name, us):
+            advice += f". (For the link it is enough that {peer.name} reaches us: it dials)"
+        return Row(peer.name, peer.address, False, probed.finding.value, detail, advice, probed)
+
+
+def measured(probed: Probed) -> str:
+    """Round trip and clock in words."""
+    if probed.round_trip_s is None or probed.clock_ahead_s is None:
+        return ""
+    side = "ahead of" if probed.clock_ahead_s >= 0 else "behind"
+    return f"answers in {probed.round_trip_s * 1000:.1f} ms; its clock is {abs(probed.clock_ahead_s):.3f} s {side} ours"
+
+
+def clock_advice(probed: Probed) -> str:
+    """What to do about two clocks, or nothing."""
+    if probed.round_trip_s is None or probed.clock_ahead_s is None:
+        return ""
+    if abs(probed.clock_ahead_s) - probed.round_trip_s / 2 <= CLOCK_AHEAD_MAX_S:
+        return ""
+    return "Set both clocks (NTP), or the times in the two logs will not fit together"
+
+
+def print_rows(config: PartyConfig, path: str, rows: list[Row]) -> None:
+    """For a person: a line for each address, and below it what to do."""
+    spec = config.spec
+    click.echo(f"{path}: {spec.name}, party {spec.index} of {len(spec.parties)}")
+    names = max(len(row.name) for row in rows)
+    addresses = max(len(row.address) for row in rows)
+    for row in rows:
+        mark = "ok  " if row.ok else "FAIL"
+        click.echo(f"  {mark}  {row.name:{names}}  {row.address:{addresses}}  {row.found}")
+        for words in (row.detail, row.advice):
+            if words:
+                click.echo(f"        {words}")
+    failed = sum(not row.ok for row in rows)
+    click.echo(f"{failed} of {len(rows)} need care" if failed else "all of it is ready")
