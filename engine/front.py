@@ -29,8 +29,6 @@ from .http_lane import RECORD_SIZE_MAX, HttpLane
 from .http_records import AnswerAssembler, HttpRecordError, Request, cancel_record, request_records
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from .http_options import HttpOptions
     from .http_records import Headers
 
@@ -57,7 +55,8 @@ class Front:
         self._fence = order
         self._lane: HttpLane | None = None  # while the worker lives
         self._assembler = AnswerAssembler(options.answer_size_max)
-        self._clients: set[Client] = set()
+        self.clients: set[Client] = set()
+        """Connected, those that are being refused included."""
         self._waiting: dict[int, Client] = {}  # request id -> who gets the answer
         self._next_id = 1
         self._reserved = 0
@@ -81,7 +80,7 @@ class Front:
         finally:
             self.loop.remove_reader(control.fileno())
             self.loop.remove_reader(self._doorbell.fileno())
-            for client in list(self._clients):
+            for client in list(self.clients):
                 client.abort()
             self._server.close()
             if self._lane is not None:
@@ -89,23 +88,33 @@ class Front:
         if self._failure:
             raise SystemExit(f"the HTTP front ends: {self._failure}")
 
+    def close(self) -> None:
+        """Give the doorbell and the listening socket back, after `run`."""
+        self._doorbell.close()
+        self._listener.close()
+
+    @property
+    def held_size(self) -> int:
+        """Bytes of bodies and answers that are held for clients."""
+        return self._reserved
+
     # What clients ask.
 
     def join(self, client: Client) -> str:
         """A client has connected; why it cannot be served, or nothing."""
-        self._clients.add(client)
+        self.clients.add(client)
         if self.is_draining:
             return "the service is stopping"
-        if len(self._clients) > self.options.connections_max + REFUSED_MAX:
+        if len(self.clients) > self.options.connections_max + REFUSED_MAX:
             client.abort()
             return ""
-        if len(self._clients) > self.options.connections_max:
+        if len(self.clients) > self.options.connections_max:
             return f"{self.options.connections_max} clients are connected, no more are served at once; try again"
         return ""
 
     def leave(self, client: Client) -> None:
         """It is gone, and owes and holds nothing."""
-        self._clients.discard(client)
+        self.clients.discard(client)
         self._note_drained()
 
     @property
@@ -231,13 +240,13 @@ class Front:
         self.is_draining = True
         assert self._server is not None
         self._server.close()
-        for client in list(self._clients):
+        for client in list(self.clients):
             client.drain()
         self.loop.call_later(DRAIN_TIMEOUT_S, self._drained.set)
         self._note_drained()
 
     def _note_drained(self) -> None:
-        if self.is_draining and not self._clients:
+        if self.is_draining and not self.clients:
             self._drained.set()
 
 
@@ -255,13 +264,8 @@ def main() -> None:
     listener = socket.socket(fileno=fds[0])
     order = fence.probe()
     front = Front(message.options, listener, Doorbell.from_fds(fds[1], fds[2], order), order)
-    run(front.run(control))
-
-
-def run(program: Coroutine[object, object, None]) -> None:
-    """Run a process's coroutine on uvloop."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(program)
+        runner.run(front.run(control))
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ class Client(asyncio.Protocol):
             return Refused(
                 401, "the request needs the header Authorization: Bearer with the service's token", CHALLENGE
             )
-        if not self._front.may_begin:
+        if head.size != 0 and not self._front.may_begin:  # without a body the connection can stay in order
             return Refused(503, self._front.why_busy, RETRY_AFTER)
         if not self._reserve(head.size or 0):
             return Refused(503, "the front holds as many bytes as it may; try again", RETRY_AFTER)

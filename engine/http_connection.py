@@ -149,6 +149,8 @@ class HttpConnection:
             if len(headers) > HEADERS_MAX:
                 what = f"{len(headers)} headers, at most {HEADERS_MAX} are"
             return self._refuse(431, f"the head of the request has {what} allowed")
+        if request.http_version not in (b"1.0", b"1.1"):
+            return self._refuse(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
         if not METHOD.match(request.method):
             return self._refuse(501, "the method is none that is known here")
         if not all(NAME.match(name) and VALUE.match(value) for name, value in headers):
