@@ -1,8 +1,8 @@
 """`partywire check`: what stands between a configuration and a working party, found out without starting one.
 
 Between the person who wrote a configuration and the parties that run by theirs. The one invariant: nothing that runs is
-disturbed: our addresses are bound for a moment and not listened on, and peers are asked by a probe, which their gateways
-answer and their links never see.
+disturbed: our addresses are bound for a moment and not listened on, and peers are asked by a probe, which their
+gateways answer and their links never see.
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ Exit codes:
 
 PROGRESS_AFTER_S: Final = 2.0
 PROGRESS_EVERY_S: Final = 5.0
+
+CLOCK_AGREES_S: Final = 0.05
+"""Difference of two clocks that is not shown, beside half a round trip, which is how well it is known."""
 
 CLOCK_AHEAD_MAX_S: Final = 2.0
 """Difference of two clocks that is worth a word. Nothing in PartyWire depends on it, but logs are hard to compare."""
@@ -226,8 +229,11 @@ def measured(probed: Probed) -> str:
     """Round trip and clock in words."""
     if probed.round_trip_s is None or probed.clock_ahead_s is None:
         return ""
-    side = "ahead of" if probed.clock_ahead_s >= 0 else "behind"
-    return f"answers in {probed.round_trip_s * 1000:.1f} ms; its clock is {abs(probed.clock_ahead_s):.3f} s {side} ours"
+    answer = f"answers in {probed.round_trip_s * 1000:.1f} ms; its clock"
+    if abs(probed.clock_ahead_s) <= CLOCK_AGREES_S + probed.round_trip_s / 2:
+        return f"{answer} agrees with ours"
+    side = "ahead of" if probed.clock_ahead_s > 0 else "behind"
+    return f"{answer} is {abs(probed.clock_ahead_s):.2f} s {side} ours"
 
 
 def clock_advice(probed: Probed) -> str:

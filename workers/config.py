@@ -59,7 +59,8 @@ class PartyConfig:
     """Everything that one party needs to know. Built by hand, or from a file with `load_config`.
 
     `parties` maps every party's name, ours included, to its address, in index order. An address is a (host, port) or
-    the text "host:port" or "unix:/path" (docs/networks.md), and is kept as the former. Raises ConfigError when the values cannot work together.
+    the text "host:port" or "unix:/path" (docs/networks.md), and is kept as the former. Raises ConfigError when the
+    values cannot work together.
     """
 
     name: str
@@ -170,8 +171,8 @@ def _listen_pairs(given: object, problems: list[tuple[str, str]]) -> tuple[Addre
         problems.append((key, f"lists {len(several)} addresses, between 1 and {LISTEN_MAX} are allowed"))
         return None
     pairs = tuple(pair for item in several if (pair := _pair(key, item, problems, listening=True)) is not None)
-    for pair in sorted({pair for pair in pairs if pairs.count(pair) > 1}):
-        problems.append((key, f"has {format_address(pair)} twice"))
+    twice = sorted({pair for pair in pairs if pairs.count(pair) > 1})
+    problems += [(key, f"has {format_address(pair)} twice") for pair in twice]
     return pairs
 
 
