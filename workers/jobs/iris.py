@@ -8,7 +8,6 @@ numpy is imported only when data is loaded, so that `--help` stays quick.
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -95,10 +94,10 @@ class IrisJob(Job):
         inputs: list[Any] = [chunk.stop - chunk.start for chunk in plan.chunks()]
         if self.party_index == iris_match.PROBE_OWNER and self._codes is not None:
             inputs = [self._codes[chunk] for chunk in plan.chunks()]
-        began_s = time.monotonic()
         opened: list[ChunkMatch] = runner.map(partial(iris_match.match_chunk, gallery), inputs)
-        spent = (sum(chunk.bytes_compared for chunk in opened), time.monotonic() - began_s)
-        [costs] = runner.map(iris_match.tell_costs, [spent])
+        seconds = max(chunk.ended_s for chunk in opened) - min(chunk.began_s for chunk in opened)
+        compared = sum(chunk.bytes_compared for chunk in opened)
+        [costs] = runner.map(iris_match.tell_costs, [(compared, seconds)])
 
         matches = [row.nonzero()[0].tolist() for chunk in opened for row in chunk.is_match]
         result = _result(gallery, matches, costs)

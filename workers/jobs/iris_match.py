@@ -20,6 +20,7 @@ its owner 102,400 bytes. 12 rounds for each step of --block gallery codes.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -91,10 +92,16 @@ class GalleryShare:
 
 @dataclass(frozen=True)
 class ChunkMatch:
-    """What was opened for some probes, (b, gallery), and the bytes that this party sent for the comparisons alone."""
+    """What was opened for some probes, (b, gallery), and what it took this party.
+
+    The bytes are those of the comparisons alone, without the probes' shares; the times, on CLOCK_MONOTONIC, are from
+    before the probes were shared until the last bit was open.
+    """
 
     is_match: NDArray[np.bool_]
     bytes_compared: int
+    began_s: float
+    ended_s: float
 
 
 async def share_gallery(session: RingSession, mine: tuple[IrisCodes | None, int, int]) -> GalleryShare:
@@ -161,6 +168,7 @@ async def match_chunk(gallery: GalleryShare, session: RingSession, mine: Any) ->
     `mine` is the probes at their owner, and their number at the others. Memory beside the shares: about 50 bytes for
     each comparison of a step (probes of the chunk x 31 x codes of the block), 400 KB for each probe.
     """
+    began_s = time.monotonic()
     mpc = await Replicated3.setup(session)
     is_owner = mpc.party_index == PROBE_OWNER
     count = len(mine) if is_owner else int(mine)
@@ -173,7 +181,8 @@ async def match_chunk(gallery: GalleryShare, session: RingSession, mine: Any) ->
         signs = await is_negative(mpc, parts.reshape(len(ROTATIONS), -1))
         found = await mpc.open_bits(await any_of(mpc, signs))
         opened.append(found.reshape(pairs))
-    return ChunkMatch(np.concatenate(opened, axis=1), mpc.bytes_sent - bytes_before)
+    compared = mpc.bytes_sent - bytes_before
+    return ChunkMatch(np.concatenate(opened, axis=1), compared, began_s, time.monotonic())
 
 
 async def is_negative(mpc: Replicated3, parts: Words) -> BinaryShare:
