@@ -4,6 +4,7 @@ from .compare import equal, is_zero, less_than, most_significant_bit
 from .convert import to_arithmetic, to_binary
 from .errors import MpcError, NotInRing, NotThreeParties, ShareMismatch
 from .least import argmin, least, minimum
+from .lift import lift, lift_small
 from .protocol import Replicated3, RingSession
 from .select import inject, multiply_by_bit, select
 from .shares import ArithmeticShare, BinaryShare
@@ -26,6 +27,8 @@ __all__ = [
     "to_arithmetic",
     "truncate",
     "truncate_stochastic",
+    "lift",
+    "lift_small",
     "minimum",
     "argmin",
     "least",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Words = NDArray[Any]
 
-__all__ = ["Product", "dealt_size", "known_to_others", "sum_known_to_0", "sum_products"]
+__all__ = ["Product", "known_to_others", "sum_known_to_0", "sum_products"]
 
 _BYTE = np.dtype(np.uint8)
 _DEALT_IN = (_BYTE, np.dtype(np.uint16), np.dtype(np.uint32), np.dtype(np.uint64))
@@ -53,15 +53,11 @@ def known_to_others(mpc: Replicated3, x: ArithmeticShare) -> Words | None:
     return {0: None, 1: x.own, 2: x.prev}[mpc.party_index]
 
 
-def dealt_size(width: int, shift: int) -> int:
-    """Bytes in which party 0 deals the bit of a product that counts 2^shift times in a ring of `width` bits."""
-    return _narrowest(width, shift).itemsize
-
-
 async def sum_products(mpc: Replicated3, part: Words, products: Sequence[Product]) -> ArithmeticShare:
     """The parts of all parties and the products, added up. `part` is taken over; shifts are the same everywhere.
 
-    2 rounds. Each party sends w bytes per element, party 0 besides `dealt_size` bytes for each product.
+    At least one product. 2 rounds. Each party sends w bytes per element, party 0 besides for each product the 1, 2, 4
+    or 8 bytes that hold k - shift bits.
     """
     ring, shape = part.dtype, part.shape
     rings = [_narrowest(8 * ring.itemsize, product.shift) for product in products]

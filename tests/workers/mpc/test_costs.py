@@ -5,10 +5,14 @@ from __future__ import annotations
 import inspect
 import re
 
+import numpy as np
+import pytest
+
 from partywire.workers import mpc
 from partywire.workers.mpc import ArithmeticShare, BinaryShare, Replicated3
+from tests.support.local_sessions import LocalSession, run_parties
 
-from .costs import CALLS, PAGE, with_fresh_costs
+from .costs import CALLS, PAGE, RINGS, with_fresh_costs
 
 
 def public_calls() -> set[str]:
@@ -43,3 +47,20 @@ def test_every_local_operation_is_described_on_the_page() -> None:
         for name, member in inspect.getmembers(kind):
             if inspect.isfunction(member) and not name.startswith("_") and name != "require_same":
                 assert f"{name}(" in text, f"{kind.__name__}.{name}"
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if not name.startswith(("open", "announce"))])
+def test_a_call_made_twice_sends_nothing_twice_and_leaves_both_holders_of_a_seed_at_one_place(name: str) -> None:
+    """The shares are zeros both times: a mask that comes again shows as a message that comes again."""
+
+    async def program(session: LocalSession) -> tuple[int, int]:
+        run = await Replicated3.setup(session)
+        for _ in range(2):
+            await CALLS[name](run, RINGS[1])
+        return run._own.bytes_drawn, run._prev.bytes_drawn
+
+    positions, sessions = run_parties(program)
+    for party in range(3):
+        assert positions[party][0] == positions[(party + 1) % 3][1]
+    messages = [part.tobytes() for session in sessions for part in session.sent if isinstance(part, np.ndarray)]
+    assert len(messages) == len(set(messages))
