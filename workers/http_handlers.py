@@ -9,7 +9,7 @@
 Between the worker that answers requests and the user's functions. The one invariant: a route's function is called only
 with arguments of the types that it declares; everything else a client can send is answered by an error that says what
 was expected. A function's parameters are, by name, parts of the path; `body`, the JSON of the request; `request`, the
-Request itself; and otherwise parts of the query, which need a default to be optional.
+HttpRequest itself; and otherwise parts of the query, which need a default to be optional.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HttpRequest:
     """A request as it came, for a handler that wants more than its parameters. Header names are in lower case."""
 
     method: str
@@ -53,7 +53,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
+class HttpResponse:
     """An answer, for a handler that wants to say more than a value. `body`: bytes, text, or what orjson takes."""
 
     body: Any = field(default=None, repr=False)
@@ -90,7 +90,7 @@ class Route:
     hints: dict[str, Any]
     pattern: re.Pattern[str]
     status: int
-    """Of an answer that is not a Response."""
+    """Of an answer that is not a HttpResponse."""
     description: str = ""
 
     @property
@@ -102,7 +102,7 @@ class Route:
         special = {*self.path_names, "body", "request"}
         return tuple(name for name in self.parameters if name not in special)
 
-    def bind(self, request: Request, parts: dict[str, str]) -> dict[str, Any]:
+    def bind(self, request: HttpRequest, parts: dict[str, str]) -> dict[str, Any]:
         """The arguments of the function.
 
         Raises:
@@ -131,7 +131,7 @@ class Route:
             arguments["request"] = request
         return arguments
 
-    def _body(self, request: Request) -> Any:
+    def _body(self, request: HttpRequest) -> Any:
         kind = self.hints["body"]
         if kind is bytes:
             return request.body

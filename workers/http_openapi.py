@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from .http_handlers import JSON, PROBLEM, Response
+from .http_handlers import JSON, PROBLEM, HttpResponse
 from .http_types import schema, without_none
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _content(route: Route, named: dict[str, Any]) -> dict[str, Any]:
         return {"content": {"text/plain": {"schema": {"type": "string"}}}}
     if kind is bytes:
         return {"content": {"application/octet-stream": {}}}
-    if kind is Response:
+    if kind is HttpResponse:
         return {"content": {"*/*": {}}}
     try:
         return {"content": {JSON: {"schema": schema(kind, named)}}}

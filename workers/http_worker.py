@@ -27,14 +27,13 @@ from partywire.engine.control_socket import ControlClosed, ControlSocket, close_
 from partywire.engine.http_commands import AnswerHttp, HttpLaneMade
 from partywire.engine.http_connection import PROBLEM_TYPE, problem
 from partywire.engine.http_lane import RECORD_SIZE_MAX, HttpLane
-from partywire.engine.http_records import Answer, Cancel, HttpRecordError, RequestAssembler, answer_records
-from partywire.engine.http_records import Request as RequestRecord
+from partywire.engine.http_records import Answer, Cancel, HttpRecordError, Request, RequestAssembler, answer_records
 from partywire.shm import fence
 from partywire.shm.doorbell import Doorbell
 from partywire.shm.errors import ShmError
 
 from .channel import Channel, ChannelClosed
-from .http_handlers import JSON, Handlers, HttpError, Request, Response, parse_query
+from .http_handlers import JSON, Handlers, HttpError, HttpRequest, HttpResponse, parse_query
 from .http_openapi import describe
 from .serve_messages import HandlersFailed, HandlersReady
 from .serve_routes import ServiceView, make_routes
@@ -136,7 +135,7 @@ class HttpWorker:
         elif message is not None:
             self._tasks[message.id] = self._loop.create_task(self._answer(message, self._lane))
 
-    async def _answer(self, record: RequestRecord, lane: HttpLane | None) -> None:
+    async def _answer(self, record: Request, lane: HttpLane | None) -> None:
         try:
             status, headers, body = await self._respond(record)
         except Exception as error:
@@ -157,12 +156,12 @@ class HttpWorker:
         lane.send(records)
         self._schedule()
 
-    async def _respond(self, record: RequestRecord) -> tuple[int, HeaderList, bytes]:
+    async def _respond(self, record: Request) -> tuple[int, HeaderList, bytes]:
         try:
             path, _, query = record.target.decode("ascii").partition("?")
             route, parts = self._app.find(record.method.decode("ascii"), path)
             headers = {name.decode("ascii"): value.decode("latin-1") for name, value in record.headers}
-            request = Request(record.method.decode("ascii"), path, parse_query(query), headers, bytes(record.body))
+            request = HttpRequest(record.method.decode("ascii"), path, parse_query(query), headers, bytes(record.body))
             value = await self._call(route, route.bind(request, parts))
         except HttpError as error:
             return problem_answer(error)
@@ -223,7 +222,7 @@ def answer_of(value: Any, status: int) -> tuple[int, HeaderList, bytes]:
     Raises:
         TypeError: JSON has no word for it.
     """
-    response = value if isinstance(value, Response) else Response(value, status)
+    response = value if isinstance(value, HttpResponse) else HttpResponse(value, status)
     body = response.body
     if isinstance(body, (bytes, bytearray, memoryview)):
         data, content_type = bytes(body), "application/octet-stream"

@@ -25,7 +25,7 @@ from partywire.engine.http_commands import HttpFailed, HttpWorkerStarted, StartH
 
 from .batch import BatchRunner
 from .channel import Channel, ChannelClosed
-from .errors import PartyFailed, describe, describe_to_peers
+from .errors import JobFailed, PartyFailed, describe, describe_to_peers
 from .http_listener import url_of
 from .jobs import resolve_options
 from .serve_book import DONE, FAILED, NEXT, PREPARING, QUEUED, REFUSED, RUNNING, JobBook, JobEntry
@@ -64,9 +64,9 @@ if TYPE_CHECKING:
     from partywire.engine.commands import Message as Command
 
     from .batch import BatchProgress
+    from .blocking_party import BlockingParty
     from .http_config import HttpConfig
     from .jobs import Job, JobOption, JobReport
-    from .party import BlockingParty
     from .session import Session
 
 HTTP_WORKER_MODULE: Final = "partywire.workers.http_worker"
@@ -369,7 +369,9 @@ class Service:
             self._running = False
             log.warning("%s: job %s failed: %s", self._name, job_id, describe(error))
             self._own_causes[job_id] = describe(error)
-            return describe_to_peers(error)
+            # A failed batch quotes to its own party what the job's exception said; the peers get what is under it.
+            own = error.__cause__ if isinstance(error, JobFailed) and error.__cause__ is not None else error
+            return describe_to_peers(own)
         finally:
             self._running = False
         return ""

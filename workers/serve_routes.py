@@ -11,7 +11,7 @@ import secrets
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from .http_handlers import Handlers, HttpError, Response
+from .http_handlers import Handlers, HttpError, HttpResponse
 from .jobs import JobOptionError, resolve_options
 from .serve_book import CANCELLED, DONE, QUEUE_MAX, QUEUED, SUBMITTED, JobBook, JobEntry
 from .serve_messages import CancelJob, HealthChanged, JobChanged, JobResult, Snapshot, SubmitJob
@@ -90,7 +90,7 @@ def make_routes(view: ServiceView) -> Handlers:
         }
 
     @app.post("/jobs", status=202)
-    async def submit_job(body: JobSubmission) -> Response:
+    async def submit_job(body: JobSubmission) -> HttpResponse:
         """Have all parties run a job. They take it in turn with the jobs of other clients.
 
         `options` are those that all parties share; paths to own data come from each party's configuration alone.
@@ -113,7 +113,7 @@ def make_routes(view: ServiceView) -> Handlers:
         if not view.channel.is_flushed:
             raise HttpError(503, "the service takes no submission at the moment; try again", RETRY_AFTER)
         view.book.put(entry)
-        return Response(document(entry), 202, {"location": f"/jobs/{entry.id}"})
+        return HttpResponse(document(entry), 202, {"location": f"/jobs/{entry.id}"})
 
     @app.get("/jobs/{job_id}")
     async def show_job(job_id: str) -> dict[str, Any]:
@@ -121,12 +121,12 @@ def make_routes(view: ServiceView) -> Handlers:
         return document(view.entry(job_id))
 
     @app.get("/jobs/{job_id}/result")
-    async def show_result(job_id: str) -> Response:
+    async def show_result(job_id: str) -> HttpResponse:
         """What a job has opened to this party. 409 while it has no result, 410 once it was forgotten."""
         entry = view.entry(job_id)
         result = view.book.results.get(job_id)
         if result is not None:
-            return Response(result, content_type=JSON)
+            return HttpResponse(result, content_type=JSON)
         if entry.state == DONE:
             raise HttpError(410, "the result was forgotten: later ones needed its room")
         causes = "; ".join(f"{party}: {cause}" for party, cause in entry.causes.items())
@@ -144,11 +144,11 @@ def make_routes(view: ServiceView) -> Handlers:
         return document(entry)
 
     @app.get("/health")
-    async def show_health() -> Response:
+    async def show_health() -> HttpResponse:
         """200 while jobs can be run, 503 with the cause when not."""
         known = view.known
         body = {"party": known.party, "parties": known.parties, **asdict(known.health)}
-        return Response(body, 200 if not known.health.cause else 503)
+        return HttpResponse(body, 200 if not known.health.cause else 503)
 
     return app
 

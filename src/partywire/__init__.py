@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         UnknownPeer,
         WorkerDied,
     )
+    from partywire.workers.http_handlers import Handlers, HttpError, HttpRequest, HttpResponse
     from partywire.workers.link_events import LinkEvent, LinkEventKind
     from partywire.workers.party import Party
     from partywire.workers.session import BlockingSession, Session
@@ -69,6 +70,10 @@ __all__ = [
     "load_config",
     "LinkEvent",
     "LinkEventKind",
+    "Handlers",
+    "HttpError",
+    "HttpRequest",
+    "HttpResponse",
     "Bit",
     "Ring16",
     "Ring32",
@@ -112,6 +117,7 @@ _HOME = {
     "engine.errors": ("HandshakeRejected", "LinkProtocolError", "PartyWireError", "SetupAborted", "SetupMismatch"),
     "workers.batch": ("BatchRunner",),
     "workers.config": ("PartyConfig", "load_config"),
+    "workers.http_handlers": ("Handlers", "HttpError", "HttpRequest", "HttpResponse"),
     "workers.link_events": ("LinkEvent", "LinkEventKind"),
     "workers.blocking_party": ("BlockingParty",),
     "workers.party": ("Party",),

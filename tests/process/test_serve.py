@@ -1,0 +1,263 @@
+"""`partywire serve`: three parties as services, used over HTTP and treated badly."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+
+from tests.cli.command import command
+from tests.support.reserved_ports import reserved_ports
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+FOLDER = Path(__file__).resolve().parent.parent / "cli"
+NAMES = ("alice", "bob", "charlie")
+DEADLINE_S = 60.0
+TOKEN = "0123456789abcdef-token"
+GOOD, OTHER = "sample_jobs:GoodJob", "sample_jobs:OtherJob"
+RAISING, ENDLESS = "sample_jobs:RaisingJob", "sample_jobs:EndlessJob"
+
+
+class Service:
+    """One party's service, as its clients see it."""
+
+    def __init__(self, name: str, process: subprocess.Popen[str], token: str = "") -> None:
+        self.name = name
+        self.process = process
+        self.port = 0
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+
+    def wait_ready(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if found := re.match(rf"{self.name} serves http://127\.0\.0\.1:(\d+) ", line):
+                self.port = int(found[1])
+                return
+        raise AssertionError(f"{self.name} did not start: {self.process.communicate()}")
+
+    def ask(self, method: str, path: str, body: object = None, *, token: bool = True) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_S)
+        try:
+            headers = dict(self._headers) if token else {}
+            if body is not None:
+                headers["Content-Type"] = "application/json"
+            connection.request(method, path, None if body is None else orjson.dumps(body), headers)
+            response = connection.getresponse()
+            data = response.read()
+            return response.status, orjson.loads(data) if data else None
+        finally:
+            connection.close()
+
+    def submit(self, job: str, **options: object) -> str:
+        status, document = self.ask("POST", "/jobs", {"job": job, "options": options})
+        assert status == 202, document
+        identifier: str = document["id"]
+        return identifier
+
+    def state(self, job_id: str, *wanted: str) -> dict[str, Any]:
+        """The job once it has one of these states."""
+
+        def look() -> dict[str, Any] | None:
+            status, document = self.ask("GET", f"/jobs/{job_id}")
+            return document if status == 200 and document["state"] in wanted else None
+
+        found: dict[str, Any] = until(look)
+        return found
+
+    def end(self) -> tuple[int, str]:
+        self.process.send_signal(signal.SIGTERM)
+        _, err = self.process.communicate(timeout=DEADLINE_S)
+        return self.process.returncode, err
+
+
+def until(look: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        if found := look():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it never came")
+
+
+def children_of(pid: int) -> list[int]:
+    return [
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
+
+
+def front_of(service: Service) -> int:
+    """The pid of a service's front."""
+    [supervisor] = children_of(service.process.pid)
+    [front] = [pid for pid in children_of(supervisor) if b"engine.front" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return front
+
+
+@contextmanager
+def three_services(folder: Path) -> Iterator[list[Service]]:
+    (folder / "token").write_text(f"{TOKEN}\n")
+    (folder / "token").chmod(0o600)
+    everything = f'["{GOOD}", "{OTHER}", "{RAISING}", "{ENDLESS}"]'
+    tables = {
+        "alice": f'jobs = {everything}\nhandlers = "sample_handlers:app"\n[http.options."{GOOD}"]\noffset = 5\n',
+        "bob": f'jobs = ["{GOOD}", "{RAISING}", "{ENDLESS}"]\n',
+        "charlie": f'jobs = {everything}\ntoken_file = "token"\n',
+    }
+    services: list[Service] = []
+    with reserved_ports(3) as ports:
+        parties = "".join(f'{name} = "127.0.0.1:{port}"\n' for name, port in zip(NAMES, ports, strict=True))
+        try:
+            for name, table in tables.items():
+                path = folder / f"{name}.toml"
+                path.write_text(f'name = "{name}"\n[parties]\n{parties}[http]\nlisten = "127.0.0.1:0"\n{table}')
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "partywire", "serve", "--config", str(path)],
+                    cwd=FOLDER,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+                services.append(Service(name, process, TOKEN if name == "charlie" else ""))
+            for service in services:
+                service.wait_ready()
+            yield services
+        finally:
+            for service in services:
+                if service.process.poll() is None:
+                    service.process.kill()
+                service.process.communicate()
+
+
+@pytest.mark.slow
+def test_three_services_run_the_same_jobs_and_outlive_whatever_goes_wrong(tmp_path: Path) -> None:
+    with three_services(tmp_path) as services:
+        alice, bob, charlie = services
+
+        # Submitted at one party, seen and finished at all of them.
+        job = bob.submit(GOOD, size=4)
+        for service in services:
+            assert service.state(job, "done")["options"] == {"size": 4}
+            status, document = service.ask("GET", f"/jobs/{job}/result")
+            assert (status, document["result"], document["checked"]) == (200, {"values": [0, 1, 2, 3, 4, 5]}, None)
+
+        # What a client may not do.
+        assert charlie.ask("GET", "/health", token=False)[0] == 401
+        for body, status in (
+            ({"job": GOOD, "options": {"offset": 1}}, 422),  # a party's own option
+            ({"job": GOOD, "options": {"size": "many"}}, 422),
+            ({"job": "digits"}, 422),
+            ({"job": "os:system"}, 422),
+            ({"job": GOOD, "more": 1}, 422),
+        ):
+            assert alice.ask("POST", "/jobs", body)[0] == status
+        assert alice.ask("GET", "/jobs/0000000000000000")[0] == 404
+
+        # A job that one party does not take is refused with its reason, where it was submitted and everywhere.
+        refused = alice.submit(OTHER)
+        for service in services:
+            assert "bob does not run this job" in service.state(refused, "refused")["causes"]["bob"]
+        assert alice.ask("GET", f"/jobs/{refused}/result")[0] == 409
+        assert alice.ask("DELETE", f"/jobs/{refused}")[0] == 409
+
+        # A job that fails ends nothing else. Its words stay at the party where it failed.
+        failed = charlie.submit(RAISING)
+        assert "two is too many" in bob.state(failed, "failed")["causes"]["bob"]
+        assert "two is too many" not in str(alice.state(failed, "failed"))
+        alice.state(alice.submit(GOOD), "done")
+
+        # Handlers of the user's own, described with the rest.
+        assert alice.ask("GET", "/broken") == (500, problem(500, "the handler failed: ArithmeticError"))
+        assert alice.ask("GET", "/unspeakable")[0] == 500
+        paths = alice.ask("GET", "/openapi.json")[1]["paths"]
+        assert {"/jobs", "/jobs/{job_id}", "/jobs/{job_id}/result", "/health", "/openapi.json", "/pid"} <= set(paths)
+
+        # The worker is killed while it answers: a clean 502, and a new one knows the book.
+        worker = alice.ask("GET", "/pid")[1]
+        with socket.create_connection(("127.0.0.1", alice.port), DEADLINE_S) as waiting:
+            waiting.sendall(b"GET /forever HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert alice.ask("GET", "/pid")[1] == worker  # so that the request before it has been taken
+            os.kill(worker, signal.SIGKILL)
+            answer = waiting.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 502 ")
+            assert b"was killed by SIGKILL" in answer
+        assert until(lambda: pid if isinstance(pid := alice.ask("GET", "/pid")[1], int) else 0) != worker
+        assert until(lambda: alice.ask("GET", f"/jobs/{job}")[0] == 200)
+
+        # The front is killed: the next one goes on with the same listening socket.
+        os.kill(front_of(bob), signal.SIGKILL)
+        assert until(lambda: try_health(bob)) == 200
+
+        # A party stops during a job: the job fails everywhere with the reason, and the others say so.
+        endless = alice.submit(ENDLESS)
+        bob.state(endless, "running")
+        behind = alice.submit(GOOD)
+        code, err = bob.end()
+        assert (code, "Traceback" in err) == (0, False)
+        for service in (alice, charlie):
+            assert "bob" in str(service.state(endless, "failed")["causes"])
+            status, health = service.ask("GET", "/health")
+            assert (status, health["state"]) == (503, "failed")
+            assert "bob" in health["cause"]
+            assert service.ask("POST", "/jobs", {"job": GOOD})[0] == 503
+        assert alice.state(behind, "failed")["causes"]
+        for service, traces in ((alice, 2), (charlie, 0)):
+            code, err = service.end()
+            assert code == 0
+            assert err.count("Traceback") == traces  # of the two handlers that failed
+
+
+def problem(status: int, detail: str) -> dict[str, Any]:
+    return {"type": "about:blank", "title": http.client.responses[status], "status": status, "detail": detail}
+
+
+def try_health(service: Service) -> int:
+    try:
+        return service.ask("GET", "/health")[0]
+    except OSError:  # the connection that the old front had accepted
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "serve needs either --config FILE or --local N"),
+        (["--local", "3", "--config", "x.toml"], "serve needs either"),
+        (["--config", "missing.toml"], "cannot be read"),
+        (["--config", "x.toml", "--jobs", "a"], "are for --local"),
+        (["--local", "3", "--listen", "10.0.0.1:80"], "insecure"),
+        (["--local", "3", "--listen", "127.0.0.1:0", "--jobs", "nope"], "there is no job 'nope'"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(arguments: list[str], sentence: str) -> None:
+    outcome = command("serve", *arguments)
+    assert outcome.code == 2
+    assert sentence in outcome.sentence
+
+
+def test_handlers_that_cannot_be_loaded_end_the_start_with_their_error(tmp_path: Path) -> None:
+    outcome = command(
+        "serve",
+        "--local",
+        "2",
+        "--listen",
+        "127.0.0.1:0",
+        "--handlers",
+        "sample_jobs:GoodJob",
+        "--jobs",
+        "sample_jobs:PairJob",
+    )
+    assert outcome.code != 0
+    assert "has no GoodJob that is a partywire Handlers" in outcome.err

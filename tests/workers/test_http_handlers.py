@@ -1,0 +1,263 @@
+"""Handlers: what a function is called with, what a client is told instead, and what the description says of it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from partywire.workers.http_handlers import Handlers, HttpError, HttpRequest, HttpResponse, parse_query
+from partywire.workers.http_openapi import describe
+from partywire.workers.http_types import ValueMismatch, convert, schema
+from partywire.workers.http_worker import answer_of, load_handlers
+
+
+@dataclass
+class Point:
+    x: int
+    y: float = 0.0
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.x < 0:
+            raise ValueError("x is negative")
+
+
+@dataclass
+class Path:
+    points: list[Point]
+    kind: Literal["open", "closed"]
+    tags: dict[str, bool]
+    ends: tuple[int, ...] = ()
+
+
+GOOD: dict[str, Any] = {"points": [{"x": 1}, {"x": 2, "y": 3, "label": None}], "kind": "open", "tags": {"a": True}}
+
+
+def test_json_becomes_the_types_that_a_handler_declares() -> None:
+    path = convert(Path, GOOD | {"ends": [1, 2]})
+    assert path == Path([Point(1), Point(2, 3.0)], "open", {"a": True}, (1, 2))
+    assert type(path.points[1].y) is float
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"points": [{"x": "1"}]}, "the body.points[0].x must be a whole number"),
+        ({"points": [{"x": True}]}, "the body.points[0].x must be a whole number"),
+        ({"points": [{"x": -1}]}, "the body.points[0] is refused: x is negative"),
+        ({"points": [{}]}, "the body.points[0] has no field 'x'"),
+        ({"points": [{"x": 1, "z": 2}]}, "the body.points[0] has an unknown field 'z'; known are x, y, label"),
+        ({"points": {"x": 1}}, "the body.points must be a list"),
+        ({"points": [{"x": 1, "label": 5}]}, "the body.points[0].label must be a text"),
+        ({"kind": "round"}, "the body.kind must be one of 'open', 'closed'"),
+        ({"tags": {"a": 1}}, "the body.tags.a must be true or false"),
+        ({"ends": [1.5]}, "the body.ends[0] must be a whole number"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_its_place(change: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ValueMismatch) as caught:
+        convert(Path, GOOD | change)
+    assert str(caught.value) == sentence
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+KINDS = (
+    Path,
+    Point,
+    int,
+    str,
+    float,
+    bool,
+    None,
+    list[int],
+    dict[str, float],
+    int | None,
+    list[Point],
+    Any,
+    dict,
+    list,
+)
+
+
+@given(st.sampled_from(KINDS), json_values)
+def test_any_json_is_converted_or_refused(kind: Any, value: Any) -> None:
+    try:
+        converted = convert(kind, value)
+    except ValueMismatch:
+        return
+    assert orjson.dumps(converted) is not None
+    if kind in (int, str, float, bool):
+        assert type(converted) is kind
+
+
+def test_what_was_converted_goes_back_to_the_same_json() -> None:
+    assert orjson.loads(orjson.dumps(dataclasses.asdict(convert(Path, GOOD)))) == {
+        **GOOD,
+        "points": [{"x": 1, "y": 0.0, "label": None}, {"x": 2, "y": 3.0, "label": None}],
+        "ends": [],
+    }
+
+
+def make_app() -> Handlers:
+    app = Handlers()
+
+    @app.get("/hello/{name}")
+    async def hello(name: str, times: int = 1, loud: bool = False) -> dict[str, str]:
+        """Greet somebody.
+
+        As often as wanted.
+        """
+        return {"greeting": "hello " * times + (name.upper() if loud else name)}
+
+    @app.get("/hello/world")
+    def world() -> str:
+        return "the whole world"
+
+    @app.post("/points", status=201)
+    def add(body: Path) -> Path:
+        return body
+
+    @app.put("/raw")
+    def raw(body: bytes, request: HttpRequest) -> HttpResponse:
+        return HttpResponse(body, 202, {"X-Method": request.method}, "image/png")
+
+    @app.delete("/items/{number}")
+    def remove(number: int, why: str) -> None:
+        raise HttpError(409, f"{number} is needed: {why}")
+
+    return app
+
+
+def call(app: Handlers, method: str, target: str, body: bytes = b"", content_type: str = "application/json") -> Any:
+    path, _, query = target.partition("?")
+    route, parts = app.find(method, path)
+    headers = {"content-type": content_type}
+    arguments = route.bind(HttpRequest(method, path, parse_query(query), headers, body), parts)
+    value = route.function(**arguments)
+    return asyncio.run(value) if asyncio.iscoroutine(value) else value
+
+
+def test_a_function_gets_parts_of_the_path_the_query_and_the_body_by_name() -> None:
+    app = make_app()
+    assert call(app, "GET", "/hello/a%20b?times=2&loud=true") == {"greeting": "hello hello A B"}
+    assert call(app, "HEAD", "/hello/%C3%A4") == {"greeting": "hello \xe4"}
+    assert call(app, "GET", "/hello/world") == "the whole world"  # what is written out goes first
+    assert call(app, "POST", "/points", orjson.dumps(GOOD)) == convert(Path, GOOD)
+    assert call(app, "PUT", "/raw", b"\x00", "image/png") == HttpResponse(b"\x00", 202, {"X-Method": "PUT"}, "image/png")
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "body", "content_type", "status"),
+    [
+        ("GET", "/", b"", "", 404),
+        ("GET", "/hello/", b"", "", 404),
+        ("GET", "/hello/a/b", b"", "", 404),
+        ("POST", "/hello/a", b"", "", 405),
+        ("PATCH", "/points", b"", "", 405),
+        ("GET", "/hello/a?times=x", b"", "", 422),
+        ("GET", "/hello/a?times=99999999999999999999", b"", "", 422),
+        ("GET", "/hello/a?loud=maybe", b"", "", 422),
+        ("GET", "/hello/a?nope=1", b"", "", 400),
+        ("GET", "/hello/a?times=1&times=2", b"", "", 400),
+        ("GET", "/hello/%ff", b"", "", 400),
+        ("GET", "/hello/a?times=%ff", b"", "", 400),
+        ("GET", "/hello/a?" + "&".join(f"f{n}=1" for n in range(65)), b"", "", 400),
+        ("POST", "/points", b"{", "application/json", 400),
+        ("POST", "/points", b"{}", "application/json; charset=utf-8", 422),
+        ("POST", "/points", b"{}", "text/plain", 415),
+        ("POST", "/points", b"{}", "", 415),
+        ("DELETE", "/items/5", b"", "", 400),
+        ("DELETE", "/items/5?why=so", b"", "", 409),
+    ],
+)
+def test_a_request_that_does_not_fit_is_answered_by_an_error(
+    method: str, target: str, body: bytes, content_type: str, status: int
+) -> None:
+    with pytest.raises(HttpError) as caught:
+        call(make_app(), method, target, body, content_type)
+    assert caught.value.status == status
+    if status == 405:
+        assert "GET, HEAD" in caught.value.headers["allow"] or caught.value.headers["allow"] == "POST"
+
+
+def test_values_become_answers_with_the_type_that_they_have() -> None:
+    types = [answer_of(value, 200) for value in ({"a": 1}, "text", b"raw", None, Point(1))]
+    assert [dict(headers).get(b"content-type") for _, headers, _ in types] == [
+        b"application/json", b"text/plain; charset=utf-8", b"application/octet-stream", None, b"application/json",
+    ]  # fmt: skip
+    assert types[4][2] == b'{"x":1,"y":0.0,"label":null}'
+    with pytest.raises(TypeError):
+        answer_of({"a": object()}, 200)
+
+
+@pytest.mark.parametrize(
+    ("path", "function"),
+    [
+        ("no-slash", lambda: None),
+        ("/a?b", lambda: None),
+        ("/a/{b", lambda: None),
+        ("/{a}/{a}", lambda a: None),
+        ("/{missing}", lambda: None),
+        ("/a", lambda *rest: None),
+        ("/hello/{other}", lambda other: None),  # the same path twice
+    ],
+)
+def test_a_handler_that_no_request_can_reach_is_refused_when_it_is_registered(path: str, function: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        make_app().get(path)(function)
+
+
+def test_a_body_of_an_unknown_type_is_refused_when_the_handler_is_registered() -> None:
+    def bad(body: set[int]) -> None: ...
+
+    with pytest.raises(TypeError, match=r"docs/http\.md"):
+        Handlers().post("/a")(bad)
+
+
+def test_the_description_has_every_route_with_its_parameters_and_bodies() -> None:
+    app = make_app()
+    document = describe(app, "title", "1.0", has_token=True)
+    assert orjson.loads(orjson.dumps(document)) == document
+    assert document["openapi"] == "3.1.0"
+    described = {(method.upper(), path) for path, entry in document["paths"].items() for method in entry}
+    assert described == {(route.method, route.path) for route in app}
+    hello = document["paths"]["/hello/{name}"]["get"]
+    assert (hello["summary"], hello["description"]) == ("Greet somebody.", "As often as wanted.")
+    assert [(one["name"], one["in"], one["required"]) for one in hello["parameters"]] == [
+        ("name", "path", True),
+        ("times", "query", False),
+        ("loud", "query", False),
+    ]
+    body = document["paths"]["/points"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body == {"$ref": "#/components/schemas/Path"}
+    assert document["components"]["schemas"]["Point"]["required"] == ["x"]
+    assert document["security"] == [{"token": []}]
+    assert "security" not in describe(app, "title", "1.0", has_token=False)
+
+
+def test_a_schema_may_refer_to_itself() -> None:
+    named: dict[str, Any] = {}
+    assert schema(Tree, named) == {"$ref": "#/components/schemas/Tree"}
+    assert named["Tree"]["properties"]["children"]["items"] == {"$ref": "#/components/schemas/Tree"}
+
+
+@dataclass
+class Tree:
+    children: list[Tree]
+
+
+@pytest.mark.parametrize("target", ["no_such_module_here:app", "json:app", "json:loads"])
+def test_handlers_that_are_not_there_are_named(target: str) -> None:
+    with pytest.raises(ValueError, match=target.partition(":")[0]):
+        load_handlers(target)

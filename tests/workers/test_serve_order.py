@@ -1,0 +1,255 @@
+"""How the parties of a service agree on jobs: in any interleaving the same order, and a final state for each."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from partywire.engine.errors import LinkProtocolError
+from partywire.workers.serve_book import (
+    CANCELLED,
+    DONE,
+    ENTRIES_MAX,
+    FAILED,
+    FINAL,
+    NEXT,
+    QUEUE_MAX,
+    QUEUED,
+    REFUSED,
+    RESULTS_SIZE_MAX,
+    SUBMITTED,
+    JobBook,
+    JobEntry,
+)
+from partywire.workers.serve_order import (
+    IS_READY,
+    MAY_RUN,
+    MESSAGE_SIZE_MAX,
+    Ask,
+    Cancel,
+    Close,
+    Ended,
+    Go,
+    Message,
+    Orderer,
+    Prepare,
+    Queue,
+    Submit,
+    Vote,
+    decode_untrusted,
+    encode,
+)
+
+PARTIES = ("alice", "bob", "charlie")
+
+
+def job_id(number: int) -> str:
+    return f"{number:016x}"
+
+
+class Follower:
+    """A party that does as it is told; what it refuses, cannot prepare and fails at is drawn beforehand."""
+
+    def __init__(self, name: str, bad: dict[str, str]) -> None:
+        self.name = name
+        self.bad = bad  # job -> the question that this party answers with no
+        self.ran: list[str] = []
+        self.closed: dict[str, Close] = {}
+
+    def follow(self, message: Message) -> list[Message]:
+        bad = self.bad.get(message.id, "")
+        match message:
+            case Ask(id=one):
+                return [Vote(one, MAY_RUN, "not here" if bad == MAY_RUN else "")]
+            case Prepare(id=one):
+                return [Vote(one, IS_READY, "no data" if bad == IS_READY else "")]
+            case Go(id=one):
+                self.ran.append(one)
+                return [Ended(one, "broke" if bad == "run" else "")]
+            case Close(id=one):
+                assert one not in self.closed
+                self.closed[one] = message
+        return []
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_all_parties_run_the_same_jobs_in_the_same_order_and_each_job_ends(data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 6))
+    jobs = [job_id(number) for number in range(count)]
+    bad = st.dictionaries(st.sampled_from(jobs), st.sampled_from([MAY_RUN, IS_READY, "run"]), max_size=2)
+    followers = {name: Follower(name, data.draw(bad)) for name in PARTIES}
+    orderer = Orderer(PARTIES)
+    to_orderer: dict[str, deque[Message]] = defaultdict(deque)
+    to_party: dict[str, deque[Message]] = defaultdict(deque)
+    wishes: deque[tuple[str, Message]] = deque()
+    for one in jobs:
+        party = data.draw(st.sampled_from(PARTIES))
+        wishes.append((party, Submit(one, "sum", {})))
+        if data.draw(st.booleans()):
+            wishes.append((party, Cancel(one)))
+    while True:
+        choices: list[tuple[str, str]] = [("out", party) for party, queue in to_orderer.items() if queue]
+        choices += [("in", party) for party, queue in to_party.items() if queue]
+        choices += [("wish", "")] if wishes else []
+        if not choices:
+            break
+        what, party = data.draw(st.sampled_from(choices))
+        if what == "wish":
+            party, wish = wishes.popleft()
+            to_orderer[party].append(wish)
+        elif what == "in":
+            message = decode_untrusted(encode(to_party[party].popleft()), "alice")
+            to_orderer[party] += followers[party].follow(message)
+        else:
+            message = decode_untrusted(encode(to_orderer[party].popleft()), party)
+            for told in orderer.take_untrusted(party, message):
+                for name in PARTIES:
+                    to_party[name].append(told)
+    first = followers["alice"]
+    for other in followers.values():
+        assert other.ran == first.ran
+        assert other.closed == first.closed
+    assert set(first.closed) == set(jobs)
+    for one, closed in first.closed.items():
+        refusing = {name for name, follower in followers.items() if follower.bad.get(one)}
+        if closed.state == CANCELLED:
+            assert one not in first.ran
+        elif any(follower.bad.get(one) == MAY_RUN for follower in followers.values()):
+            assert closed.state == REFUSED
+            assert set(closed.causes) <= refusing
+            assert one not in first.ran
+        else:
+            assert closed.state == (FAILED if refusing else DONE)
+            assert (one in first.ran) is not any(f.bad.get(one) == IS_READY for f in followers.values())
+
+
+def test_a_queue_has_its_greatest_length_per_party_and_no_more() -> None:
+    orderer = Orderer(PARTIES)
+    for number in range(QUEUE_MAX + 1):  # the one that a client is told of has been counted by its own party
+        assert orderer.take_untrusted("bob", Submit(job_id(number), "sum", {}))
+    assert orderer.take_untrusted("alice", Submit(job_id(500), "sum", {}))
+    with pytest.raises(LinkProtocolError):
+        orderer.take_untrusted("bob", Submit(job_id(501), "sum", {}))
+
+
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        ([], Ended(job_id(1), "")),
+        ([], Ask(job_id(1), "sum", {}, "bob")),
+        ([Submit(job_id(1), "sum", {})], Submit(job_id(1), "sum", {})),
+        ([Submit(job_id(1), "sum", {})], Vote(job_id(1), IS_READY, "")),
+        ([Submit(job_id(1), "sum", {})], Ended(job_id(1), "")),
+        ([Submit(job_id(1), "sum", {}), Vote(job_id(1), MAY_RUN, "")], Vote(job_id(1), MAY_RUN, "")),
+    ],
+)
+def test_what_no_honest_party_says_is_the_fault_of_that_party(before: list[Message], message: Message) -> None:
+    orderer = Orderer(PARTIES)
+    for one in before:
+        orderer.take_untrusted("bob", one)
+    with pytest.raises(LinkProtocolError) as caught:
+        orderer.take_untrusted("bob", message)
+    assert caught.value.peer == "bob"
+
+
+MESSAGES = [
+    Submit(job_id(1), "digits", {"probes": 5, "rate": 0.5, "name": "x"}),
+    Cancel(job_id(2)),
+    Vote(job_id(3), MAY_RUN, "no"),
+    Ended(job_id(4), "it broke"),
+    Ask(job_id(5), "digits", {}, "bob"),
+    Queue(job_id(6)),
+    Prepare(job_id(7)),
+    Go(job_id(8)),
+    Close(job_id(9), REFUSED, {"bob": "not here"}),
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_messages_survive_the_wire(message: Message) -> None:
+    assert decode_untrusted(encode(message), "bob") == message
+
+
+@given(st.sampled_from(MESSAGES), st.data())
+def test_damaged_messages_are_refused_or_valid(message: Message, data: st.DataObject) -> None:
+    raw = bytearray(encode(message))
+    for _ in range(data.draw(st.integers(1, 3))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        decoded = decode_untrusted(bytes(raw[: data.draw(st.integers(0, len(raw)))]), "bob")
+    except LinkProtocolError:
+        return
+    assert encode(decoded)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"", b"[]", b"null", b'{"type":"Go"}', b'{"type":"Go","id":"../../etc"}', b'{"type":"Go","id":7}',
+        b'{"type":"Go","id":"0000000000000001","more":1}', b'{"type":"Party","id":"0000000000000001"}',
+        b'{"type":"Vote","id":"0000000000000001","question":"why","refusal":""}',
+        b'{"type":"Submit","id":"0000000000000001","job":"","options":{}}',
+        b'{"type":"Submit","id":"0000000000000001","job":"a","options":{"a":[1]}}',
+        b'{"type":"Close","id":"0000000000000001","state":"running","causes":{}}',
+        b'{"type":"Close","id":"0000000000000001","state":"done","causes":{"a":1}}',
+    ],
+)  # fmt: skip
+def test_hostile_messages_are_refused(raw: bytes) -> None:
+    with pytest.raises(LinkProtocolError):
+        decode_untrusted(raw, "bob")
+
+
+def test_a_message_has_its_greatest_size_and_no_more() -> None:
+    room = MESSAGE_SIZE_MAX - len(encode(Submit(job_id(1), "a", {"x": ""})))
+    largest = Submit(job_id(1), "a", {"x": "y" * room})
+    assert decode_untrusted(encode(largest), "bob") == largest
+    with pytest.raises(ValueError, match="options"):
+        encode(Submit(job_id(1), "a", {"x": "y" * (room + 1)}))
+    with pytest.raises(LinkProtocolError):
+        decode_untrusted(encode(largest) + b" ", "bob")
+
+
+# The book.
+
+
+def entry(number: int, state: str = SUBMITTED) -> JobEntry:
+    return JobEntry(job_id(number), "sum", {}, "bob", state)
+
+
+@pytest.mark.parametrize("state", [*NEXT, *FINAL])
+def test_a_job_moves_along_its_states_only(state: str) -> None:
+    for following in {*NEXT, *FINAL} - {state}:
+        book = JobBook()
+        book.put(entry(1, state))
+        if following in NEXT.get(state, ()):
+            assert book.change(job_id(1), state=following).state == following
+        else:
+            with pytest.raises(ValueError, match="cannot become"):
+                book.change(job_id(1), state=following)
+
+
+def test_a_full_book_forgets_the_oldest_job_that_has_ended() -> None:
+    book = JobBook()
+    book.put(entry(0, QUEUED))
+    for number in range(1, ENTRIES_MAX):
+        book.put(entry(number, DONE))
+    assert len(book.entries) == ENTRIES_MAX
+    book.put(entry(1000))
+    assert len(book.entries) == ENTRIES_MAX
+    assert job_id(0) in book.entries
+    assert job_id(1) not in book.entries
+
+
+def test_results_beyond_their_bound_are_forgotten_the_oldest_first() -> None:
+    book = JobBook()
+    half = bytes(RESULTS_SIZE_MAX // 2)
+    for number in range(3):
+        book.put(entry(number, DONE))
+        book.put_result(job_id(number), half)
+        assert len(book.results) == min(number + 1, 2)
+    assert job_id(0) not in book.results
+    assert job_id(0) in book.entries
