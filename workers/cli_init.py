@@ -16,14 +16,15 @@ from .exit_code import ExitCode, UsageMistake
 
 HELP = """Write a configuration file for each party.
 
-PARTY is name=host:port: the address that the others dial. The order gives each party its index (for `digits`: the
-first has the gallery, the second the probes, the third helps). Give each party its own file; the [parties] tables must
-stay equal.
+PARTY is name=host:port, name=[IPv6 address]:port, or name=unix:/path for parties of one host: the address that the
+others dial. The order gives each party its index (for `digits`: the first has the gallery, the second the probes, the
+third helps). Give each party its own file; the [parties] tables must stay equal.
 
 \b
 Examples:
   partywire init alice=127.0.0.1:7001 bob=127.0.0.1:7002 charlie=127.0.0.1:7003 --out parties
-  partywire init alice=10.0.0.1:7001 bob=10.0.0.2:7001 charlie=10.0.0.3:7001 --insecure --out parties
+  partywire init alice=10.0.0.1:7001 bob=bob.example:7001 charlie=[fd00::3]:7001 --insecure --out parties
+  partywire init alice=unix:/run/mpc/a.sock bob=unix:/run/mpc/b.sock --out parties
 """
 
 
@@ -55,13 +56,14 @@ def init_command(parties: tuple[str, ...], out: Path, workers: int, insecure: bo
     for path in paths:
         click.echo(f"wrote {path}")
     click.echo(
-        f"Take each file to its party, then at every party, for example: partywire run digits --config {paths[0]}"
+        f"Take each file to its party, then at every party, for example: partywire run digits --config {paths[0]}\n"
+        f"If they do not find each other: partywire check {paths[0]}"
     )
     return ExitCode.OK
 
 
 def addresses_of(parties: tuple[str, ...]) -> dict[str, tuple[str, int]]:
-    """name=host:port arguments as the table of parties.
+    """name=address arguments as the table of parties.
 
     Raises:
         UsageMistake: one is not of this form, or a name occurs twice.
@@ -70,7 +72,7 @@ def addresses_of(parties: tuple[str, ...]) -> dict[str, tuple[str, int]]:
     for argument in parties:
         name, separator, address = argument.partition("=")
         if not separator or not name:
-            raise UsageMistake(f"{argument!r} is not name=host:port")
+            raise UsageMistake(f"{argument!r} is not name=host:port or name=unix:/path")
         if name in addresses:
             raise UsageMistake(f"the name {name} occurs twice")
         try:

@@ -28,6 +28,16 @@ def test_init_writes_a_configuration_for_each_party_that_can_be_loaded(tmp_path:
         assert config.spec.index == index
 
 
+def test_init_takes_every_kind_of_address(tmp_path: Path) -> None:
+    parties = ["alice=unix:/run/a=b.sock", "bob=[fe80::1%eth0]:7002", "charlie=charlie.example:7003"]
+    assert run(["init", *parties, "--insecure", "--out", str(tmp_path)]) == 0
+    assert load_config(tmp_path / "bob.toml").parties == {
+        "alice": ("unix:/run/a=b.sock", 0),
+        "bob": ("fe80::1%eth0", 7002),
+        "charlie": ("charlie.example", 7003),
+    }
+
+
 def test_init_says_what_it_wrote_and_what_to_do_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(["init", *PARTIES, "--out", str(tmp_path)])
     said = capsys.readouterr().out
@@ -67,6 +77,11 @@ def test_addresses_beyond_this_host_need_a_word_about_plaintext(
         (["=127.0.0.1:1"], "name=host:port"),
         (["alice=127.0.0.1"], "host:port"),
         (["alice=127.0.0.1:port"], "not a port"),
+        (["alice=::1:7001"], "needs brackets"),
+        (["alice=[bob]:7001"], "not an IPv6 address"),
+        (["alice=unix:run/a.sock"], "absolute path"),
+        ([f"alice=unix:/{'x' * 107}"], "shorter folder"),
+        (["alice=unix:/a", "bob=unix:/a"], "same address"),
         (["alice=127.0.0.1:1", "alice=127.0.0.1:2"], "twice"),
         (["alice=127.0.0.1:1", "bob=127.0.0.1:1"], "same address"),
         (["alice=127.0.0.1:1"], "between 2 and"),
@@ -97,7 +112,8 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.Ca
         (["run", "--help"], ["Examples", "--config alice.toml", "digits", "module"]),
         (["run", "digits", "--help"], ["--local", "--config", "--probes", "--gallery", "--json", "default: 3"]),
         (["run", "digits", "-h"], ["--sessions"]),
-        (["init", "--help"], ["name=host:port", "Examples", "--insecure"]),
+        (["init", "--help"], ["name=host:port", "name=unix:", "Examples", "--insecure"]),
+        (["check", "--help"], ["Exit codes", "--timeout", "Examples", "does not notice"]),
         (["--version"], ["partywire", "."]),
     ],
 )

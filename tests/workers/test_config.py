@@ -81,6 +81,16 @@ def test_each_mistake_names_its_key(change: tuple[str, str], key: str) -> None:
         ('[timeouts]\nheartbeat_s = "5"', "timeouts.heartbeat_s"),
         ("[timeouts]\nclose = 3", "timeouts.close"),
         ("[listen]\naddress = 7001", "listen.address"),
+        ('[listen]\naddress = ["127.0.0.1:1", 7001]', "listen.address"),
+        ('[listen]\naddress = ["127.0.0.1:1", "nowhere"]', "listen.address"),
+        ('[listen]\naddress = ["127.0.0.1:1", "127.0.0.1:1"]', "listen.address"),
+        ("[listen]\naddress = []", "listen.address"),
+        (f"[listen]\naddress = {[f'127.0.0.1:{port}' for port in range(1, 10)]}", "listen.address"),
+        ('[dial]\nclient_host = "127.0.0.1:7"', "dial.client_host"),
+        ('[dial]\nclient_host = "*"', "dial.client_host"),
+        ('[dial]\nclient_host = "unix:/a"', "dial.client_host"),
+        ("[dial]\nclient_host = 7", "dial.client_host"),
+        ('[dial]\nhost = "127.0.0.1"', "dial.host"),
         ('[listen]\nhost = "0.0.0.0"', "listen.host"),
         ("[parameters]\nx = [1]", "parameters.x"),
     ],
@@ -127,6 +137,9 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         {},
         {"insecure": True, "workers": 3, "listen": ("0.0.0.0", 7009), "parameters": {"job": "x", "n": 3, "b": True}},
         {"parties": {"ælice \\".replace(" ", ""): ("::1", 1), "bob": ("localhost", 2)}, "name": "ælice\\"},
+        {"parties": {"alice": f"unix:/{'x' * 106}", "bob": "[fe80::1%eth0]:7"}, "insecure": True},
+        {"insecure": True, "listen": ["*:7009", "[::1]:7", "unix:/run/a b.sock"], "client_host": "fd00::2"},
+        {"insecure": True, "listen": [f"127.0.0.1:{port}" for port in range(1, 9)], "client_host": "a.example"},
         {"connect_s": 1.5, "close_s": 2, "heartbeat_s": 9, "inbox_mib": 5, "ring_mib": 1, "message_mib": 7},
     ],
 )
@@ -178,6 +191,14 @@ def test_addresses_of_a_config_made_by_hand_may_be_text() -> None:
         ({"parties": {"alice": "127.0.0.1:1", "bob": 7}}, "parties.bob"),
         ({"parties": ["alice", "bob"]}, "parties"),
         ({"listen": 7001}, "listen.address"),
+        ({"listen": ["127.0.0.1:1"] * 2}, "listen.address"),
+        ({"listen": []}, "listen.address"),
+        ({"client_host": 7}, "dial.client_host"),
+        ({"parties": {"alice": "unix:/a", "bob": "unix:/a"}}, "parties.bob"),
+        ({"parties": {"alice": "unix:/a", "bob": "unix:b"}}, "parties.bob"),
+        ({"parties": {"alice": ("unix:a", 0), "bob": "127.0.0.1:7002"}}, "parties.alice"),
+        ({"parties": {"alice": "127.0.0.1:7001", "bob": ("*", 7002)}}, "parties.bob"),
+        ({"parties": {"alice": "127.0.0.1:7001", "bob": f"unix:/{'x' * 107}"}}, "parties.bob"),
         ({"workers": "2"}, "workers"),
         ({"workers": True}, "workers"),
         ({"ring_mib": 4.0}, "limits.ring_mib"),
@@ -190,6 +211,20 @@ def test_each_mistake_of_a_config_made_by_hand_names_its_key(changes: dict[str, 
     with pytest.raises(ConfigError) as caught:
         PartyConfig(**(good | changes))
     assert key in caught.value.keys
+
+
+def test_what_is_dialled_and_what_is_listened_on_are_apart() -> None:
+    tables = '[listen]\naddress = ["127.0.0.1:7", "[::1]:7", "unix:/a"]\n[dial]\nclient_host = "::1"'
+    config = parse_config(GOOD + tables)
+    assert config.listen_addresses == (("127.0.0.1", 7), ("::1", 7), ("unix:/a", 0))
+    assert config.parties["alice"] == ("127.0.0.1", 7001)
+    assert config.link_options.client_host == "::1"
+    assert config.is_loopback
+
+
+@pytest.mark.parametrize("address", ["*:7001", "[::]:7001", "[fe80::1%eth0]:7001"])
+def test_only_certain_hosts_are_this_one(address: str) -> None:
+    assert not parse_config(f"insecure = true\n{GOOD}[listen]\naddress = ['127.0.0.1:7', '{address}']").is_loopback
 
 
 def test_listening_beyond_this_host_needs_a_word_on_security() -> None:
