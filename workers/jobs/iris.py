@@ -27,7 +27,7 @@ PROBES_DEFAULT = 32
 # Four probes share the conversion of a gallery block to floats, which then takes a twentieth of the products.
 CHUNK_SIZE = 4
 CHUNK_SIZE_MAX = 64
-# A step of 4 probes and 256 gallery codes has 31,744 comparisons and takes 6 MB for a moment.
+# A step of 4 probes and 256 gallery codes has 31,744 comparisons and takes 7 MB for a moment.
 BLOCK_SIZE = 256
 BLOCK_SIZE_MAX = 4096
 # Arbitrary; a gallery of this size takes each worker 1 GB of shares.

@@ -5,8 +5,8 @@ of the code counts. With m the number of bits that count in both and h how many 
 distance is h / m, and two codes match at a rotation if it is below 0.375: 8 h < 3 m. No division, no rounding, and
 codes that have no bit in common (m = 0) do not match. Rotations move one code by -15 to 15 places.
 
-The model of the generator, all of it exact integer arithmetic on the output of SHAKE-128, so that a seed gives the same
-codes on every host and with every version of numpy:
+The model of the generator, integer arithmetic on the output of SHAKE-128 but for the logarithm in an error rate, so
+that a seed gives the same codes on every host and with every version of numpy:
 
 - *Eyes.* Each bit is the majority of a window of 15 x 15 fair random bits around it, over rings and places (the latter
   closed to a circle). So bits are fair, and neighbours depend on each other as in real codes: distances of different

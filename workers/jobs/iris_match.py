@@ -165,8 +165,8 @@ async def agree(mpc: Replicated3, gallery: list[int] | None, probes: list[int] |
 async def match_chunk(gallery: GalleryShare, session: RingSession, mine: Any) -> ChunkMatch:
     """Which gallery codes each of some probes matches, opened to all parties.
 
-    `mine` is the probes at their owner, and their number at the others. Memory beside the shares: about 50 bytes for
-    each comparison of a step (probes of the chunk x 31 x codes of the block), 400 KB for each probe.
+    `mine` is the probes at their owner, and their number at the others. Memory beside the shares: about 40 bytes for
+    each comparison of a step (probes of the chunk x 31 x codes of the block), and what `product` takes for a moment.
     """
     began_s = time.monotonic()
     mpc = await Replicated3.setup(session)

@@ -77,7 +77,8 @@ async def share_codes(
 def product(gallery: Words, probes: Words) -> Words:
     """This party's additive parts of d modulo 2^17, (31 rotations, probes, gallery codes). Local.
 
-    `gallery` is a conjugate share. Memory beside the result: for each gallery code 13 KB, for each probe 400 KB.
+    `gallery` is a conjugate share. Memory for a moment: 13 KB for each gallery code, 1 MB for each probe, and 16 bytes
+    for each comparison.
     """
     shape = (len(ROTATIONS), len(probes), len(gallery))
     sums = np.zeros((shape[0] * shape[1], shape[2]), np.float64)
