@@ -46,6 +46,7 @@ Examples:
   partywire run digits                                   three parties here, the built-in data
   partywire run digits --probes 20 --json                shorter, result as JSON
   partywire run digits --config alice.toml               one party of three
+  partywire run sum --local 5                            five parties here
   partywire run my_package.my_module:MyJob --local 3     a job of your own (a subclass of partywire's Job)
 
 `partywire run JOB --help` lists the options of a job.
@@ -92,7 +93,7 @@ def job_command(name: str, job: type[Job]) -> click.Command:
         callback=callback,
         params=[*options, *run_options(job)],
         short_help=job.summary,
-        help=f"{job.summary}\n\nFor {job.parties} parties. The exit codes are those of `partywire --help`.",
+        help=f"{job.summary}\n\nFor {job.counts_text()} parties. The exit codes are those of `partywire --help`.",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 
@@ -171,8 +172,8 @@ def run_job(
         order = Order(party.name, party, name, dict(options), sessions, workers, log_format, log_level)
         return launch(name, job, [(order, None)], None, began_s, as_json, quiet)
     count = job.parties if local is None else local
-    if count != job.parties:
-        raise UsageMistake(f"{job.name} is a job for {job.parties} parties, not {count}; leave --local out")
+    if count not in job.counts():
+        raise UsageMistake(f"{job.name} is a job for {job.counts_text()} parties, not {count}; leave --local out")
     with make_local_parties(count, workers or 1) as parties:
         orders = [
             (Order(party.name, party, name, dict(options), sessions, None, log_format, log_level), listener)

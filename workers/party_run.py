@@ -68,10 +68,10 @@ def job_of(order: Order, config: PartyConfig) -> Job:
         UsageMistake: the job is for another number of parties.
     """
     job_class = load_job(order.job)
-    if len(config.parties) != job_class.parties:
+    if len(config.parties) not in job_class.counts():
         raise UsageMistake(
-            f"{job_class.name} is a job for {job_class.parties} parties, but {config.path or 'the configuration'} "
-            f"lists {len(config.parties)}"
+            f"{job_class.name} is a job for {job_class.counts_text()} parties, "
+            f"but {config.path or 'the configuration'} lists {len(config.parties)}"
         )
     return job_class(list(config.parties).index(config.name), order.options)
 

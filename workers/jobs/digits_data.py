@@ -7,18 +7,16 @@ An error names the file and what is wrong with its shape or range; it never show
 from __future__ import annotations
 
 import gzip
-import os
-import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import JobInputError
+from .npy_file import read_npy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,8 +42,6 @@ PIXELS = 64
 BUILT_IN_VALUE_MAX = 16
 OWN_VALUE_MAX = 255  # what an image of bytes holds
 LABEL_MAX = (1 << 32) - 1
-
-_ZIP_MAGIC = b"PK"  # the beginning of .npz
 
 
 @dataclass(frozen=True, repr=False)
@@ -132,7 +128,7 @@ def _own_images(path: str, value_max: int) -> NDArray[np.uint32]:
 
 
 def _own_integers(path: str, dimensions: int, value_max: int, what: str, advice: str = "") -> NDArray[np.uint32]:
-    array = _read_npy(path)
+    array = read_npy(path)
     if array.dtype.kind not in "iu":
         raise JobInputError(path, f"must hold integers, not {array.dtype}")
     if array.ndim != dimensions or array.size == 0:
@@ -143,26 +139,3 @@ def _own_integers(path: str, dimensions: int, value_max: int, what: str, advice:
     if array.min() < 0 or array.max() > value_max:
         raise JobInputError(path, f"has {what} outside 0 to {value_max}{advice}")
     return array.astype(np.uint32)
-
-
-def _read_npy(path: str) -> NDArray[Any]:
-    """The array of a .npy file. Nothing is unpickled."""
-    try:
-        if not S_ISREG(os.stat(path).st_mode):
-            raise JobInputError(path, "cannot be read: it is no regular file")  # opening a pipe waits for its writer
-        with open(path, "rb") as file, warnings.catch_warnings():
-            if file.read(2) == _ZIP_MAGIC:
-                raise JobInputError(path, "is an archive of arrays; one .npy array is needed")
-            file.seek(0)
-            warnings.simplefilter("ignore")  # that the file was written by an old numpy is nobody's concern
-            found: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-            return found
-    except JobInputError:
-        raise
-    except FileNotFoundError as exc:
-        raise JobInputError(path, "there is no such file") from exc
-    except OSError as exc:
-        raise JobInputError(path, f"cannot be read: {exc.strerror or 'the system refuses it'}") from exc
-    except Exception as exc:
-        # numpy's parser of headers lets out ValueError, TypeError, TokenError, SyntaxError, MemoryError and others.
-        raise JobInputError(path, "cannot be read as a .npy file of numbers") from exc

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .digits_data import _read_npy as read_npy
 from .errors import JobInputError
 from .iris import CODES_MAX, GALLERY_DEFAULT, PROBES_DEFAULT
 from .iris_codes import BITS, SHAPE, IrisCodes, matches, synthetic_gallery, synthetic_probes
+from .npy_file import read_npy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -59,11 +59,16 @@ class JobRunner(Protocol):
 
 
 class Job(ABC):
-    """A named computation of `parties` parties. Subclasses declare the class attributes and implement `run`."""
+    """A named computation of `parties` parties. Subclasses declare the class attributes and implement `run`.
+
+    A job for several numbers of parties says which in `parties_range`; `parties` is then the number of a local run that
+    is told none.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     parties: ClassVar[int] = 3
+    parties_range: ClassVar[range | None] = None
     options: ClassVar[tuple[JobOption, ...]] = ()
 
     def __init__(self, party_index: int, options: Mapping[str, object]) -> None:
@@ -73,10 +78,22 @@ class Job(ABC):
             JobOptionError: an option is unknown, of the wrong kind or out of range.
             JobInputError: this party's data cannot be used.
         """
-        if not 0 <= party_index < self.parties:
-            raise ValueError(f"{self.name} has parties 0 to {self.parties - 1}, not {party_index}")
+        greatest = self.counts()[-1] - 1
+        if not 0 <= party_index <= greatest:
+            raise ValueError(f"{self.name} has parties 0 to {greatest}, not {party_index}")
         self.party_index = party_index
         self.values = resolve_options(self.options, options)
+
+    @classmethod
+    def counts(cls) -> range:
+        """The numbers of parties that it is for."""
+        return range(cls.parties, cls.parties + 1) if cls.parties_range is None else cls.parties_range
+
+    @classmethod
+    def counts_text(cls) -> str:
+        """The same for people."""
+        counts = cls.counts()
+        return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
     @abstractmethod
     def run(self, runner: JobRunner) -> JobReport:

@@ -13,6 +13,7 @@ __all__ = ["JOBS", "load_job"]
 JOBS = {
     "digits": "partywire.workers.jobs.digits:DigitsJob",
     "iris": "partywire.workers.jobs.iris:IrisJob",
+    "sum": "partywire.workers.jobs.sum:SumJob",
 }
 
 
