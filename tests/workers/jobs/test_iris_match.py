@@ -68,10 +68,10 @@ def plain_d(gallery: IrisCodes, probes: IrisCodes) -> NDArray[np.int64]:
 
 
 def shares_of(
-    owner: int, codes: IrisCodes, *, conjugate: bool = False
+    owner: int, codes: IrisCodes, *, conjugate: bool = False, kind: type[Replicated3] = Replicated3
 ) -> tuple[list[NDArray[Any]], list[LocalSession]]:
     async def program(session: LocalSession) -> NDArray[Any]:
-        mpc = await Replicated3.setup(session)
+        mpc = await kind.setup(session)
         mine = codes if mpc.party_index == owner else None
         return await share_codes(mpc, owner, mine, len(codes), conjugate=conjugate)
 
@@ -121,19 +121,26 @@ def test_products_of_the_greatest_words_are_exact_in_float64() -> None:
     assert (WORDS * (RING - 1) ** 2) < 1 << 53
 
 
-@pytest.mark.parametrize("party", [0, 1, 2])
-def test_a_share_says_nothing_about_the_code(party: int) -> None:
-    """All subsets of six bits of both words of a pair, for codes whose bits are all 0, all 1 or do not count."""
+def share_shift(party: int, owner: int, kind: type[Replicated3] = Replicated3) -> float:
+    """How far the mean of any parity of six bits of a party's words of a pair moves between codes that are all 0, all 1
+    or do not count."""
     spectra = []
     for codes, masks in ((False, True), (True, True), (True, False)):
-        count = -(-2 * SAMPLES // BITS)
-        same = IrisCodes(np.full((count, *SHAPE), codes), np.full((count, *SHAPE), masks), is_synthetic=False)
-        # Party 0 owns; its own share is its secret's business, so the parties 1 and 2 look, and 0 as owned by 1.
-        words = shares_of(1 if party == 0 else 0, same)[0][party][:, :, 0].reshape(-1, 2)[:SAMPLES]
+        shape = (-(-2 * SAMPLES // BITS), *SHAPE)
+        same = IrisCodes(np.full(shape, codes), np.full(shape, masks), is_synthetic=False)
+        words = shares_of(owner, same, kind=kind)[0][party][:, :, 0].reshape(-1, 2)[:SAMPLES]
         rows = [(words[:, part] >> at & 1).astype(np.uint8) for part in (0, 1) for at in (0, 1, RING_BITS - 1)]
         spectra.append(parity_means(np.array(rows)))
-    for other in spectra[1:]:
-        assert np.abs(other - spectra[0]).max() < SHIFT_MAX
+    return max(float(np.abs(other - spectra[0]).max()) for other in spectra[1:])
+
+
+@pytest.mark.parametrize(("party", "owner"), [(1, 0), (2, 0), (0, 1)])
+def test_a_share_says_nothing_about_the_code(party: int, owner: int) -> None:
+    assert share_shift(party, owner) < SHIFT_MAX
+
+
+def test_a_share_that_is_dealt_in_the_open_is_found() -> None:
+    assert share_shift(1, 0, DealtInTheOpen) > 5 * SHIFT_MAX
 
 
 # Signs.
