@@ -562,7 +562,7 @@ class Party:
     async def _say_goodbye(self) -> None:
         worker = self.worker
         assert self._supervisor is not None
-        self._party_log.is_closing = True
+        self._party_log.begin_closing(worker)
         if worker.failure is not None:
             return
         deadline = worker.clock() + self.config.close_s

@@ -36,7 +36,7 @@ class PartyLog:
             if not logger.handlers:
                 # Without it, what also raises at every session would stand on the standard error of any program.
                 logger.addHandler(logging.NullHandler())
-        self.is_closing = False  # set by the party: what ends now was meant to
+        self._is_closing = False  # what ends now was meant to
 
     def hear(self, message: Message) -> None:
         """Log a command of the supervisor, if it tells of something that happened."""
@@ -48,7 +48,7 @@ class PartyLog:
     def _hear_news(self, news: LinkNews) -> None:
         peer = self._names[news.peer] if 0 <= news.peer < len(self._names) else str(news.peer)
         event = news.kind.replace(" ", "_")
-        is_loss = news.kind == LinkEventKind.CLOSED.value and bool(news.cause) and not self.is_closing
+        is_loss = news.kind == LinkEventKind.CLOSED.value and bool(news.cause) and not self._is_closing
         level = logging.WARNING if is_loss else logging.INFO
         if is_loss:
             event = "lost"
@@ -79,12 +79,24 @@ class PartyLog:
         extra = self._extra("connections_refused", count=new, cause=cause)
         link_log.warning("%s: connections at our address were refused: %s", self._party, cause, extra=extra)
 
+    def begin_closing(self, worker: Worker) -> None:
+        """The party is about to say goodbye. Its worker may know of losses that it had no time to hear of."""
+        self._tell_losses(worker)
+        self._is_closing = True
+
     def end(self, worker: Worker) -> None:
-        """The party ends: what its worker knows and nobody told yet."""
+        """The party ends, closed or not: what its worker knows and nobody told yet."""
+        if not self._is_closing:
+            self._tell_losses(worker)
+        self._tell_rest(worker)
+
+    def _tell_losses(self, worker: Worker) -> None:
         for link in worker.links.values():
             if link.cause and link.name not in self._lost_told and worker.failure is None:
                 extra = self._extra("link_lost", peer=link.name, cause=link.cause)
                 link_log.warning("%s: the link to %s was lost: %s", self._party, link.name, link.cause, extra=extra)
+
+    def _tell_rest(self, worker: Worker) -> None:
         for index, died in worker.lost_workers.items():
             extra = self._extra("worker_died", worker=index, cause=died.cause)
             process_log.error("%s: worker %d died: %s", self._party, index, died.cause, extra=extra)
