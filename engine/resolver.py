@@ -75,7 +75,11 @@ class Resolver:
                 return pending
             self._pending[host, port] = future
         # A daemon: one that hangs must not keep the process from ending.
-        threading.Thread(target=self._run, args=(host, port, future), name="partywire-resolver", daemon=True).start()
+        thread = threading.Thread(target=self._run, args=(host, port, future), name="partywire-resolver", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            self._answer(host, port, future, [], OSError(errno.EAGAIN, "there is no thread to look it up in"))
         return future
 
     def _run(self, host: str, port: int, future: Future[list[Address]]) -> None:
@@ -87,10 +91,15 @@ class Resolver:
             failure = error
         except UnicodeError:
             failure = OSError(errno.EINVAL, "not a valid host name")
-        with self._lock:
-            del self._pending[host, port]
         if failure is None and not found:
             failure = OSError(errno.ENOENT, "the name has no address")
+        self._answer(host, port, future, found, failure)
+
+    def _answer(
+        self, host: str, port: int, future: Future[list[Address]], found: list[Address], failure: OSError | None
+    ) -> None:
+        with self._lock:
+            del self._pending[host, port]
         if failure is not None:
             future.set_exception(failure)
         else:

@@ -65,7 +65,7 @@ _ADVICE: Final = {
     Finding.NO_ANSWER: "The address is wrong, its host is down, or a firewall drops what we send",
     Finding.UNREACHABLE: "This host has no way to that address: check the address, the network and its routes",
     Finding.CLIENT_HOST: "Set [dial] client_host to an address of this host, or leave it out",
-    Finding.FAILED: "Check the address",
+    Finding.FAILED: "Check the address; a unix socket can be used by its own user only",
     Finding.SILENT: "Something accepts there and does not answer: another program, a proxy without its target, "
     "or a party that was stopped; check the address and the port",
     Finding.CLOSED: "Another program, a party that is not called {peer} or does not know {us}, or an older PartyWire: "

@@ -12,21 +12,10 @@ import pytest
 
 from partywire.engine import listening as listening_module
 from partywire.engine.listening import ListenError, Listening, open_listening
+from tests.support.ipv6 import needs_ipv6
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as sock:
-            sock.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
-needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
 
 
 def free_port() -> int:
@@ -63,6 +52,14 @@ def test_the_ipv6_wildcard_is_ipv6_alone() -> None:
         [six] = listening.sockets
         assert can_connect("::1", six.getsockname()[1])
         assert not can_connect("127.0.0.1", six.getsockname()[1])
+    finally:
+        listening.close()
+
+
+def test_a_name_is_listened_on_where_it_leads() -> None:
+    listening = open_listening([("localhost", 0)])
+    try:
+        assert "127.0.0.1" in [sock.getsockname()[0] for sock in listening.sockets]
     finally:
         listening.close()
 

@@ -17,6 +17,7 @@ from partywire.engine.eyeballs import Failed, race
 from partywire.engine.memory import memory_pair
 from partywire.engine.resolver import ADDRESSES_MAX, Resolver, interleave, literal_of
 from partywire.engine.tcp import TcpStream, TcpTransport
+from tests.support.ipv6 import needs_ipv6
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -236,6 +237,21 @@ def test_a_resolver_that_hangs_is_bounded_and_asked_once(monkeypatch: pytest.Mon
         answer_now.set()
 
 
+def test_a_look_up_for_which_there_is_no_thread_fails_and_the_next_one_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resolver = Resolver(Names(bob=[HERE]))
+    with monkeypatch.context() as patch:
+
+        def no_thread(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patch.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(OSError, match="no thread"):
+            resolver.resolve("bob", 7)
+    assert resolver.resolve("bob", 7) == [(HERE, 7)]
+
+
 @pytest.mark.parametrize(
     ("host", "words"), [("eve", "not known"), ("a..b", "not a valid host name"), ("none", "no address")]
 )
@@ -271,6 +287,7 @@ def test_the_acceptor_sees_the_address_that_we_dial_from() -> None:
     run(scenario())
 
 
+@needs_ipv6
 def test_an_address_to_dial_from_without_the_peers_family_leaves_the_others() -> None:
     async def scenario() -> None:
         with socket.create_server((HERE, 0)) as server:

@@ -13,6 +13,7 @@ import pytest
 
 from partywire import LinkEvent, LinkEventKind, Party, PartyConfig, Ring64
 from partywire.workers.errors import AddressUnavailable
+from tests.support.ipv6 import needs_ipv6
 from tests.support.reserved_ports import reserved_ports
 
 if TYPE_CHECKING:
@@ -20,15 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TIMEOUT_S = 60.0
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as sock:
-            sock.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
 
 
 def play(configs: list[PartyConfig], meanwhile: Callable[[], object] = int) -> dict[str, list[LinkEvent]]:
@@ -79,7 +71,7 @@ def test_three_parties_on_unix_sockets_leave_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
+@needs_ipv6
 def test_parties_meet_by_ipv6_and_on_several_addresses() -> None:
     with reserved_ports(3) as ports, socket.socket(socket.AF_INET6) as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
