@@ -53,7 +53,7 @@ class Attempt:
     def __init__(self, link: Link) -> None:
         self.link = link
         self.result: HandshakeResult | None = None  # set by the greeting
-        self.address = ""  # where the peer is, once a control connection stands
+        self.dialled = ""  # where the peer answered our dial
         self.multiplexer: Multiplexer | None = None  # set behind it
         self.lanes: dict[int, Lane] = {}
         self.control_lane: Lane | None = None

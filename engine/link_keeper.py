@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from partywire.shm.doorbell import Doorbell
 from partywire.shm.errors import ShmError
@@ -25,13 +25,8 @@ from .commands import (
     Accepted,
     CommandError,
     Lanes,
-    LinkEnded,
     LinkEventKind,
-    LinkFailed,
-    LinkNews,
-    LinkProgress,
 )
-from .connection import ConnectionState
 from .connection_pump import ConnectionPump
 from .control_lane import ControlLane
 from .control_socket import ControlClosed, close_all
@@ -41,6 +36,7 @@ from .greeting import GreetingFailed, dismiss, greet
 from .handshake import Attach, Handshake, Role
 from .hello import hello_of
 from .link import Link, LinkState, LinkTimeouts
+from .link_report import LinkReport
 from .multiplexer import Multiplexer
 from .preamble import ConnectionClass, Preamble
 from .stat_page import Value
@@ -56,6 +52,7 @@ if TYPE_CHECKING:
     from .control_socket import ControlSocket
     from .handshake import HandshakeResult
     from .handshake_messages import Hello
+    from .link_report import Home
     from .transport import Stream, Transport
 
 DUPLICATE_GRACE_S: Final = 0.3
@@ -68,16 +65,6 @@ may claim to be our peer; beyond this they are closed."""
 
 EXIT_TIMEOUT_S: Final = 0.5
 """For tasks that were cancelled at the end."""
-
-
-class Home(Protocol):
-    """The I/O process, as its links see it."""
-
-    def tell(self, message: LinkProgress | LinkFailed | LinkEnded | LinkNews | Lanes, fds: Sequence[int] = ()) -> None:
-        """Send to the supervisor."""
-
-    def fail(self, error: BaseException) -> None:
-        """A bug: better no process than one that serves half a link. It ends, and with it all of its links."""
 
 
 class LinkKeeper:
@@ -109,7 +96,7 @@ class LinkKeeper:
         self._epoch = 1  # the least epoch of the next attempt
         self._attempt: Attempt | None = None
         self._is_up = False
-        self._last_cause = ""
+        self._report = LinkReport(home, self._peer)
         self._dropped: set[int] = set()  # workers that died
         self._tasks: set[asyncio.Task[None]] = set()
         self._over: asyncio.Future[None] = loop.create_future()
@@ -189,7 +176,7 @@ class LinkKeeper:
         except TimeoutError:
             peer = self._peer
             unheard = f"nothing answered at {peer.address}; is it running, is the address right?"
-            last = self._last_cause or unheard
+            last = self._report.last_cause or unheard
             self._fail("TIMEOUT", f"no link to {peer.name} within {self._options.connect_timeout_s:g} s; {last}")
             return
         except HandshakeRejected as error:
@@ -199,40 +186,12 @@ class LinkKeeper:
             self._fail("LOCAL", f"the link to {self._peer.name} cannot be made: {error}")
             return
         clean, cause = await attempt.ended
-        self._news(LinkEventKind.CLOSED, attempt.address, "" if clean else cause)
-        self._home.tell(LinkEnded(self._peer.index, clean, cause))
+        self._report.ended(clean, cause)
         self._end()
 
     def _fail(self, code: str, message: str) -> None:
-        self._home.tell(LinkFailed(self._peer.index, code, message))
+        self._report.failed(code, message)
         self._end()
-
-    def _progress(self, cause: str) -> None:
-        if cause != self._last_cause:
-            self._last_cause = cause
-            self._home.tell(LinkProgress(self._peer.index, cause))
-
-    def _news(self, kind: LinkEventKind, address: str = "", cause: str = "") -> None:
-        """Something that the application may want to know of."""
-        self._home.tell(LinkNews(self._peer.index, kind.value, address or self._peer_address, cause))
-
-    @property
-    def _peer_address(self) -> str:
-        """Where the peer is dialled, as it was configured."""
-        return self._peer.address
-
-    def _dial_failed(self, dialler: Dialler, cause: str) -> None:
-        unresolved = dialler.state is ConnectionState.RESOLVING_FAILED
-        self._news(LinkEventKind.RESOLVE_FAILED if unresolved else LinkEventKind.CONNECT_FAILED, cause=cause)
-        self._progress(cause)
-
-    def _attempt_failed(self, attempt: Attempt, cause: str) -> None:
-        """An attempt came to nothing. A dialled connection whose greeting failed is one that did not come about; of
-        one that was accepted nothing was said yet."""
-        if attempt.result is not None:
-            self._news(LinkEventKind.CLOSED, attempt.address, cause)
-        elif attempt.link.role is Role.INITIATOR:
-            self._news(LinkEventKind.CONNECT_FAILED, attempt.address, cause)
 
     async def _bring_up(self) -> Attempt:
         """The first attempt that reached UP; its lanes are announced."""
@@ -246,13 +205,13 @@ class LinkKeeper:
                     await self._wait_for_link(attempt)
                 return attempt
             except (GreetingFailed, DialFailed) as error:
-                self._attempt_failed(attempt, str(error))
-                self._progress(str(error))
+                self._report.attempt_failed(attempt.dialled, str(error))
+                self._report.progress(str(error))
             except HandshakeRejected as error:
-                self._attempt_failed(attempt, str(error))
+                self._report.attempt_failed(attempt.dialled, str(error))
                 if not error.is_transient:
                     raise
-                self._progress(str(error))
+                self._report.progress(str(error))
             finally:
                 if not self._is_up:
                     attempt.close()
@@ -279,8 +238,8 @@ class LinkKeeper:
     # As the initiator.
 
     async def _dial_link(self, attempt: Attempt, dialler: Dialler) -> None:
-        stream = await dialler.dial(lambda cause: self._dial_failed(dialler, cause))
-        attempt.address = stream.peer_address
+        stream = await dialler.dial(lambda cause: self._report.dial_failed(dialler.state, cause))
+        attempt.dialled = stream.peer_address
         if isinstance(stream, tcp.TcpStream):
             stream.bound_unacknowledged(self._options.heartbeat_timeout_s)
         preamble = self._preamble(ConnectionClass.CONTROL, 0)
@@ -289,7 +248,7 @@ class LinkKeeper:
         received = await greet(stream, core, self._peer.name, preamble)
         assert core.result is not None
         self._begin_attaching(attempt, stream, core.result, received)
-        self._news(LinkEventKind.CONNECTED, attempt.address)
+        self._report.opened(LinkEventKind.CONNECTED, attempt.dialled)
         await self._until_up_or_lost(
             attempt, [self._dial_connection(attempt, index) for index in range(core.result.connections)]
         )
@@ -298,7 +257,7 @@ class LinkKeeper:
         result = attempt.result
         assert result is not None
         dialler = self._new_dialler()
-        stream = await dialler.dial(self._progress)
+        stream = await dialler.dial(self._report.progress)
         preamble = self._preamble(ConnectionClass.NORMAL, index)
         core = Attach(
             Role.INITIATOR, self._our_name, self._peer.name, result.epoch, result.secret, index, preamble=preamble
@@ -312,8 +271,9 @@ class LinkKeeper:
     # As the responder.
 
     async def _wait_for_link(self, attempt: Attempt) -> None:
-        if not self._last_cause:
-            self._progress(f"{self._peer.name} has not dialled us yet; is it running, and is our address right there?")
+        if not self._report.last_cause:
+            name = self._peer.name
+            self._report.progress(f"{name} has not dialled us yet; is it running, and is our address right there?")
         await attempt.greeted.wait()
         if attempt.failure is not None:
             raise attempt.failure
@@ -374,24 +334,23 @@ class LinkKeeper:
         except HandshakeRejected as error:
             link.rejected(error)
             if error.is_transient:
-                self._progress(str(error))
+                self._report.progress(str(error))
             else:
                 attempt.failure = error
                 attempt.greeted.set()
         except GreetingFailed as error:
             # The next dialler may do better; this attempt goes on waiting for it.
             link.greeting_failed(str(error))
-            self._progress(str(error))
+            self._report.progress(str(error))
         else:
             assert core.result is not None
-            attempt.address = stream.peer_address
             try:
                 self._begin_attaching(attempt, stream, core.result, received)
             except ShmError as error:
                 attempt.failure = error
                 attempt.greeted.set()
             else:
-                self._news(LinkEventKind.ACCEPTED, attempt.address)
+                self._report.opened(LinkEventKind.ACCEPTED, stream.peer_address)
 
     async def _accept_connection(self, stream: Stream, index: int, preamble: bytes) -> None:
         attempt = self._attempt
@@ -412,7 +371,7 @@ class LinkKeeper:
         try:
             received = await greet(stream, core, self._peer.name)
         except (HandshakeRejected, GreetingFailed) as error:
-            self._progress(str(error))
+            self._report.progress(str(error))
             return
         if attempt.link.refusal_of_attach_untrusted(index) is None and attempt.link.state is LinkState.ATTACHING:
             self._add_connection(attempt, stream, index, received)

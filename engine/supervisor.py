@@ -502,12 +502,14 @@ class Supervisor:
 
     def _on_io_process_end(self, child: Child, cause: str) -> None:
         assert self._start is not None
+        if not child.links:
+            return
         names = [self._start.party.parties[peer].name for peer in sorted(child.links)]
         whose = f"link to {names[0]}" if len(names) == 1 else f"links to {', '.join(names)}"
-        reason = f"our I/O process of the {whose} {cause or 'ended unexpectedly'}" if names else cause
+        reason = f"our I/O process of the {whose} {cause or ('ended' if self._closing else 'ended unexpectedly')}"
         for peer, address in child.connected.items():
             self._tell_news(LinkNews(peer, LinkEventKind.CLOSED.value, address, reason))
-        if not child.links or (self._closing and not cause):
+        if self._closing and not cause:
             return
         if self._closing:
             self._complaints.append(reason)
