@@ -22,12 +22,13 @@ import numpy as np
 
 from .bits import bit_slices
 from .carry import bit_of_sum
-from .errors import NotInRing, ShareMismatch, described
+from .errors import NotInRing
 from .known import known_to_others, sum_known_to_0
-from .shares import ArithmeticShare, BinaryShare, packed_size
+from .shares import BinaryShare, packed_size, require_words
 
 if TYPE_CHECKING:
     from .protocol import Replicated3
+    from .shares import ArithmeticShare
 
 __all__ = ["equal", "is_zero", "less_than", "most_significant_bit"]
 
@@ -38,6 +39,7 @@ async def less_than(mpc: Replicated3, x: ArithmeticShare, y: ArithmeticShare, bi
     Right as long as -2^(bits-1) <= x - y < 2^(bits-1), which the caller knows from a *public* bound on both; beyond it
     the answer is wrong, and nothing is revealed. `bits` is the width of the ring if None. Cost: most_significant_bit.
     """
+    require_words("a comparison", x, y)
     return await most_significant_bit(mpc, x - y, bits)
 
 
@@ -64,6 +66,7 @@ async def most_significant_bit(mpc: Replicated3, x: ArithmeticShare, bits: int |
 
 async def equal(mpc: Replicated3, x: ArithmeticShare, y: ArithmeticShare, bits: int | None = None) -> BinaryShare:
     """Whether x = y, elementwise. Right as long as |x - y| < 2^bits by a public bound; else `is_zero` of x - y."""
+    require_words("a comparison", x, y)
     return await is_zero(mpc, x - y, bits)
 
 
@@ -93,8 +96,7 @@ async def is_zero(mpc: Replicated3, x: ArithmeticShare, bits: int | None = None)
 
 
 def _width(x: ArithmeticShare, bits: int | None, operation: str, least: int) -> int:
-    if not isinstance(x, ArithmeticShare):
-        raise ShareMismatch(operation, described(x), "an arithmetic share")
+    require_words(operation, x)
     width = 8 * x.dtype.itemsize
     bits = width if bits is None else bits
     if not least <= bits <= width:

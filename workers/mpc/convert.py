@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .bits import bit_slices, interleaved, prefix_carries, unpacked
-from .errors import NotInRing, ShareMismatch, described
+from .errors import NotInRing, ShareMismatch
 from .known import Product, known_to_others, sum_known_to_0, sum_products
-from .shares import ArithmeticShare, BinaryShare, packed_size, ring_dtype
+from .shares import BinaryShare, packed_size, require_bits, require_words, ring_dtype
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     from .protocol import Replicated3
+    from .shares import ArithmeticShare
 
 __all__ = ["to_arithmetic", "to_binary"]
 
@@ -37,8 +38,7 @@ async def to_binary(mpc: Replicated3, x: ArithmeticShare, bits: int | None = Non
     Raises:
         NotInRing: `bits` is not between 1 and the width of the ring.
     """
-    if not isinstance(x, ArithmeticShare):
-        raise ShareMismatch("conversion to bits", described(x), "an arithmetic share")
+    require_words("conversion to bits", x)
     width = 8 * x.dtype.itemsize
     bits = width if bits is None else bits
     if not 1 <= bits <= width:
@@ -90,8 +90,9 @@ async def to_arithmetic(mpc: Replicated3, bits: BinaryShare, dtype: DTypeLike = 
         ShareMismatch: the share has no slice.
     """
     ring = ring_dtype(dtype)
-    if not isinstance(bits, BinaryShare) or not bits.slices:
-        raise ShareMismatch("conversion from bits", described(bits), "a binary share of at least one slice")
+    require_bits("conversion from bits", bits)
+    if not bits.slices:
+        raise ShareMismatch("conversion from bits", repr(bits), "at least one slice")
     width = 8 * ring.itemsize
     if bits.slices > width:
         raise NotInRing("conversion from bits", f"{bits.slices} slices for {ring}", f"at most {width} slices")

@@ -18,12 +18,14 @@ import numpy as np
 from .compare import less_than
 from .errors import NotInRing, ShareMismatch, described
 from .select import select
-from .shares import ArithmeticShare
+from .shares import ArithmeticShare, require_words
 
 if TYPE_CHECKING:
     from .protocol import Replicated3
 
 __all__ = ["argmin", "least", "minimum"]
+
+_OPERATION = "the least of many"
 
 
 async def least(
@@ -38,13 +40,13 @@ async def least(
         ShareMismatch: there is no key, or the shapes or rings do not fit.
         NotInRing: `bits` is not between 2 and the width of the ring.
     """
-    if not isinstance(keys, ArithmeticShare) or not keys.shape or not len(keys):
-        raise ShareMismatch("the least of many", described(keys), "at least one key along a first axis")
-    if not isinstance(carried, ArithmeticShare) or (carried.dtype, carried.shape[1:]) != (keys.dtype, keys.shape):
-        raise ShareMismatch("the least of many", described(keys), described(carried))
+    _require_keys(keys)
+    require_words(_OPERATION, carried)
+    if (carried.dtype, carried.shape[1:]) != (keys.dtype, keys.shape):
+        raise ShareMismatch(_OPERATION, described(keys), described(carried))
     width = 8 * keys.dtype.itemsize
     if bits is not None and not 2 <= bits <= width:  # also where a single key needs no match
-        raise NotInRing("the least of many", f"{bits} bits", f"2 to {width} bits")
+        raise NotInRing(_OPERATION, f"{bits} bits", f"2 to {width} bits")
     candidates = ArithmeticShare.concatenate([keys.reshape(1, *keys.shape), carried])
     while (count := candidates.shape[1]) > 1:
         paired = count - count % 2
@@ -57,7 +59,9 @@ async def least(
 
 async def minimum(mpc: Replicated3, x: ArithmeticShare, bits: int | None = None) -> ArithmeticShare:
     """The least along the first axis, (n, *s) -> (*s); see `least`. The greatest is -minimum(-x)."""
-    value, _ = await least(mpc, x, _nothing(x), bits)
+    _require_keys(x)
+    none = np.zeros((0, *x.shape), x.dtype)
+    value, _ = await least(mpc, x, ArithmeticShare(none, none), bits)
     return value
 
 
@@ -67,16 +71,16 @@ async def argmin(mpc: Replicated3, x: ArithmeticShare, bits: int | None = None) 
     Raises:
         NotInRing: the ring has fewer elements than the axis.
     """
-    if isinstance(x, ArithmeticShare) and x.shape and len(x) > 1 << 8 * x.dtype.itemsize:
+    _require_keys(x)
+    if len(x) > 1 << 8 * x.dtype.itemsize:
         raise NotInRing("an index", f"{len(x)} keys over {x.dtype}", "a ring that holds every index")
-    if not isinstance(x, ArithmeticShare) or not x.shape:
-        raise ShareMismatch("the least of many", described(x), "at least one key along a first axis")
     column = np.arange(len(x)).reshape(-1, *[1] * (len(x.shape) - 1))
     indices = mpc.public(np.broadcast_to(column, x.shape), x.dtype)
     _, carried = await least(mpc, x, indices.reshape(1, *x.shape), bits)
     return carried[0]
 
 
-def _nothing(x: ArithmeticShare) -> ArithmeticShare:
-    none = np.zeros((0, *getattr(x, "shape", ())), getattr(x, "dtype", np.uint32))
-    return ArithmeticShare(none, none)
+def _require_keys(keys: ArithmeticShare) -> None:
+    require_words(_OPERATION, keys)
+    if not keys.shape or not len(keys):
+        raise ShareMismatch(_OPERATION, described(keys), "at least one key along a first axis")

@@ -31,7 +31,16 @@ import numpy as np
 from ..values import PrfKey
 from .errors import NotInRing, NotThreeParties, ShareMismatch, described
 from .prf import KeyStream, fresh_key
-from .shares import ArithmeticShare, BinaryShare, packed_size, plain_array, ring_dtype, to_ring
+from .shares import (
+    ArithmeticShare,
+    BinaryShare,
+    packed_size,
+    plain_array,
+    require_bits,
+    require_words,
+    ring_dtype,
+    to_ring,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,10 +200,12 @@ class Replicated3:
 
     def add_public(self, x: ArithmeticShare, values: ArrayLike) -> ArithmeticShare:
         """x + values for integers that all parties know. Local."""
+        require_words("addition of a public value", x)
         return x + self.public(values, x.dtype)
 
     def invert(self, x: BinaryShare) -> BinaryShare:
         """NOT of each bit: component 0 is flipped. Local."""
+        require_bits("NOT", x)
         own = ~x.own if self.party_index == 0 else x.own
         return BinaryShare(own, ~x.prev if self.party_index == 1 else x.prev, x.shape)
 
@@ -210,6 +221,7 @@ class Replicated3:
         def inner(left: Words, right: Words) -> Words:
             return np.asarray((left * right).sum(axis=-1, dtype=left.dtype))
 
+        require_words("inner product", x, y)
         if not x.shape or not y.shape:
             raise ShareMismatch("inner product", described(x), described(y))
         return await self.reshare(self._cross_terms("inner product", inner, x, y))
@@ -230,6 +242,7 @@ class Replicated3:
     @staticmethod
     def and_part(x: BinaryShare, y: BinaryShare) -> NDArray[np.uint8]:
         """This party's XOR part of the AND of each bit. Local; parts may be added up before they are re-shared."""
+        require_bits("AND", x)
         x.require_same("AND", y)
         part: NDArray[np.uint8] = (x.own & (y.own ^ y.prev)) ^ (x.prev & y.own)
         return part
@@ -238,11 +251,13 @@ class Replicated3:
 
     async def open(self, x: ArithmeticShare) -> Words:
         """Tell all parties the secrets, as ring elements. 1 round, w bytes per element."""
+        require_words("opening", x)
         missing = await self.exchange(x.prev, x.size, x.dtype)
         return x.own + x.prev + missing.reshape(x.shape)
 
     async def open_bits(self, x: BinaryShare) -> NDArray[np.bool_]:
         """Tell all parties the bits of a share of one slice. 1 round, 1/8 byte per element."""
+        require_bits("opening bits", x)
         if x.slices != 1:
             raise ShareMismatch("opening bits", repr(x), "one slice")
         missing = await self.exchange(x.prev, x.prev.size, _BYTE)
@@ -252,6 +267,7 @@ class Replicated3:
     async def open_to(self, receiver: int, x: ArithmeticShare) -> Words | None:
         """Tell one party the secrets; the others get None. 1 round, w bytes per element from one party."""
         self._require_party(receiver)
+        require_words("opening", x)
         is_sender = self.party_index == (receiver - 1) % 3
         is_receiver = self.party_index == receiver
         missing = await self.exchange(x.prev if is_sender else None, x.size if is_receiver else 0, x.dtype)
@@ -307,7 +323,8 @@ class Replicated3:
         self, operation: str, op: Callable[[Words, Words], Words], x: ArithmeticShare, y: ArithmeticShare
     ) -> Words:
         """This party's three of the nine terms of a bilinear operation: own*own + own*prev + prev*own."""
-        if not (isinstance(x, ArithmeticShare) and isinstance(y, ArithmeticShare)) or x.dtype != y.dtype:
+        require_words(operation, x, y)
+        if x.dtype != y.dtype:
             raise ShareMismatch(operation, described(x), described(y))
         try:
             part = np.asarray(op(x.own, y.own + y.prev))

@@ -24,12 +24,13 @@ import numpy as np
 from .bits import unpacked
 from .convert import to_arithmetic
 from .errors import ShareMismatch, described
-from .shares import ArithmeticShare, BinaryShare, ring_dtype
+from .shares import ArithmeticShare, require_bits, require_words, ring_dtype
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     from .protocol import Replicated3
+    from .shares import BinaryShare
 
 __all__ = ["inject", "multiply_by_bit", "select"]
 
@@ -42,6 +43,7 @@ async def select(
     Shapes: bit (one slice) of shape s; both values of shape (..., *s), so that several arrays are chosen by one bit;
     V such arrays stacked count V elements per bit. 2 rounds. Bytes per bit: 2 V w, and w more by party 0.
     """
+    require_words("a selection", when_one, when_zero)
     return when_zero + await multiply_by_bit(mpc, bit, when_one - when_zero)
 
 
@@ -51,6 +53,8 @@ async def multiply_by_bit(mpc: Replicated3, bit: BinaryShare, x: ArithmeticShare
     Raises:
         ShareMismatch: the bit has more than one slice, or its shape is not that of the last axes of x.
     """
+    require_bits("multiplication by a bit", bit)
+    require_words("multiplication by a bit", x)
     if bit.slices != 1 or x.shape[x.own.ndim - len(bit.shape) :] != bit.shape or x.own.ndim < len(bit.shape):
         raise ShareMismatch("multiplication by a bit", repr(bit), described(x))
     dtype = x.dtype
@@ -90,6 +94,7 @@ async def inject(mpc: Replicated3, bit: BinaryShare, dtype: DTypeLike = np.uint3
         ShareMismatch: the bit has not one slice; for several see convert.to_arithmetic.
     """
     ring = ring_dtype(dtype)
-    if not isinstance(bit, BinaryShare) or bit.slices != 1:
-        raise ShareMismatch("injection", repr(bit) if isinstance(bit, BinaryShare) else described(bit), "one slice")
+    require_bits("injection", bit)
+    if bit.slices != 1:
+        raise ShareMismatch("injection", repr(bit), "one slice")
     return await to_arithmetic(mpc, bit, ring)

@@ -26,7 +26,16 @@ if TYPE_CHECKING:
 
     Words = NDArray[Any]
 
-__all__ = ["ArithmeticShare", "BinaryShare", "packed_size", "plain_array", "ring_dtype", "to_ring"]
+__all__ = [
+    "ArithmeticShare",
+    "BinaryShare",
+    "packed_size",
+    "plain_array",
+    "require_bits",
+    "require_words",
+    "ring_dtype",
+    "to_ring",
+]
 
 _RINGS = (np.dtype(np.uint16), np.dtype(np.uint32), np.dtype(np.uint64))
 
@@ -207,6 +216,20 @@ class BinaryShare:
             # The representation of a share is hidden, and tells the number of slices.
             seen = repr(other) if isinstance(other, BinaryShare) else described(other)
             raise ShareMismatch(operation, repr(self), seen)
+
+
+def require_words(operation: str, *operands: object) -> None:
+    """Raises ShareMismatch unless every operand is an ArithmeticShare."""
+    for operand in operands:
+        if not isinstance(operand, ArithmeticShare):
+            raise ShareMismatch(operation, described(operand), "an arithmetic share")
+
+
+def require_bits(operation: str, *operands: object) -> None:
+    """Raises ShareMismatch unless every operand is a BinaryShare."""
+    for operand in operands:
+        if not isinstance(operand, BinaryShare):
+            raise ShareMismatch(operation, described(operand), "a binary share")
 
 
 def _share(own: Any, prev: Any) -> ArithmeticShare:

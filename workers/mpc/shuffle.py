@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import ShareMismatch, described
-from .shares import ArithmeticShare
+from .shares import ArithmeticShare, require_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,8 +52,9 @@ async def shuffle(mpc: Replicated3, x: ArithmeticShare) -> ArithmeticShare:
     Raises:
         ShareMismatch: x has no axis.
     """
-    if not isinstance(x, ArithmeticShare) or not x.shape:
-        raise ShareMismatch("shuffling", described(x), "an arithmetic share with a first axis")
+    require_words("shuffling", x)
+    if not x.shape:
+        raise ShareMismatch("shuffling", described(x), "a first axis")
     step_of = {seed: step for seed in range(3) if (step := _step(mpc, seed, x.shape, x.dtype)) is not None}
     fresh = _drawn(mpc, 0, x.shape, x.dtype)
     if mpc.party_index == 0:

@@ -25,14 +25,15 @@ import numpy as np
 
 from .bits import bit_slices, unpacked
 from .carry import bit_of_sum
-from .errors import NotInRing, ShareMismatch, described
+from .errors import NotInRing
 from .known import Product, known_to_others, sum_known_to_0, sum_products
-from .shares import ArithmeticShare
+from .shares import require_words
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .protocol import Replicated3
+    from .shares import ArithmeticShare
 
     Words = NDArray[Any]
 
@@ -91,8 +92,7 @@ async def truncate_stochastic(mpc: Replicated3, x: ArithmeticShare, shift: int) 
 
 
 def _width(x: ArithmeticShare, shift: int) -> int:
-    if not isinstance(x, ArithmeticShare):
-        raise ShareMismatch("truncation", described(x), "an arithmetic share")
+    require_words("truncation", x)
     width = 8 * x.dtype.itemsize
     if not 1 <= shift <= width - 2:
         raise NotInRing("truncation", f"a shift by {shift} bits", f"1 to {width - 2} bits")

@@ -20,6 +20,13 @@ from partywire.workers.mpc import (
     NotThreeParties,
     Replicated3,
     ShareMismatch,
+    equal,
+    inject,
+    least,
+    less_than,
+    minimum,
+    multiply_by_bit,
+    select,
 )
 from partywire.workers.values import PrfKey
 from tests.support.local_sessions import LocalSession, join_parties, local_sessions, run_parties
@@ -390,6 +397,45 @@ def test_a_mistake_with_a_plaintext_does_not_carry_it_into_the_error(mistake: An
         mistake()
     assert str(SECRET) not in str(caught.value) + repr(caught.value)
     assert all(isinstance(field, str) for field in vars(caught.value).values())
+
+
+WORDS, BITS, PLAIN = words_share((8,)), bits_share(1, (8,)), np.full(8, SECRET)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *[lambda run, wrong=wrong: run.open(wrong) for wrong in (BITS, PLAIN)],
+        *[lambda run, wrong=wrong: run.open_to(1, wrong) for wrong in (BITS, PLAIN)],
+        *[lambda run, wrong=wrong: run.multiply(wrong, WORDS) for wrong in (BITS, PLAIN)],
+        *[lambda run, wrong=wrong: run.dot(wrong, WORDS) for wrong in (BITS, PLAIN)],
+        *[lambda run, wrong=wrong: run.matmul(WORDS, wrong) for wrong in (BITS, PLAIN)],
+        *[lambda run, wrong=wrong: run.open_bits(wrong) for wrong in (WORDS, PLAIN)],
+        *[lambda run, wrong=wrong: run.and_(wrong, BITS) for wrong in (WORDS, PLAIN)],
+        *[lambda run, wrong=wrong: less_than(run, wrong, WORDS) for wrong in (BITS, PLAIN)],
+        *[lambda run, wrong=wrong: equal(run, wrong, WORDS) for wrong in (BITS, PLAIN)],
+        *[lambda run, wrong=wrong: select(run, wrong, WORDS, WORDS) for wrong in (WORDS, PLAIN)],
+        *[lambda run, wrong=wrong: select(run, BITS, wrong, WORDS) for wrong in (BITS, PLAIN)],
+        *[lambda run, wrong=wrong: multiply_by_bit(run, BITS, wrong) for wrong in (BITS, PLAIN)],
+        *[lambda run, wrong=wrong: inject(run, wrong) for wrong in (WORDS, PLAIN)],
+        *[lambda run, wrong=wrong: minimum(run, wrong) for wrong in (BITS, PLAIN)],
+        *[lambda run, wrong=wrong: least(run, WORDS, wrong) for wrong in (BITS, PLAIN)],
+    ],
+)
+def test_an_operand_of_another_kind_is_refused_before_anything_is_sent_or_told(call: Any) -> None:
+    session = local_sessions()[0]
+    with pytest.raises(ShareMismatch) as caught:
+        asyncio.run(call(one_party(session)))
+    assert session.sent == []
+    assert str(SECRET) not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [BITS, PLAIN])
+def test_a_local_operation_refuses_what_is_no_share_of_its_kind(wrong: Any) -> None:
+    with pytest.raises(ShareMismatch):
+        one_party(local_sessions()[0]).add_public(wrong, 1)
+    with pytest.raises(ShareMismatch):
+        one_party(local_sessions()[0]).invert(WORDS if wrong is BITS else wrong)  # type: ignore[arg-type]
 
 
 def test_shares_hold_ring_elements_only() -> None:
