@@ -30,7 +30,7 @@ CHUNK_SIZE_MAX = 64
 # A step of 4 probes and 256 gallery codes has 31,744 comparisons and takes 7 MB for a moment.
 BLOCK_SIZE = 256
 BLOCK_SIZE_MAX = 4096
-# Arbitrary; a gallery of this size takes each worker 1 GB of shares.
+# Arbitrary; a gallery of this size takes each worker up to 1 GB of shares.
 CODES_MAX = 10_000
 SEED_MAX = (1 << 63) - 1
 ROWS_SHOWN = 8

@@ -77,6 +77,11 @@ class IrisCodes:
     def __len__(self) -> int:
         return len(self.codes)
 
+    @property
+    def has_paired_masks(self) -> bool:
+        """Whether the masks of the bits 2j and 2j + 1 are equal, as they are where both come from one wavelet."""
+        return bool((self.masks[..., 0::2] == self.masks[..., 1::2]).all())
+
     def __getitem__(self, some: slice) -> IrisCodes:
         return IrisCodes(self.codes[some], self.masks[some], self.is_synthetic)
 

@@ -15,7 +15,7 @@ A *comparison* is one probe at one rotation against one gallery code, so that a 
 counts them. Bits sent for one: by the parties 1 and 2, 17 for their part; by party 0, 25 for its deal; by all, 26
 products for the sign, and one for the ORs and the opening together (30 and 1 bits for 31). That is 5.5 bytes by
 the parties 1 and 2 and 6.5 by party 0, if the pairs of a step are a multiple of 8; to be shared before, a code takes
-its owner 102,400 bytes. 12 rounds for each step of --block gallery codes.
+its owner 76,800 bytes, or 102,400 if masks are not paired. 12 rounds for each step of --block gallery codes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ..mpc.shares import packed_size
 from .errors import JobInputError
 from .iris import BLOCK_SIZE_MAX, CHUNK_SIZE_MAX, CODES_MAX
 from .iris_codes import ROTATIONS, IrisCodes
-from .iris_shares import RING_BITS, product, share_codes
+from .iris_shares import PAIRED_WORDS, PLAIN_WORDS, RING_BITS, product, share_codes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,6 +71,12 @@ class MatchPlan:
     chunk_size: int  # probes of one input
     block_size: int  # gallery codes of one step
     is_synthetic: bool  # both sides are, so that every party may check the result
+    has_paired_masks: bool  # on both sides, so that shares are shorter
+
+    @property
+    def width(self) -> int:
+        """Words of a share for each place."""
+        return PAIRED_WORDS if self.has_paired_masks else PLAIN_WORDS
 
     @property
     def comparisons(self) -> int:
@@ -115,7 +121,7 @@ async def share_gallery(session: RingSession, mine: tuple[IrisCodes | None, int,
     """
     codes, chunk_size, block_size = mine
     mpc = await Replicated3.setup(session)
-    numbers = None if codes is None else [len(codes), int(codes.is_synthetic)]
+    numbers = None if codes is None else [len(codes), int(codes.is_synthetic), int(codes.has_paired_masks)]
     is_probe_owner = mpc.party_index == PROBE_OWNER
     plan = await agree(
         mpc,
@@ -123,7 +129,8 @@ async def share_gallery(session: RingSession, mine: tuple[IrisCodes | None, int,
         [*numbers, chunk_size, block_size] if is_probe_owner and numbers is not None else None,
     )
     gallery = codes if mpc.party_index == GALLERY_OWNER else None
-    return GalleryShare(plan, await share_codes(mpc, GALLERY_OWNER, gallery, plan.gallery_count, conjugate=True))
+    words = await share_codes(mpc, GALLERY_OWNER, gallery, plan.gallery_count, plan.width, conjugate=True)
+    return GalleryShare(plan, words)
 
 
 async def try_share_gallery(
@@ -142,14 +149,15 @@ async def agree(mpc: Replicated3, gallery: list[int] | None, probes: list[int] |
     Raises:
         JobInputError: at all parties, if the numbers are none that an owner can have.
     """
-    gallery_says = [int(number) for number in await mpc.announce(GALLERY_OWNER, gallery, 2)]
-    probes_say = [int(number) for number in await mpc.announce(PROBE_OWNER, probes, 4)]
+    gallery_says = [int(number) for number in await mpc.announce(GALLERY_OWNER, gallery, 3)]
+    probes_say = [int(number) for number in await mpc.announce(PROBE_OWNER, probes, 5)]
     plan = MatchPlan(
         gallery_count=gallery_says[0],
         probe_count=probes_say[0],
-        chunk_size=probes_say[2],
-        block_size=probes_say[3],
+        chunk_size=probes_say[3],
+        block_size=probes_say[4],
         is_synthetic=bool(gallery_says[1] and probes_say[1]),
+        has_paired_masks=bool(gallery_says[2] and probes_say[2]),
     )
     for what, number, greatest in (
         ("gallery codes", plan.gallery_count, CODES_MAX),
@@ -172,7 +180,7 @@ async def match_chunk(gallery: GalleryShare, session: RingSession, mine: Any) ->
     mpc = await Replicated3.setup(session)
     is_owner = mpc.party_index == PROBE_OWNER
     count = len(mine) if is_owner else int(mine)
-    probes = await share_codes(mpc, PROBE_OWNER, mine if is_owner else None, count)
+    probes = await share_codes(mpc, PROBE_OWNER, mine if is_owner else None, count, gallery.plan.width)
     bytes_before = mpc.bytes_sent
     opened = []
     for first in range(0, len(gallery.words), gallery.plan.block_size):

@@ -17,7 +17,8 @@ would take twice the memory and twice the multiplications.
 only if the codes match (iris_codes.py). As d lies within 17 bits already, nothing has to be lifted to a wider ring.
 
 The words are multiplied as float64 by BLAS, exactly: a sum of 25,600 products of two 17-bit words is below 2^49, and
-float64 holds all integers up to 2^53. Rotating moves whole pairs, so a share of a code is rotated by its holder.
+float64 holds all integers up to 2^53. Rotating moves whole pairs, so a share of a code is rotated by its holder. Where
+on both sides the mask is the same for the two bits of a pair, one word stands for both, and 19,200 words will do.
 
 Sources: M. Abspoel, R. Cramer, I. Damgard, D. Escudero, C. Yuan, "Efficient Information-Theoretic Secure Multiparty
 Computation over Z/p^k Z via Galois Rings", TCC 2019; iris-mpc shares its codes so, over a ring of degree 4 modulo 2^16.
@@ -30,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .iris_codes import BITS_PER_PLACE, PLACES, RINGS, ROTATIONS, IrisCodes, signed_bits
+from .iris_codes import PLACES, RINGS, ROTATIONS, IrisCodes, signed_bits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,37 +40,40 @@ if TYPE_CHECKING:
 
     Words = NDArray[np.uint32]
 
-__all__ = ["RING_BITS", "WORDS", "WORD_SHAPE", "product", "share_codes"]
+__all__ = ["PAIRED_WORDS", "PLAIN_WORDS", "RING_BITS", "product", "share_codes"]
 
 RING_BITS = 17
 _WORD: np.dtype[Any] = np.dtype(np.uint32)
 _WORD_MASK = np.uint32((1 << RING_BITS) - 1)
 _THIRD = pow(3, -1, 1 << RING_BITS)
 
-WORD_SHAPE = (RINGS, 2, PLACES, BITS_PER_PLACE)
-"""The words of one share: for each ring those of the code, then those of the mask."""
-WORDS = RINGS * 2 * PLACES * BITS_PER_PLACE
+PLAIN_WORDS, PAIRED_WORDS = 8, 6
+"""Words of a share for each place: 4 of the code, then 4 of the mask, or 2 if each stands for two bits of the mask."""
 
-# What the words of a probe are multiplied by: -4 on the code, 1 on the mask, and the second of a pair with the other
-# sign, as X^2 = -1 - X has -1 at 1.
-_FACTORS = np.array([[-4 * _THIRD, 4 * _THIRD], [_THIRD, -_THIRD]], np.int64) & int(_WORD_MASK)
+# What the words of a probe are multiplied by: -4 on the code, and on the mask 1, or 2 if paired. The second of a pair
+# has the other sign, as X^2 = -1 - X has -1 at 1.
+_FACTORS = {
+    width: np.array([-4, 4, -4, 4, *[mask, -mask] * (width // 2 - 2)], np.int64) * _THIRD & int(_WORD_MASK)
+    for width, mask in ((PLAIN_WORDS, 1), (PAIRED_WORDS, 2))
+}
 
 # One message while codes are shared: 26 MB.
 _CODES_PER_MESSAGE = 256
 
 
 async def share_codes(
-    mpc: Replicated3, owner: int, codes: IrisCodes | None, count: int, *, conjugate: bool = False
+    mpc: Replicated3, owner: int, codes: IrisCodes | None, count: int, width: int, *, conjugate: bool = False
 ) -> Words:
-    """This party's share of `count` codes of `owner`, (count, 16, 2, 200, 4). The others give None.
+    """This party's share of `count` codes of `owner`, (count, 16, 200, width). The others give None.
 
-    `conjugate` shares (b_0, -b_1) for each pair; of two factors one is shared so. Rounds: one for every 256 codes.
-    The owner sends 102,400 bytes per code, the others nothing.
+    `width` is PLAIN_WORDS, or PAIRED_WORDS where the masks of both factors are paired. `conjugate` shares (b_0, -b_1)
+    for each pair; of two factors one is shared so. Rounds: one for every 256 codes. The owner sends 12,800 * width
+    bytes per code, the others nothing.
     """
-    shares = np.empty((count, *WORD_SHAPE), np.uint32)
+    shares = np.empty((count, RINGS, PLACES, width), np.uint32)
     for first in range(0, count, _CODES_PER_MESSAGE):
         part = shares[first : first + _CODES_PER_MESSAGE]
-        words = None if codes is None else _secret_words(codes, first, first + len(part), conjugate=conjugate)
+        words = None if codes is None else _secret_words(codes[first : first + len(part)], width, conjugate=conjugate)
         part[...] = await _share_words(mpc, owner, words, part.shape)
     return shares
 
@@ -81,20 +85,19 @@ def product(gallery: Words, probes: Words) -> Words:
     for each comparison.
     """
     shape = (len(ROTATIONS), len(probes), len(gallery))
+    factors = _FACTORS[probes.shape[-1]]
     sums = np.zeros((shape[0] * shape[1], shape[2]), np.float64)
     places = (np.arange(PLACES) - np.array(ROTATIONS).reshape(-1, 1)) % PLACES
     for ring in range(RINGS):
-        pairs = probes[:, ring].reshape(len(probes), 2, PLACES, BITS_PER_PLACE // 2, 2).astype(np.int64)
-        weighted = (pairs * _FACTORS[:, None, None, :] & int(_WORD_MASK)).astype(np.float64)
-        turned = weighted.reshape(len(probes), 2, PLACES, BITS_PER_PLACE)[:, :, places].transpose(2, 0, 1, 3, 4)
-        rows = turned.reshape(shape[0] * shape[1], -1)
+        weighted = (probes[:, ring] * factors & int(_WORD_MASK)).astype(np.float64)
+        rows = weighted[:, places].swapaxes(0, 1).reshape(shape[0] * shape[1], -1)
         sums += rows @ gallery[:, ring].reshape(len(gallery), -1).astype(np.float64).T
     return (sums.astype(np.int64) & int(_WORD_MASK)).astype(np.uint32).reshape(shape)
 
 
-def _secret_words(codes: IrisCodes, first: int, last: int, *, conjugate: bool) -> Words:
-    part = codes[first:last]
-    words = np.stack([signed_bits(part), part.masks.astype(np.int8)], axis=2)
+def _secret_words(codes: IrisCodes, width: int, *, conjugate: bool) -> Words:
+    masks = codes.masks if width == PLAIN_WORDS else codes.masks[..., 0::2]
+    words = np.concatenate([signed_bits(codes), masks.astype(np.int8)], axis=-1)
     if conjugate:
         words[..., 1::2] *= -1
     return _reduced(words.astype(np.uint32))

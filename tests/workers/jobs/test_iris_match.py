@@ -34,7 +34,7 @@ from partywire.workers.jobs.iris_match import (
     share_gallery,
     tell_costs,
 )
-from partywire.workers.jobs.iris_shares import RING_BITS, WORD_SHAPE, WORDS, product, share_codes
+from partywire.workers.jobs.iris_shares import PAIRED_WORDS, PLAIN_WORDS, RING_BITS, product, share_codes
 from partywire.workers.mpc import BinaryShare, Replicated3
 from tests.support.local_sessions import LocalSession, join_parties, local_sessions, run_parties
 from tests.workers.jobs.test_iris_codes import both_sides_of_the_threshold, codes_of
@@ -54,6 +54,10 @@ def random_codes(seed: int, count: int) -> IrisCodes:
     return IrisCodes(rng.random((count, *SHAPE)) < 0.5, rng.random((count, *SHAPE)) < 0.7, is_synthetic=False)
 
 
+def paired(codes: IrisCodes) -> IrisCodes:
+    return IrisCodes(codes.codes, np.repeat(codes.masks[..., ::2], 2, axis=-1), is_synthetic=False)
+
+
 def plain_d(gallery: IrisCodes, probes: IrisCodes) -> NDArray[np.int64]:
     """8 h - 3 m for each rotation, probe and gallery code."""
     found = []
@@ -68,57 +72,65 @@ def plain_d(gallery: IrisCodes, probes: IrisCodes) -> NDArray[np.int64]:
 
 
 def shares_of(
-    owner: int, codes: IrisCodes, *, conjugate: bool = False, kind: type[Replicated3] = Replicated3
+    owner: int,
+    codes: IrisCodes,
+    width: int = PLAIN_WORDS,
+    *,
+    conjugate: bool = False,
+    kind: type[Replicated3] = Replicated3,
 ) -> tuple[list[NDArray[Any]], list[LocalSession]]:
     async def program(session: LocalSession) -> NDArray[Any]:
         mpc = await kind.setup(session)
         mine = codes if mpc.party_index == owner else None
-        return await share_codes(mpc, owner, mine, len(codes), conjugate=conjugate)
+        return await share_codes(mpc, owner, mine, len(codes), width, conjugate=conjugate)
 
     return run_parties(program)
 
 
-@pytest.mark.parametrize("conjugate", [False, True])
+@pytest.mark.parametrize(("conjugate", "width"), [(False, PLAIN_WORDS), (True, PLAIN_WORDS), (True, PAIRED_WORDS)])
 @pytest.mark.parametrize("owner", [0, 1, 2])
-def test_a_third_of_the_sum_of_the_shares_is_the_secret(owner: int, conjugate: bool) -> None:
+def test_a_third_of_the_sum_of_the_shares_is_the_secret(owner: int, conjugate: bool, width: int) -> None:
     """The values of a polynomial of degree 1 at three points, the sum of which is zero."""
-    codes = random_codes(1, 2)
-    shares, sessions = shares_of(owner, codes, conjugate=conjugate)
+    codes = paired(random_codes(1, 2))
+    shares, sessions = shares_of(owner, codes, width, conjugate=conjugate)
     words = sum(share.astype(np.int64) for share in shares) * pow(3, -1, RING) % RING
-    expected = np.stack([signed_bits(codes), codes.masks.astype(np.int8)], axis=2).astype(np.int64)
+    masks = codes.masks if width == PLAIN_WORDS else codes.masks[..., ::2]
+    expected = np.concatenate([signed_bits(codes), masks.astype(np.int8)], axis=-1).astype(np.int64)
     expected[..., 1::2] *= -1 if conjugate else 1
     np.testing.assert_array_equal(words, expected % RING)
     assert [session.array_bytes_sent for session in sessions] == [
-        102_400 * len(codes) if party == owner else 0 for party in range(3)
+        12_800 * width * len(codes) if party == owner else 0 for party in range(3)
     ]
-    assert all(share.shape == (2, *WORD_SHAPE) and share.max() < RING for share in shares)
+    assert all(share.shape == (2, 16, 200, width) and share.max() < RING for share in shares)
 
 
 def test_a_gallery_is_shared_in_messages_of_256_codes() -> None:
     codes = IrisCodes(np.zeros((257, *SHAPE), np.bool_), np.zeros((257, *SHAPE), np.bool_), is_synthetic=False)
     shares, sessions = shares_of(0, codes)
-    assert [message.size for message in sessions[0].sent[1:]] == [256 * WORDS, WORDS]
+    assert [message.size for message in sessions[0].sent[1:]] == [256 * 25_600, 25_600]
     assert not (np.sum([share.astype(np.int64) for share in shares], axis=0) % RING).any()
 
 
-def test_the_parts_of_the_parties_add_up_to_the_distance_at_every_rotation() -> None:
+@pytest.mark.parametrize("width", [PLAIN_WORDS, PAIRED_WORDS])
+def test_the_parts_of_the_parties_add_up_to_the_distance_at_every_rotation(width: int) -> None:
     gallery, probes = random_codes(2, 5), random_codes(3, 2)
-    of_gallery, of_probes = shares_of(0, gallery, conjugate=True)[0], shares_of(1, probes)[0]
+    if width == PAIRED_WORDS:
+        gallery, probes = paired(gallery), paired(probes)
+    of_gallery, of_probes = shares_of(0, gallery, width, conjugate=True)[0], shares_of(1, probes, width)[0]
     parts = [product(g, p) for g, p in zip(of_gallery, of_probes, strict=True)]
     assert all(part.dtype == np.uint32 and part.max() < RING for part in parts)
     np.testing.assert_array_equal(sum(part.astype(np.int64) for part in parts) % RING, plain_d(gallery, probes) % RING)
 
 
 def test_products_of_the_greatest_words_are_exact_in_float64() -> None:
-    """No shares of anybody, but the largest sums that there can be."""
-    top = np.full((1, *WORD_SHAPE), RING - 1, np.uint32)  # -1 at every word
-    third = pow(3, -1, RING)
-    # For each pair (-4 + 4) of the code and (1 - 1) of the mask: all cancel; with even words only, 3200 * 2 of each.
-    assert not product(top, top).any()
+    """No shares of anybody, but the largest sums that there can be: all words are 2^17 - 1, which stands for -1."""
+    top = np.full((1, 16, 200, PLAIN_WORDS), RING - 1, np.uint32)
+    assert not product(top, top).any()  # the two words of each pair count with opposite signs
     even = top.copy()
     even[..., 1::2] = 0
+    third = pow(3, -1, RING)
     assert set(product(even, top).reshape(-1).tolist()) == {(6400 * (1 - 4) * third) % RING}
-    assert (WORDS * (RING - 1) ** 2) < 1 << 53
+    assert 25_600 * (RING - 1) ** 2 < 1 << 53
 
 
 def share_shift(party: int, owner: int, kind: type[Replicated3] = Replicated3) -> float:
@@ -128,7 +140,7 @@ def share_shift(party: int, owner: int, kind: type[Replicated3] = Replicated3) -
     for codes, masks in ((False, True), (True, True), (True, False)):
         shape = (-(-2 * SAMPLES // BITS), *SHAPE)
         same = IrisCodes(np.full(shape, codes), np.full(shape, masks), is_synthetic=False)
-        words = shares_of(owner, same, kind=kind)[0][party][:, :, 0].reshape(-1, 2)[:SAMPLES]
+        words = shares_of(owner, same, kind=kind)[0][party][..., :4].reshape(-1, 2)[:SAMPLES]
         rows = [(words[:, part] >> at & 1).astype(np.uint8) for part in (0, 1) for at in (0, 1, RING_BITS - 1)]
         spectra.append(parity_means(np.array(rows)))
     return max(float(np.abs(other - spectra[0]).max()) for other in spectra[1:])
@@ -214,6 +226,18 @@ def test_the_protocol_rotates_as_the_definition(turn: int) -> None:
         np.testing.assert_array_equal(found.is_match, expected)
 
 
+@pytest.mark.parametrize(("of_gallery", "of_probes"), [(True, True), (True, False), (False, True), (False, False)])
+def test_masks_are_halved_where_both_sides_have_pairs_and_the_answer_stays(of_gallery: bool, of_probes: bool) -> None:
+    probes = random_codes(6, 2)
+    gallery = IrisCodes(probes.codes.copy(), probes.masks.copy(), is_synthetic=False)
+    gallery, probes = paired(gallery) if of_gallery else gallery, paired(probes) if of_probes else probes
+    assert (gallery.has_paired_masks, probes.has_paired_masks) == (of_gallery, of_probes)
+    outcomes, sessions = run_parties(partial(match, gallery=gallery, probes=probes))
+    np.testing.assert_array_equal(outcomes[2][0].is_match, matches(gallery, probes))
+    shared = sessions[1].array_bytes_sent - outcomes[1][0].bytes_compared
+    assert shared == 2 * (76_800 if of_gallery and of_probes else 102_400)
+
+
 def test_a_comparison_takes_exactly_the_bytes_that_the_module_states() -> None:
     """Pairs in whole bytes. 5.5 and 6.5, where iris-mpc's 32-bit pipeline takes 25 to 32 per party."""
     gallery, probes = synthetic_gallery(1, 16), synthetic_probes(1, 4, 16)
@@ -222,7 +246,7 @@ def test_a_comparison_takes_exactly_the_bytes_that_the_module_states() -> None:
     assert [found.bytes_compared for found, _ in outcomes] == [6.5 * comparisons, 5.5 * comparisons, 5.5 * comparisons]
     # Nothing else is sent but the probes, by their owner, and seeds, which are no arrays.
     sent = [session.array_bytes_sent for session in sessions]
-    assert sent == [6.5 * comparisons, 5.5 * comparisons + 4 * 102_400, 5.5 * comparisons]
+    assert sent == [6.5 * comparisons, 5.5 * comparisons + 4 * 76_800, 5.5 * comparisons]
     # Two steps of 12 rounds; a seed, the probes; party 0 sends no part, and the others do not deal.
     assert [count for _, count in outcomes] == [1 + 2 * 11, 1 + 1 + 2 * 11, 1 + 2 * 11]
     for found, _ in outcomes:
@@ -235,7 +259,7 @@ def test_what_is_sent_depends_on_the_plan_alone() -> None:
         return [[message.nbytes for message in session.sent[1:]] for session in sessions]
 
     zeros = IrisCodes(np.zeros((3, *SHAPE), np.bool_), np.zeros((3, *SHAPE), np.bool_), is_synthetic=False)
-    assert sizes(random_codes(1, 3), random_codes(2, 2)) == sizes(zeros, zeros[:2])
+    assert sizes(paired(random_codes(1, 3)), paired(random_codes(2, 2))) == sizes(zeros, zeros[:2])
 
 
 def test_every_message_of_matching_constants_looks_uniform_but_what_is_opened() -> None:
@@ -304,33 +328,37 @@ def test_signs_that_are_taken_without_masks_are_found(kind: Any) -> None:
 # Public numbers.
 
 
-@pytest.mark.parametrize("position", [0, 2, 4, 5])
+@pytest.mark.parametrize("position", [0, 3, 6, 7])
 @pytest.mark.parametrize("side", ["least", "greatest", "below", "above", "huge"])
 def test_sizes_are_taken_up_to_the_bounds_and_refused_beyond_them_at_all_parties(position: int, side: str) -> None:
-    said = [3, 0, 2, 0, 4, 8]
-    most = {0: CODES_MAX, 2: CODES_MAX, 4: CHUNK_SIZE_MAX, 5: BLOCK_SIZE_MAX}[position]
+    said = [3, 0, 1, 2, 0, 0, 4, 8]
+    most = {0: CODES_MAX, 3: CODES_MAX, 6: CHUNK_SIZE_MAX, 7: BLOCK_SIZE_MAX}[position]
     said[position] = {"least": 1, "greatest": most, "below": 0, "above": most + 1, "huge": (1 << 63) - 1}[side]
 
     async def program(session: LocalSession) -> MatchPlan | str:
         mpc = await Replicated3.setup(session)
         try:
             return await agree(
-                mpc, said[:2] if mpc.party_index == 0 else None, said[2:] if mpc.party_index == 1 else None
+                mpc, said[:3] if mpc.party_index == 0 else None, said[3:] if mpc.party_index == 1 else None
             )
         except JobInputError as refusal:
             return str(refusal)
 
     [outcome] = set(run_parties(program)[0])
     if side in ("least", "greatest"):
-        assert outcome == MatchPlan(said[0], said[2], said[4], said[5], is_synthetic=False)
+        assert outcome == MatchPlan(said[0], said[3], said[6], said[7], is_synthetic=False, has_paired_masks=False)
     else:
         assert isinstance(outcome, str)
         assert outcome.startswith(f"the codes: are announced with {said[position]} ")
 
 
 def test_chunks_are_all_probes_in_order() -> None:
-    assert list(MatchPlan(1, 5, 2, 1, is_synthetic=True).chunks()) == [slice(0, 2), slice(2, 4), slice(4, 5)]
-    assert MatchPlan(3, 5, 2, 1, is_synthetic=True).comparisons == 3 * 5 * 31
+    assert list(MatchPlan(1, 5, 2, 1, is_synthetic=True, has_paired_masks=True).chunks()) == [
+        slice(0, 2),
+        slice(2, 4),
+        slice(4, 5),
+    ]
+    assert MatchPlan(3, 5, 2, 1, is_synthetic=True, has_paired_masks=True).comparisons == 3 * 5 * 31
 
 
 def test_costs_are_told_to_all_in_the_order_of_parties() -> None:
