@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +18,10 @@ from partywire.workers.errors import ConnectFailed
 from partywire.workers.link_events import LinkEvents
 from tests.support.reserved_ports import reserved_ports
 
+if TYPE_CHECKING:
+    from types import ModuleType
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 NAMES = ("alice", "bob", "charlie")
 WATCHDOG_S = 30.0
 NO_NAME = f"{'x' * 64}.invalid"  # a label is one too long, so no name server is asked
@@ -130,13 +138,36 @@ def test_a_callback_may_end_its_party() -> None:
     assert ended.wait(WATCHDOG_S)
 
 
-def test_a_party_that_cannot_reach_its_peers_hears_why_of_every_attempt() -> None:
+def example() -> ModuleType:
+    """docs/examples/watch.py."""
+    spec = spec_from_file_location("watch", DOCS / "examples" / "watch.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_shows_the_example() -> None:
+    shown = re.search(r"```python\n(log = .*?)```", (DOCS / "parties.md").read_text(), re.DOTALL)
+    assert shown is not None
+    assert shown[1] in (DOCS / "examples" / "watch.py").read_text()
+
+
+def test_a_party_that_cannot_reach_its_peers_hears_why_of_every_attempt(caplog: pytest.LogCaptureFixture) -> None:
     heard: list[LinkEvent] = []
+    write_down = example().on_event
+
+    def on_event(event: LinkEvent) -> None:
+        heard.append(event)
+        write_down(event)
+
     with reserved_ports(1) as [port]:
         parties = {"alice": ("127.0.0.1", port), "bob": (NO_NAME, 7), "zoe": ("127.0.0.1", 0)}
         config = PartyConfig(name="zoe", parties=parties, connect_s=0.6, insecure=True)
-        with pytest.raises(ConnectFailed), BlockingParty(config, on_event=heard.append):
+        with pytest.raises(ConnectFailed), BlockingParty(config, on_event=on_event):
             pass
+    assert f"connect failed: alice at 127.0.0.1:{port} alice cannot be reached" in caplog.text
     refused = [one for one in heard if one.peer == "alice"]
     assert len(refused) > 1
     for one in refused:
