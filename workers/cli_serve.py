@@ -11,6 +11,7 @@ import select
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,14 @@ from .http_config import HttpConfig, is_loopback
 from .http_listener import open_http_listener
 from .jobs import JOBS, load_job
 from .local import make_local_parties
-from .serve_main import ServeOrder, refusal_of, run_reported, say, serve_party, start_serving
+from .logs import log_options
+from .serve_main import ServeOrder, jobs_of, refusal_of, run_reported, say, start_serving
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
+
+    from .config import PartyConfig
 
 HELP = """Run a party as a service: it stays up, takes jobs over HTTP, and runs them with the other parties.
 
@@ -99,32 +104,44 @@ END_GRACE_S = 15.0
     help="Sessions per worker that run a job; the same at all parties.",
 )
 def serve_command(
-    config: Path | None, local: int | None, listen: str | None, jobs: str | None, handlers: str | None, sessions: int
+    config: Path | None,
+    local: int | None,
+    listen: str | None,
+    jobs: str | None,
+    handlers: str | None,
+    sessions: int,
+    log_format: str,
+    log_level: str | None,
 ) -> int:
+    make_order = partial(ServeOrder, sessions=sessions, log_format=log_format, log_level=log_level)
     if (config is None) == (local is None):
         raise UsageMistake("serve needs either --config FILE or --local N; try `partywire serve --local 3`")
     if config is None:
         assert local is not None
-        return serve_local(local, listen or "127.0.0.1:8080", jobs, handlers, sessions)
+        return serve_local(local, listen or "127.0.0.1:8080", jobs, handlers, make_order)
     if listen is not None or jobs is not None or handlers is not None:
         raise UsageMistake("--listen, --jobs and --handlers are for --local; a configuration says them in [http]")
-    return serve_one(config, sessions)
+    return serve_one(make_order(load_config(config)))
 
 
-def serve_one(path: Path, sessions: int) -> int:
+serve_command.params += log_options()
+
+
+def serve_one(order: ServeOrder) -> int:
     """Serve one party in this process."""
     from partywire.shm import fence
 
     from .worker_main import hold_blas_to_one_thread
 
-    order = ServeOrder(load_config(path), sessions)
     fence.register()
     hold_blas_to_one_thread()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return run_reported(lambda: serve_party(order, None, None, say))
+    return run_reported(order, None, None, say)
 
 
-def serve_local(count: int, listen: str, jobs: str | None, handlers: str | None, sessions: int) -> int:
+def serve_local(
+    count: int, listen: str, jobs: str | None, handlers: str | None, make_order: Callable[[PartyConfig], ServeOrder]
+) -> int:
     """Serve all parties, each in a process of its own, until a signal or the first of them ends."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
@@ -139,6 +156,7 @@ def serve_local(count: int, listen: str, jobs: str | None, handlers: str | None,
     host, port = first.address
     processes: list[tuple[int, int]] = []
     with make_local_parties(count) as parties:
+        jobs_of(parties.configs[0], first)  # one sentence here instead of one from each party
         fronts: list[Any] = []
         try:
             for index, party in enumerate(parties.configs):
@@ -146,11 +164,13 @@ def serve_local(count: int, listen: str, jobs: str | None, handlers: str | None,
                     first, listen=f"[{host}]:{port + index}" if ":" in host else f"{host}:{port and port + index}"
                 )
                 fronts.append(open_http_listener(party.name, one))
-                order = ServeOrder(dataclasses.replace(party, http=one), sessions)
+                order = make_order(dataclasses.replace(party, http=one))
                 processes.append(start_serving(order, parties.listeners[index], fronts[-1]))
         except BaseException:
-            for pid, _ in processes:
+            for pid, pidfd in processes:
                 os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                os.close(pidfd)
             raise
         finally:
             for front in fronts:

@@ -62,6 +62,7 @@ def _listen_at(path: str) -> socket.socket:
         if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode):
             try:
                 with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                    probe.settimeout(1.0)
                     probe.connect(path)
             except ConnectionRefusedError:
                 os.unlink(path)  # left by a service that was killed

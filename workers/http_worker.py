@@ -15,6 +15,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,8 +36,11 @@ from partywire.shm.errors import ShmError
 from .channel import Channel, ChannelClosed
 from .http_handlers import JSON, Handlers, HttpError, HttpRequest, HttpResponse, parse_query
 from .http_openapi import describe
+from .metrics import CONTENT_TYPE as METRICS_TYPE
+from .metrics import FamilyMetrics
 from .serve_messages import HandlersFailed, HandlersReady
 from .serve_routes import ServiceView, make_routes
+from .stat_reader import PartyEnded, StatUnavailable
 from .worker_main import hold_blas_to_one_thread
 
 if TYPE_CHECKING:
@@ -271,6 +275,17 @@ def make_app(view: ServiceView, handlers: str, title: str) -> Handlers:
     from .cli import installed_version
 
     app = make_routes(view)
+    metrics = FamilyMetrics(os.getppid())
+    one_at_a_time = threading.Lock()
+
+    @app.get("/metrics")
+    def show_metrics() -> HttpResponse:
+        """The figures of this party's processes as Prometheus text."""
+        try:
+            with one_at_a_time:
+                return HttpResponse(metrics.text(), content_type=METRICS_TYPE)
+        except (StatUnavailable, PartyEnded) as error:
+            raise HttpError(503, f"there are no figures: {error}", {"retry-after": "1"}) from error
 
     @app.get("/openapi.json")
     async def show_description() -> dict[str, Any]:

@@ -7,12 +7,13 @@ the service, the links are closed in order first, the sockets are given back, an
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import signal
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .exit_code import ExitCode, UsageMistake, code_of, sentence_of
 
@@ -31,6 +32,8 @@ class ServeOrder:
 
     config: PartyConfig
     sessions: int
+    log_format: str = "text"
+    log_level: str | None = None
 
 
 def serve_party(
@@ -58,7 +61,7 @@ def serve_party(
         token = http.token_digest()
         if http_listener is None:
             http_listener = open_http_listener(config.name, http)
-        from .party import BlockingParty
+        from .blocking_party import BlockingParty
 
         party = BlockingParty(config, listener, on_progress=lambda peer, cause: say(f"waiting for {peer}: {cause}"))
         service = Service(party, http, jobs, order.sessions, token)
@@ -80,6 +83,8 @@ def jobs_of(config: PartyConfig, http: HttpConfig) -> dict[str, type[Job]]:
     """
     from .jobs import load_job
 
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a module beside the user, as with `partywire run`
     where = config.path or "the configuration"
     jobs: dict[str, type[Job]] = {}
     for name in http.jobs:
@@ -96,9 +101,9 @@ def jobs_of(config: PartyConfig, http: HttpConfig) -> dict[str, type[Job]]:
 
 def refusal_of(job: type[Job], parties: int) -> str | None:
     """Why a job is not for this many parties, or None if it is."""
-    if job.parties == parties:
+    if parties in job.counts():
         return None
-    return f"{job.name} is a job for {job.parties} parties, not {parties}"
+    return f"{job.name} is a job for {job.counts_text()} parties, not {parties}"
 
 
 def start_serving(order: ServeOrder, listener: socket.socket, http_listener: socket.socket) -> tuple[int, int]:
@@ -125,17 +130,28 @@ def start_serving(order: ServeOrder, listener: socket.socket, http_listener: soc
     return process.pid, os.pidfd_open(process.pid)
 
 
-def run_reported(serve: Callable[[], Any]) -> int:
-    """The exit code of a service, with the sentence on standard error if it failed."""
+def run_reported(
+    order: ServeOrder, listener: socket.socket | None, http_listener: socket.socket | None, say: Callable[[str], None]
+) -> int:
+    """`serve_party` to its exit code, with the sentence on standard error if it failed."""
+    from .logs import configure_logs
+
+    handler = configure_logs(order.log_format, order.log_level)
     try:
-        serve()
+        serve_party(order, listener, http_listener, say)
     except KeyboardInterrupt:
         return ExitCode.OK  # told to stop while it was starting or between two steps
     except Exception as error:
-        print(f"partywire: {sentence_of(error)}", file=sys.stderr, flush=True)
+        if order.log_format == "json":
+            fields = {"event": "service_failed", "party": order.config.name, "exit_code": int(code_of(error))}
+            logging.getLogger("partywire").error(sentence_of(error), extra=fields)
+        else:
+            print(f"partywire: {sentence_of(error)}", file=sys.stderr, flush=True)
         if os.environ.get("PARTYWIRE_DEBUG"):
             raise
         return code_of(error)
+    finally:
+        logging.getLogger("partywire").removeHandler(handler)
     return ExitCode.OK
 
 
@@ -150,7 +166,7 @@ def main() -> int:
         order: ServeOrder = pickle.load(pipe)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    return run_reported(lambda: serve_party(order, listener_of(listener_fd), listener_of(http_fd), say))
+    return run_reported(order, listener_of(listener_fd), listener_of(http_fd), say)
 
 
 def say(line: str) -> None:

@@ -7,6 +7,9 @@ import dataclasses
 import hashlib
 import socket
 import struct
+import subprocess
+import sys
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -329,6 +332,25 @@ def test_a_request_for_another_host_is_refused_unless_other_hosts_may_come() -> 
             assert (await client.answer())[0] == 200
 
     run_test(test)
+
+
+def test_a_unix_socket_is_served_alike() -> None:
+    async def test() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            async with serving(OPTIONS, f"{folder}/s") as rig:
+                client = await rig.connect()
+                for number in range(2):
+                    await exchange(rig, client, f"/{number}")
+
+    run_test(test)
+
+
+def test_a_party_that_serves_no_http_does_not_even_import_it() -> None:
+    program = "import sys, partywire.engine.supervisor, partywire.workers.party; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    names = loaded.stdout.split()
+    assert "partywire.engine.supervisor" in names
+    assert not [name for name in names if "front" in name or name.split(".")[0] == "h11"]
 
 
 def test_closing_answers_what_is_in_flight_and_takes_nothing_new() -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from tests.cli.command import command
+from tests.cli.command import command, start
 from tests.support.reserved_ports import reserved_ports
 
 if TYPE_CHECKING:
@@ -217,6 +217,40 @@ def test_three_services_run_the_same_jobs_and_outlive_whatever_goes_wrong(tmp_pa
             code, err = service.end()
             assert code == 0
             assert err.count("Traceback") == traces  # of the two handlers that failed
+
+
+def test_a_local_run_serves_all_parties_until_ctrl_c() -> None:
+    arguments = ["serve", "--local", "2", "--listen", "127.0.0.1:0", "--jobs", "sample_jobs:PairJob"]
+    process = start(*arguments)
+    try:
+        assert process.stdout is not None
+        ports: dict[str, int] = {}
+        while len(ports) < 2:
+            if found := re.match(r"(\w+) serves http://127\.0\.0\.1:(\d+) ", process.stdout.readline()):
+                ports[found[1]] = int(found[2])
+        alice, bob = Service("alice", process), Service("bob", process)
+        alice.port, bob.port = ports["alice"], ports["bob"]
+        job = bob.submit("sample_jobs:PairJob")
+        assert alice.state(job, "done")["party"] == "bob"
+        status, text = get_text(alice, "/metrics")
+        assert status == 200
+        assert 'partywire_link_up{party="alice"' in text
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=DEADLINE_S)
+        assert (process.returncode, err) == (0, "")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def get_text(service: Service, path: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=DEADLINE_S)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
 
 
 def problem(status: int, detail: str) -> dict[str, Any]:

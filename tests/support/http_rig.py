@@ -76,9 +76,11 @@ class FakeWorker:
 class HttpRig:
     """A running front. `kill_worker` and `start_worker` do what the supervisor does when a worker dies."""
 
-    def __init__(self, front: Front, port: int, control: ControlSocket, bells: list[Doorbell]) -> None:
+    def __init__(
+        self, front: Front, address: str | tuple[str, int], control: ControlSocket, bells: list[Doorbell]
+    ) -> None:
         self.front = front
-        self.port = port
+        self._address = address
         self._control = control
         self._bells = bells
         self.worker: FakeWorker | None = None
@@ -105,7 +107,10 @@ class HttpRig:
         self._control.send(Close())
 
     async def connect(self) -> Client:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        if isinstance(self._address, str):
+            reader, writer = await asyncio.open_unix_connection(self._address)
+        else:
+            reader, writer = await asyncio.open_connection(*self._address)
         self._writers.append(writer)
         return Client(reader, writer)
 
@@ -163,20 +168,19 @@ class Client:
 
 
 @asynccontextmanager
-async def serving(options: HttpOptions, *, worker: bool = True) -> AsyncIterator[HttpRig]:
-    """A front with these options. It is told to close at the end, and everything is given back."""
+async def serving(options: HttpOptions, unix_path: str = "") -> AsyncIterator[HttpRig]:
+    """A front with these options, at a port or a path. It is told to close at the end, and all is given back."""
     order = fence.probe()
     bells = [Doorbell.create(order), Doorbell.create(order)]
     ours, theirs = ControlSocket.pair()
     control, front_control = ControlSocket(ours, "the front"), ControlSocket(theirs, "the supervisor")
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
+    family = socket.AF_UNIX if unix_path else socket.AF_INET
+    listener = socket.create_server(unix_path or ("127.0.0.1", 0), family=family)
     front = Front(options, listener, Doorbell.from_fds(os.dup(bells[0].fds[0]), os.dup(bells[0].fds[1]), order), order)
     task = asyncio.create_task(front.run(front_control))
-    rig = HttpRig(front, port, control, bells)
+    rig = HttpRig(front, listener.getsockname(), control, bells)
     try:
-        if worker:
-            rig.start_worker()
+        rig.start_worker()
         yield rig
     finally:
         await rig.end_clients()

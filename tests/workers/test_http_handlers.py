@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import sys
+import types
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 from typing import Any, Literal
 
 import orjson
@@ -154,7 +157,9 @@ def test_a_function_gets_parts_of_the_path_the_query_and_the_body_by_name() -> N
     assert call(app, "HEAD", "/hello/%C3%A4") == {"greeting": "hello \xe4"}
     assert call(app, "GET", "/hello/world") == "the whole world"  # what is written out goes first
     assert call(app, "POST", "/points", orjson.dumps(GOOD)) == convert(Path, GOOD)
-    assert call(app, "PUT", "/raw", b"\x00", "image/png") == HttpResponse(b"\x00", 202, {"X-Method": "PUT"}, "image/png")
+    assert call(app, "PUT", "/raw", b"\x00", "image/png") == HttpResponse(
+        b"\x00", 202, {"X-Method": "PUT"}, "image/png"
+    )
 
 
 @pytest.mark.parametrize(
@@ -255,6 +260,24 @@ def test_a_schema_may_refer_to_itself() -> None:
 @dataclass
 class Tree:
     children: list[Tree]
+
+
+def test_the_page_shows_the_example_that_runs() -> None:
+    docs = FilePath(__file__).resolve().parents[2] / "docs"
+    source = (docs / "examples" / "http_handlers.py").read_text()
+    assert f"```python\n{source}```" in (docs / "http.md").read_text()
+    name = "http_handlers_example"
+    module = sys.modules[name] = types.ModuleType(name)
+    try:
+        exec(compile(source, "http_handlers.py", "exec"), module.__dict__)
+        app = module.app
+        assert call(app, "GET", "/hello/you?times=2") == {"greeting": "hello hello you"}
+        assert call(app, "POST", "/total", b'{"prices": [1, 2.5]}') == module.Total(3.5, "EUR")
+        with pytest.raises(HttpError, match="at least one"):
+            call(app, "POST", "/total", b'{"prices": []}')
+        assert "Basket" in describe(app, "", "", has_token=False)["components"]["schemas"]
+    finally:
+        del sys.modules[name]
 
 
 @pytest.mark.parametrize("target", ["no_such_module_here:app", "json:app", "json:loads"])
