@@ -125,6 +125,18 @@ class FrameBuffer:
         frames: list[Frame] = []
         return frames, self._guard(self._step_untrusted, chunk, frames)
 
+    def lend_fragment(self) -> tuple[int, int] | None:
+        """The session of an open FRAGMENT, and how much of its data is still to come; the buffer stands behind it then.
+
+        For the same caller, which splits the data off itself. None: no fragment is open.
+        """
+        if self._open is None or self._open[1] != Descriptor.FRAGMENT:
+            return None
+        session, missing = self._open[0], self._missing
+        self._open = None
+        self._missing = 0
+        return session, missing
+
     def _guard(
         self, take: Callable[[memoryview, int, list[Frame]], int], chunk: memoryview, frames: list[Frame]
     ) -> int:

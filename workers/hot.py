@@ -43,8 +43,11 @@ else:
     run_slots = core.run_slots
     watch = core.watch
     core.set_frame_kinds(
-        # Messages of sessions only: what steers a session needs the Python half.
-        bytes(kind if descriptor <= Descriptor.ARRAY else 0 for descriptor, kind in enumerate(KIND_OF)),
+        # Messages of sessions, and their fragments (4): what steers a session needs the Python half.
+        bytes(
+            4 if descriptor == Descriptor.FRAGMENT else kind if descriptor <= Descriptor.ARRAY else 0
+            for descriptor, kind in enumerate(KIND_OF)
+        ),
         bytes(FIXED_SIZE_OF),
         bytes(DIVISOR_OF),
         bytes(MINIMUM_OF),

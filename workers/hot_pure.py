@@ -20,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from partywire.engine.errors import LinkProtocolError
+from partywire.engine.frames import FRAGMENT_BEGIN_HEADER, HEADER, Descriptor, fragment_begin_header, frame_header
 from partywire.engine.records import DATA
 from partywire.shm.errors import ShmError
 
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 
 NEVER: Final = math.inf
 """The deadline of a wait without one."""
+
+FRAGMENT_SIZE_MIN: Final = 16 * 1024
+"""A fragment is cut to the room that the ring has, but not below this: smaller ones cost more than waiting."""
 
 Queue = deque
 
@@ -183,12 +187,18 @@ class LaneHot(ReceiverHot):
         self.parts_size = 0
         self.parts_size_max = 0
         self.small_size_max = 0
+        # Largest `bytes` that one frame takes and the limits of both ends allow; the compiled core writes it by itself.
+        self.whole_size_max = 0
+        self.fragment_size = 0
         # Whether the worker knows that there is something to write or publish.
         self.is_dirty = False
         # Set when the stream is over or unusable; what still comes is thrown away.
         self.is_over = False
         # Whether nothing is held back in `frames`.
         self.is_between_frames = True
+        # The FRAGMENT whose data the compiled core goes on to split off, and how much of it is still to come.
+        self.fragment_session = 0
+        self.fragment_missing = 0
         self.messages_received = 0
         self.bytes_received = 0
         self.bytes_sent = 0
@@ -219,6 +229,53 @@ class LaneHot(ReceiverHot):
             self.bytes_sent += size
         self.parts_size = 0
         return True
+
+    def write_chunk(
+        self, session: int, descriptor: int, length: int, head: bytes, body: memoryview, position: int
+    ) -> int:
+        """Write the frame of a large message (head, then body) that begins at `position` of it, and publish it.
+
+        Written behind what has gathered. Returns the bytes of the message that the frame holds, 0 when there is no room
+        for it now. The body is copied once, straight into the ring.
+
+        Raises:
+            ShmError: the ring failed.
+        """
+        size = len(head) + len(body)
+        left = size - position
+        whole = size <= self.fragment_size
+        header_size = FRAGMENT_BEGIN_HEADER.size if not whole and position == 0 else HEADER.size
+        room = min(left, self.fragment_size)
+        least = left if whole else max(min(room, FRAGMENT_SIZE_MIN), len(head) - position)
+        claim = self.writer.try_claim(header_size + room, header_size + least) if self.write_gathered() else None
+        if claim is None:
+            return 0
+        try:
+            room = len(claim) - header_size
+            if whole:
+                claim[:header_size] = frame_header(session, descriptor, length)
+            elif position == 0:
+                claim[:header_size] = fragment_begin_header(session, descriptor, length, room)
+            else:
+                claim[:header_size] = HEADER.pack(session, Descriptor.FRAGMENT, room)
+            start = header_size
+            if position < len(head):  # only in the first frame, which has room for it
+                claim[start : start + len(head)] = head
+                start += len(head)
+            begin = position + (start - header_size) - len(head)
+            claim[start:] = body[begin : begin + len(claim) - start]
+            written = len(claim)
+            claim.release()
+            self.writer.commit(written, DATA, self.connection, self.epoch)
+            self.writer.publish()
+            self.bytes_sent += written
+        except BaseException:
+            # An exception (Ctrl-C) came while the frame was written: an open claim would refuse everything after it.
+            claim.release()
+            if self.writer.is_claimed:
+                self.writer.abort()
+            raise
+        return room
 
     def take_gathered(self) -> bytes:
         """Hand over what has gathered; afterwards nothing has."""

@@ -20,14 +20,11 @@ from partywire.engine.errors import FrameTooLarge, LinkProtocolError
 from partywire.engine.frame_buffer import FrameBuffer
 from partywire.engine.frames import (
     FRAGMENT_BEGIN_HEADER,
-    HEADER,
     SPEC_OF,
     Descriptor,
     decode_job_end_untrusted,
     decode_reset_untrusted,
     encode_goodbye,
-    fragment_begin_header,
-    frame_header,
 )
 from partywire.engine.records import DATA, FINISH, STREAM_END, decode_stream_end
 from partywire.engine.topology import connection_of_session
@@ -51,9 +48,6 @@ if TYPE_CHECKING:
 PARTS_SIZE_MAX: Final = 256 * 1024
 """Bytes of small frames that gather before they are written without waiting for the end of the pass: enough for a
 thousand sessions with 64-byte messages, and what one send call of the I/O process takes well."""
-
-FRAGMENT_SIZE_MIN: Final = 16 * 1024
-"""A fragment is cut to the room that the ring has, but not below this: smaller ones cost more than waiting."""
 
 _BYTES: Final = Descriptor.BYTES.value
 _ARRAY: Final = Descriptor.ARRAY.value
@@ -82,6 +76,7 @@ class Lane(LaneHot):
         # Limits that follow from the ring; only rings below 1 MiB make them smaller.
         self.small_size_max = min(SMALL_SIZE_MAX, writer.record_size_max // 4)
         self.fragment_size = min(limits.FRAGMENT_SIZE, writer.record_size_max - FRAGMENT_BEGIN_HEADER.size)
+        self.whole_size_max = min(self.fragment_size, message_size_max, worker.message_size_max)
         self._parts_limit = min(PARTS_SIZE_MAX, writer.record_size_max // 2)
         self.parts_size_max = self._parts_limit
         # Senders that found the ring full, first come first served.
@@ -131,58 +126,11 @@ class Lane(LaneHot):
         """
         size = len(head) + len(body)
         view = memoryview(body)
-        whole = size <= self.fragment_size
         position = 0
         while position < size:
-            left = size - position
-            if whole:
-                header = frame_header(session, descriptor, length)
-            elif position == 0:
-                header = fragment_begin_header(session, descriptor, length)
-            else:
-                header = HEADER.pack(session, Descriptor.FRAGMENT, 0)
-            room = min(left, self.fragment_size)
-            least = left if whole else max(min(left, FRAGMENT_SIZE_MIN, self.fragment_size), len(head) - position, 1)
-            claim = None
-            if self.write_gathered():
-                claim = self.writer.try_claim(len(header) + room, len(header) + least)
-            if claim is None:
-                yield False
-                continue
-            try:
-                room = len(claim) - len(header)
-                if not whole:
-                    header = (
-                        fragment_begin_header(session, descriptor, length, room)
-                        if position == 0
-                        else HEADER.pack(session, Descriptor.FRAGMENT, room)
-                    )
-                start = len(header)
-                claim[:start] = header
-                if position < len(head):  # only in the first frame, which has room for it
-                    claim[start : start + len(head)] = head
-                    start += len(head)
-                begin = position + (start - len(header)) - len(head)
-                claim[start:] = view[begin : begin + len(claim) - start]
-                self._commit(claim)
-            except BaseException:
-                self._give_back(claim)
-                raise
-            position += room
-            yield True
-
-    def _give_back(self, claim: memoryview) -> None:
-        """An exception (Ctrl-C) came while a frame was written: an open claim would refuse everything after it."""
-        claim.release()
-        if self.writer.is_claimed:
-            self.writer.abort()
-
-    def _commit(self, claim: memoryview) -> None:
-        size = len(claim)
-        claim.release()
-        self.writer.commit(size, DATA, self.connection, self.epoch)
-        self.writer.publish()
-        self.bytes_sent += size
+            taken = self.write_chunk(session, descriptor, length, head, view, position)
+            position += taken
+            yield taken > 0
 
     def flush(self) -> bool:
         """Write what has gathered and publish everything, with one store and at most one bell. False: the ring is full,
@@ -306,8 +254,19 @@ class Lane(LaneHot):
         except LinkProtocolError as error:
             self.peer_broke_protocol(error)
             return len(data)
+        fragment = self.frames.lend_fragment()
+        if fragment is not None:
+            self.fragment_session, self.fragment_missing = fragment
         self.is_between_frames = self.frames.is_between_frames
         return count
+
+    def take_fragment(self, session: int, piece: memoryview) -> None:
+        """Data of a FRAGMENT, whose header the compiled core has read."""
+        self.deliver_parked([(session, Descriptor.FRAGMENT.value, len(piece), piece)])
+
+    def take_cut(self, session: int, descriptor: int, length: int, body: Buffer) -> None:
+        """A frame that the compiled core put together, for a session that does not live here."""
+        self.deliver_parked([(session, descriptor, length, body)])
 
     def deliver_untrusted(self, frames: list[Frame]) -> None:
         """Hand frames to their sessions, in order, until the lane is over.
@@ -415,7 +374,7 @@ class Lane(LaneHot):
             pass  # the next receive deals with it
 
     def deliver_parked(self, frames: list[Frame]) -> None:
-        """Frames of this connection that came before their session was made."""
+        """Frames of this connection that are split already, such as those that came before their session was made."""
         try:
             self.deliver_untrusted(frames)
         except LinkProtocolError as error:

@@ -216,19 +216,20 @@ def test_an_interrupted_large_send_leaves_a_working_lane_and_no_half_message(
 ) -> None:
     [(ours, theirs), (other, other_end)] = two.sessions(0, 1)
     [lane] = two.workers[0].links[1].lanes.values()
-    commit = lane._commit
+    write_chunk = lane.write_chunk
     count = 0
 
-    def interrupt(claim: memoryview) -> None:
+    def interrupt(*args: Any) -> int:
         nonlocal count
         count += 1
         if count == chunk and when == "before":
             raise KeyboardInterrupt
-        commit(claim)
+        taken = write_chunk(*args)
         if count == chunk:
             raise KeyboardInterrupt
+        return taken
 
-    monkeypatch.setattr(lane, "_commit", interrupt)
+    monkeypatch.setattr(lane, "write_chunk", interrupt)
     with pytest.raises(KeyboardInterrupt):
         two.ok(ours.send(1, bytes(MIB // 2 + 1)))
     monkeypatch.undo()

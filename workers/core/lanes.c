@@ -14,6 +14,11 @@ PyTypeObject *lane_type;
 
 #define HEADER_SIZE 9
 #define FIXED_HEADER_SIZE 5
+#define FRAGMENT_BEGIN_HEADER_SIZE 14
+#define FRAGMENT_BEGIN 0x82
+#define FRAGMENT 0x83
+#define FRAGMENT_SIZE_MIN (16 * 1024) /* workers/hot_pure.py */
+#define START_PART 16                 /* engine/frame_buffer.py */
 #define LINK_SESSION 0xFFFFFFFFu
 #define MESSAGE_OVERHEAD 128 /* workers/mailbox.py */
 #define RECORD_DATA 1        /* engine/records.py */
@@ -21,7 +26,7 @@ PyTypeObject *lane_type;
 #define BYTES_MAX (1 << 20)
 #define GATHERED_CAPACITY_MIN (16 * 1024)
 
-enum { KIND_CAREFUL, KIND_FIXED, KIND_PLAIN, KIND_WRITABLE };
+enum { KIND_CAREFUL, KIND_FIXED, KIND_PLAIN, KIND_WRITABLE, KIND_FRAGMENT };
 
 static struct {
     unsigned char kind[256], fixed_size[256], divisor[256], minimum[256];
@@ -170,26 +175,147 @@ static PyObject *lane_gather(Lane *lane, PyObject *parts)
     Py_RETURN_NONE;
 }
 
-/* write_gathered() -> whether it is in the ring (not published), as one record of whole frames. What a record does not
-   hold (thousands of resets at once) is cut at any byte, which a byte stream does not mind. */
-static PyObject *lane_write_gathered(Lane *lane, PyObject *Py_UNUSED(ignored))
+/* Commit what is gathered as one record of whole frames. What a record does not hold (thousands of resets at once) is
+   cut at any byte, which a byte stream does not mind. 1; 0: no room now; -1: exception set. */
+static int write_gathered(Lane *lane)
 {
-    if (lane_check(lane) < 0)
-        return NULL;
     while (lane->gathered_size > 0) {
         Py_ssize_t size = lane->gathered_size < lane->record_size_max ? lane->gathered_size : lane->record_size_max;
         int written = ring_write(lane->writer, lane->gathered, size, RECORD_DATA, lane->connection, lane->epoch);
-        if (written < 0)
-            return NULL;
-        if (written == 0)
-            Py_RETURN_FALSE;
+        if (written <= 0)
+            return written;
         lane->bytes_sent += size;
         lane->gathered_size -= size;
         if (lane->gathered_size > 0)
             memmove(lane->gathered, lane->gathered + size, (size_t)lane->gathered_size);
     }
     lane->parts_size = 0;
-    Py_RETURN_TRUE;
+    return 1;
+}
+
+/* write_gathered() -> whether it is in the ring (not published). */
+static PyObject *lane_write_gathered(Lane *lane, PyObject *Py_UNUSED(ignored))
+{
+    if (lane_check(lane) < 0)
+        return NULL;
+    int written = write_gathered(lane);
+    return written < 0 ? NULL : PyBool_FromLong(written);
+}
+
+static void pack_header(unsigned char *at, uint32_t session, unsigned char descriptor, uint32_t length)
+{
+    memcpy(at, &session, 4);
+    at[4] = descriptor;
+    memcpy(at + 5, &length, 4);
+}
+
+/* A large message that is written frame by frame. */
+typedef struct {
+    uint32_t session, length;
+    unsigned char descriptor;
+    const char *head, *body;
+    Py_ssize_t head_size, body_size;
+} Large;
+
+static void copy_range(const Large *large, Py_ssize_t position, unsigned char *to, Py_ssize_t size)
+{
+    if (position < large->head_size) {
+        Py_ssize_t part = large->head_size - position < size ? large->head_size - position : size;
+        memcpy(to, large->head + position, (size_t)part);
+        to += part;
+        position += part;
+        size -= part;
+    }
+    if (size > 0)
+        memcpy(to, large->body + (position - large->head_size), (size_t)size);
+}
+
+/* Commit the frame of a large message that begins at `position` of it. Bytes of the message that it holds; 0: no room
+   now; -1: exception set. Twin of LaneHot.write_chunk. */
+static Py_ssize_t write_frame(Lane *lane, const Large *large, Py_ssize_t position)
+{
+    Py_ssize_t left = large->head_size + large->body_size - position;
+    int is_whole = large->head_size + large->body_size <= lane->fragment_size;
+    Py_ssize_t header = !is_whole && position == 0 ? FRAGMENT_BEGIN_HEADER_SIZE : HEADER_SIZE;
+    Py_ssize_t room = left < lane->fragment_size ? left : lane->fragment_size;
+    Py_ssize_t least = room;
+    if (!is_whole) {
+        if (least > FRAGMENT_SIZE_MIN)
+            least = FRAGMENT_SIZE_MIN;
+        if (least < large->head_size - position) /* the description goes into the first frame as a whole */
+            least = large->head_size - position;
+    }
+    unsigned char *place;
+    int claimed = write_gathered(lane);
+    if (claimed > 0)
+        claimed = ring_claim(lane->writer, header + room, header + least, &place, &room);
+    if (claimed <= 0)
+        return claimed;
+    Py_ssize_t size = room - header;
+    if (is_whole) {
+        pack_header(place, large->session, large->descriptor, large->length);
+    } else if (position == 0) {
+        pack_header(place, large->session, FRAGMENT_BEGIN, (uint32_t)(size + 5));
+        place[HEADER_SIZE] = large->descriptor;
+        memcpy(place + HEADER_SIZE + 1, &large->length, 4);
+    } else {
+        pack_header(place, large->session, FRAGMENT, (uint32_t)size);
+    }
+    copy_range(large, position, place + header, size);
+    if (ring_commit(lane->writer, room, RECORD_DATA, lane->connection, lane->epoch) < 0)
+        return -1;
+    lane->bytes_sent += room;
+    return size;
+}
+
+int lane_write_bytes(Lane *lane, unsigned int session, PyObject *value)
+{
+    char *data;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(value, &data, &size) < 0)
+        return -1;
+    if (size > lane->whole_size_max || lane->parts_size_max == 0 || lane->is_over)
+        return 0; /* parts_size_max: somebody stands in line for room */
+    if (!lane->is_dirty && lane_mark_dirty(lane) < 0)
+        return -1;
+    Large large = {session, (uint32_t)size, frames.bytes_descriptor, NULL, data, 0, size};
+    Py_ssize_t written = write_frame(lane, &large, 0);
+    if (written > 0 && ring_publish(lane->writer) >= 0)
+        return 1;
+    if (!PyErr_Occurred())
+        return 0;
+    if (is_interruption())
+        return -1;
+    /* The ring failed, and refuses what is done with it next: the Python half, or the flush of this pass, finds out. */
+    PyErr_Clear();
+    return written > 0;
+}
+
+/* write_chunk(session, descriptor, length, head, body, position) -> bytes taken, published; 0 when there is no room. */
+static PyObject *lane_write_chunk(Lane *lane, PyObject *args)
+{
+    Large large;
+    Py_buffer head, body;
+    Py_ssize_t position, taken = -1;
+    unsigned int session, length;
+    if (lane_check(lane) < 0 || !PyArg_ParseTuple(args, "IbIy*y*n", &session, &large.descriptor, &length, &head, &body,
+                                                  &position))
+        return NULL;
+    large.session = session;
+    large.length = length;
+    large.head = head.buf;
+    large.head_size = head.len;
+    large.body = body.buf;
+    large.body_size = body.len;
+    if (position < 0 || position >= head.len + body.len || lane->fragment_size <= 0)
+        PyErr_SetString(PyExc_ValueError, "a chunk begins inside its message");
+    else
+        taken = write_frame(lane, &large, position);
+    PyBuffer_Release(&head);
+    PyBuffer_Release(&body);
+    if (taken < 0 || (taken > 0 && ring_publish(lane->writer) < 0))
+        return NULL;
+    return PyLong_FromSsize_t(taken);
 }
 
 /* take_gathered() -> bytes: hand everything over; afterwards nothing is gathered. */
@@ -217,6 +343,29 @@ static PyObject *make_entry(uint32_t session, unsigned char descriptor, uint32_t
     if (content == NULL || descriptor == frames.bytes_descriptor)
         return content;
     return Py_BuildValue("(IiIN)", session, (int)descriptor, length, content);
+}
+
+/* Hand an entry, whose reference is stolen, to a mailbox and wake whoever waits there. 0, or -1 with an exception set. */
+static int deliver_entry(Lane *lane, Mailbox *mailbox, PyObject *entry, uint32_t length)
+{
+    int pushed = queue_push(mailbox->queue, entry);
+    Py_DECREF(entry);
+    if (pushed < 0)
+        return -1;
+    ((Worker *)lane->worker)->inbox_size += (long long)length + MESSAGE_OVERHEAD;
+    lane->messages_received++;
+    return mailbox->wait.waker != NULL ? wait_wake(&mailbox->wait) : 0;
+}
+
+/* The mailbox of a session that lives here, borrowed; NULL when there is none, or with an exception set. */
+static PyObject *find_mailbox(Lane *lane, uint32_t session)
+{
+    PyObject *key = PyLong_FromUnsignedLong(session);
+    if (key == NULL)
+        return NULL;
+    PyObject *found = PyDict_GetItemWithError(lane->mailboxes, key);
+    Py_DECREF(key);
+    return found != NULL && is_mailbox(found) ? found : NULL;
 }
 
 /* Deliver whole, surely legal frames of sessions that live here; *position ends in front of the first other one, or
@@ -255,15 +404,12 @@ static int deliver(Lane *lane, const unsigned char *data, uint32_t size, uint32_
         }
         if (session == LINK_SESSION || length > size - at - header)
             goto out;
-        PyObject *key = PyLong_FromUnsignedLong(session);
-        if (key == NULL)
-            goto failed;
-        PyObject *found = PyDict_GetItemWithError(lane->mailboxes, key);
-        Py_DECREF(key);
-        if (found == NULL && PyErr_Occurred())
-            goto failed;
-        if (found == NULL || !is_mailbox(found))
+        PyObject *found = find_mailbox(lane, session);
+        if (found == NULL) {
+            if (PyErr_Occurred())
+                goto failed;
             goto out;
+        }
         PyObject *before = NULL;
         if (found != *last) {
             before = *last;
@@ -274,14 +420,8 @@ static int deliver(Lane *lane, const unsigned char *data, uint32_t size, uint32_
         Py_XDECREF(before);
         if (entry == NULL)
             goto failed;
-        int pushed = queue_push(mailbox->queue, entry);
-        Py_DECREF(entry);
-        if (pushed < 0)
-            goto failed;
         at += header + length;
-        worker->inbox_size += (long long)length + MESSAGE_OVERHEAD;
-        lane->messages_received++;
-        if (mailbox->wait.waker != NULL && wait_wake(&mailbox->wait) < 0)
+        if (deliver_entry(lane, mailbox, entry, length) < 0)
             goto failed;
         if (worker->inbox_size > worker->inbox_size_max)
             goto out;
@@ -327,22 +467,141 @@ static int take_carefully(Lane *lane, const RingRecord *record, uint32_t *positi
     return 0;
 }
 
+/* Keep the start of a body that the record cuts, in memory for all of it. 1: done, the record is used up; 0: the careful
+   path has to; -1: exception set. The length was not checked before. */
+static int begin_cut(Lane *lane, const unsigned char *frame, uint32_t size)
+{
+    if (size < HEADER_SIZE)
+        return 0;
+    uint32_t session = load_u32(frame), length = load_u32(frame + FIXED_HEADER_SIZE);
+    unsigned char descriptor = load_u8(frame + 4);
+    int kind = frames.kind[descriptor];
+    uint32_t there = size - HEADER_SIZE;
+    if ((kind != KIND_PLAIN && kind != KIND_WRITABLE) || session == LINK_SESSION || length > frames.body_max ||
+        length % frames.divisor[descriptor] || length < frames.minimum[descriptor] || length <= there)
+        return 0;
+    if ((uint64_t)there * START_PART < length)
+        return 0; /* who announces has to send as well, before it gets all the memory */
+    lane->cut = kind == KIND_WRITABLE ? PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)length)
+                                      : PyBytes_FromStringAndSize(NULL, (Py_ssize_t)length);
+    if (lane->cut == NULL)
+        return -1;
+    lane->cut_data = kind == KIND_WRITABLE ? PyByteArray_AsString(lane->cut) : PyBytes_AsString(lane->cut);
+    memcpy(lane->cut_data, frame + HEADER_SIZE, there);
+    lane->cut_session = session;
+    lane->cut_descriptor = descriptor;
+    lane->cut_length = length;
+    lane->cut_filled = there;
+    return 1;
+}
+
+/* More of the body that was cut; when it is whole, hand it over. 0, or -1 with an exception set. */
+static int go_on_with_cut(Lane *lane, const RingRecord *record, uint32_t *position)
+{
+    uint32_t there = record->size - *position, missing = lane->cut_length - lane->cut_filled;
+    uint32_t size = there < missing ? there : missing;
+    memcpy(lane->cut_data + lane->cut_filled, record->payload + *position, size);
+    lane->cut_filled += size;
+    *position += size;
+    if (lane->cut_filled < lane->cut_length)
+        return 0;
+    PyObject *body = lane->cut;
+    lane->cut = NULL;
+    if (lane->cut_descriptor != frames.bytes_descriptor)
+        body = Py_BuildValue("(IiIN)", lane->cut_session, (int)lane->cut_descriptor, lane->cut_length, body);
+    if (body == NULL)
+        return -1;
+    PyObject *mailbox = find_mailbox(lane, lane->cut_session);
+    if (mailbox == NULL) {
+        PyObject *done = PyErr_Occurred() ? NULL
+                                          : PyObject_CallMethod((PyObject *)lane, "take_cut", "IiIO", lane->cut_session,
+                                                                (int)lane->cut_descriptor, lane->cut_length, body);
+        Py_DECREF(body);
+        Py_XDECREF(done);
+        return done == NULL ? -1 : 0;
+    }
+    Py_INCREF(mailbox);
+    int result = deliver_entry(lane, (Mailbox *)mailbox, body, lane->cut_length);
+    if (result == 0)
+        result = check_inbox(lane, mailbox);
+    Py_DECREF(mailbox);
+    return result;
+}
+
+/* The header of a FRAGMENT, whose data `take_fragment` then takes. 1: passed; 0: the careful path has to. */
+static int begin_fragment(Lane *lane, const unsigned char *frame, uint32_t size)
+{
+    if (size < HEADER_SIZE || frames.kind[load_u8(frame + 4)] != KIND_FRAGMENT)
+        return 0;
+    uint32_t session = load_u32(frame), length = load_u32(frame + FIXED_HEADER_SIZE);
+    if (session == LINK_SESSION || length == 0 || length > frames.body_max)
+        return 0;
+    lane->fragment_session = session;
+    lane->fragment_missing = length;
+    return 1;
+}
+
+/* Data of an open FRAGMENT: to the Python half, as a view. 0, or -1 with an exception set. */
+static int take_fragment(Lane *lane, const RingRecord *record, uint32_t *position)
+{
+    RingRecord piece = *record; /* its end, so that the view shows this frame's data alone */
+    if (record->size - *position > lane->fragment_missing)
+        piece.size = *position + lane->fragment_missing;
+    PyObject *view = ring_payload_view(lane->receiver.reader, &piece, (Py_ssize_t)*position);
+    if (view == NULL)
+        return -1;
+    lane->fragment_missing -= piece.size - *position;
+    *position = piece.size;
+    PyObject *done = PyObject_CallMethod((PyObject *)lane, "take_fragment", "IO", lane->fragment_session, view);
+    Py_DECREF(view);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+/* What stands behind the last surely legal, whole frame. 0, or -1 with an exception set. */
+static int take_other(Lane *lane, const RingRecord *record, uint32_t *position)
+{
+    if (lane->is_between_frames) {
+        const unsigned char *frame = record->payload + *position;
+        uint32_t size = record->size - *position;
+        int begun = begin_cut(lane, frame, size);
+        if (begun != 0) {
+            *position = record->size;
+            return begun < 0 ? -1 : 0;
+        }
+        if (begin_fragment(lane, frame, size)) {
+            *position += HEADER_SIZE;
+            return 0;
+        }
+    }
+    return take_carefully(lane, record, position);
+}
+
 static int receive_data(Lane *lane, const RingRecord *record)
 {
     uint32_t position = 0;
-    while (position < record->size && !lane->is_over) {
+    int result = 0;
+    while (result == 0 && position < record->size && !lane->is_over) {
+        if (lane->cut != NULL) {
+            result = go_on_with_cut(lane, record, &position);
+            continue;
+        }
+        if (lane->fragment_missing > 0) {
+            result = take_fragment(lane, record, &position);
+            continue;
+        }
         PyObject *last = NULL;
-        int result = lane->is_between_frames ? deliver(lane, record->payload, record->size, &position, &last) : 0;
+        if (lane->is_between_frames)
+            result = deliver(lane, record->payload, record->size, &position, &last);
         if (result == 0)
             result = check_inbox(lane, last);
         Py_XDECREF(last);
-        if (result < 0)
-            return -1;
-        if (position < record->size && !lane->is_over && take_carefully(lane, record, &position) < 0)
-            return -1;
+        if (result == 0 && position < record->size && !lane->is_over)
+            result = take_other(lane, record, &position);
     }
-    lane->bytes_received += record->size;
-    return 0;
+    if (result == 0)
+        lane->bytes_received += record->size;
+    return result;
 }
 
 static int receive_other(Lane *lane, const RingRecord *record)
@@ -473,6 +732,7 @@ static int lane_clear(Lane *lane)
     Py_CLEAR(lane->writer);
     Py_CLEAR(lane->receiver.reader);
     Py_CLEAR(lane->mailboxes);
+    Py_CLEAR(lane->cut);
     return 0;
 }
 
@@ -494,6 +754,10 @@ static PyMemberDef lane_members[] = {
     {"parts_size", T_LONGLONG, offsetof(Lane, parts_size), 0, NULL},
     {"parts_size_max", T_LONGLONG, offsetof(Lane, parts_size_max), 0, NULL},
     {"small_size_max", T_LONGLONG, offsetof(Lane, small_size_max), 0, NULL},
+    {"whole_size_max", T_LONGLONG, offsetof(Lane, whole_size_max), 0, NULL},
+    {"fragment_size", T_PYSSIZET, offsetof(Lane, fragment_size), 0, NULL},
+    {"fragment_session", T_UINT, offsetof(Lane, fragment_session), 0, NULL},
+    {"fragment_missing", T_UINT, offsetof(Lane, fragment_missing), 0, NULL},
     {"messages_received", T_LONGLONG, offsetof(Lane, messages_received), 0, NULL},
     {"bytes_received", T_LONGLONG, offsetof(Lane, bytes_received), 0, NULL},
     {"bytes_sent", T_LONGLONG, offsetof(Lane, bytes_sent), 0, NULL},
@@ -507,6 +771,8 @@ static PyMethodDef lane_methods[] = {
     {"gather", (PyCFunction)lane_gather, METH_O, PyDoc_STR("Append buffers to what is gathered.")},
     {"write_gathered", (PyCFunction)lane_write_gathered, METH_NOARGS,
      PyDoc_STR("Commit what is gathered as one record; False when there is no room now.")},
+    {"write_chunk", (PyCFunction)lane_write_chunk, METH_VARARGS,
+     PyDoc_STR("Write and publish the next frame of a large message. Returns the bytes taken, 0 when there is no room.")},
     {"take_gathered", (PyCFunction)lane_take_gathered, METH_NOARGS, PyDoc_STR("Hand over what is gathered.")},
     {"receive", (PyCFunction)lane_receive, METH_NOARGS,
      PyDoc_STR("Deliver what the I/O process has published. Returns the count of records.")},

@@ -132,7 +132,9 @@ static int try_send(Operation *operation)
     if (!PyBytes_CheckExact(value) || !is_lane(mailbox->lane))
         return 0;
     Lane *lane = (Lane *)mailbox->lane;
-    if (lane->parts_size >= lane->parts_size_max || PyBytes_Size(value) > lane->small_size_max)
+    if (PyBytes_Size(value) > lane->small_size_max)
+        return lane_write_bytes(lane, ((Session *)operation->session)->id, value);
+    if (lane->parts_size >= lane->parts_size_max)
         return 0;
     return lane_append_bytes(lane, ((Session *)operation->session)->id, value) < 0 ? -1 : 1;
 }

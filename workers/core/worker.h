@@ -52,8 +52,13 @@ typedef struct {
     PyObject *mailboxes; /* dict: session id -> Mailbox */
     char *gathered;      /* small frames that are not in the ring yet */
     Py_ssize_t gathered_size, gathered_capacity;
-    long long parts_size, parts_size_max, small_size_max;
-    Py_ssize_t record_size_max; /* of the writer */
+    long long parts_size, parts_size_max, small_size_max, whole_size_max;
+    Py_ssize_t fragment_size, record_size_max; /* of the writer */
+    PyObject *cut;   /* a body of which more is to come: a bytes or bytearray that nobody else has seen, or NULL */
+    char *cut_data;  /* its memory */
+    uint32_t cut_session, cut_length, cut_filled;
+    unsigned char cut_descriptor;
+    unsigned int fragment_session, fragment_missing; /* data of an open FRAGMENT frame that is still to come */
     long long messages_received, bytes_received, bytes_sent;
     unsigned int connection, epoch;
     char is_dirty, is_over, is_between_frames; /* receiver.is_urgent: a receive was interrupted */
@@ -133,6 +138,10 @@ int wait_wake(Wait *wait);
 
 /* Append a small BYTES frame to what a lane has gathered, and tell the worker. 0, or -1 with an exception set. */
 int lane_append_bytes(Lane *lane, unsigned int session, PyObject *value);
+
+/* Write one large BYTES frame that needs no fragments, behind what has gathered, and publish it. 1; 0: the Python half
+   has to, and nothing of it was written; -1: exception set. */
+int lane_write_bytes(Lane *lane, unsigned int session, PyObject *value);
 
 /* receive() of a lane -> the count of records taken in. */
 PyObject *lane_receive(Lane *lane, PyObject *ignored);
