@@ -40,6 +40,7 @@ from partywire.shm.fence import Fence, probe
 from partywire.shm.ring import RingReader, RingWriter
 from partywire.shm.segment import Segment
 
+from .allocation import keep_freed_memory
 from .control_lane import ControlLane
 from .errors import InboxOverflow, PartyFailed, PeerClosed, PeerLost, SessionClosed, UnknownPeer, WorkerDied
 from .hot import WorkerHot, all_idle, receive_all, watch
@@ -142,6 +143,7 @@ class Worker(WorkerHot):
         for fd in self.descriptors():
             self._poller.register(fd, select.POLLIN)
         _watch_forks()
+        keep_freed_memory()
         _workers_here.add(self)
 
     @classmethod
@@ -279,8 +281,8 @@ class Worker(WorkerHot):
     def rest(self) -> None:
         """There was no work: publish everything, then look again at once if that may pay, or sleep."""
         self.flush()
-        if not self._polling.look_again():
-            self.sleep()
+        if self.stalled or not self._polling.look_again():
+            self.sleep()  # a poll would not see the room that a blocked sender waits for
         elif watch(self._receivers, POLL_NS):
             self._polling.found()
 
