@@ -6,16 +6,22 @@ import os
 import signal
 import socket
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from partywire.engine import multiplexer
 from partywire.engine.commands import LinkEventKind, LinkFailed, LinkLost, LinkNews, LinkProgress, Stopped
+from partywire.engine.connection_pump import ConnectionPump
 from partywire.engine.handshake import Handshake, Role
 from partywire.engine.handshake_messages import Hello
+from partywire.engine.multiplexer import PUMP_TOTAL_NS
+from partywire.engine.polling import POLL_NS
 from partywire.engine.preamble import ConnectionClass, Preamble
 from partywire.engine.topology import routing_tag
 from tests.support.family import DEADLINE_S, Opener, make_listener, make_parties
+from tests.support.link_rig import LinkRig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,3 +121,25 @@ def test_a_link_that_cannot_be_made_spares_the_other_one_of_its_process(stack: E
     stack.callback(charlie.close)
     charlie.wait(lambda: (0, 0) in charlie.lanes and (2, 0) in alice.lanes, [alice])
     talk(charlie, alice, [alice, charlie], b"the other link stands")
+
+
+@pytest.mark.parametrize(("links", "quiet_ns", "total_ns"), [(1, POLL_NS, PUMP_TOTAL_NS), (8, 0, PUMP_TOTAL_NS // 8)])
+def test_a_link_that_shares_its_process_keeps_the_others_waiting_for_its_part_of_the_time_at_most(
+    monkeypatch: pytest.MonkeyPatch, links: int, quiet_ns: int, total_ns: int
+) -> None:
+    calls: set[tuple[int, int]] = set()
+
+    def pump_while_busy(lines: tuple[object, ...], _watched: object, quiet_ns: int, total_ns: int) -> Any:
+        calls.add((quiet_ns, total_ns))
+        return [0] * len(lines), -1, None
+
+    # The rig's streams are no sockets, so the compiled pump is replaced; what it is told is what counts.
+    monkeypatch.setattr(multiplexer, "core", SimpleNamespace(ReaderCore=object, pump_while_busy=pump_while_busy))
+    monkeypatch.setattr(ConnectionPump, "line", ("a line",))
+    rig = LinkRig(links=links)
+    try:
+        rig.up()
+        rig.wait(lambda: calls)
+    finally:
+        rig.close()
+    assert calls == {(quiet_ns, total_ns)}

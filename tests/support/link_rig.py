@@ -43,6 +43,7 @@ class Side:
         streams: list[MemoryStream],
         ring_size: int,
         timeouts: LinkTimeouts,
+        links: int,
     ) -> None:
         fence.register()
         self._fence = fence.probe()
@@ -73,6 +74,7 @@ class Side:
             on_up=self._set_up,
             on_end=self._set_ended,
             close_timeout_s=timeouts.close_s,
+            links=links,
         )
         self.pumps = [
             ConnectionPump(self.multiplexer, stream, lane.tx, lane.rx, index, EPOCH)
@@ -149,15 +151,17 @@ class LinkRig:
         ring_size: int = 16 * 1024,
         capacity: int = 4096,
         timeouts: LinkTimeouts | None = None,
+        links: int = 1,
     ) -> None:
+        """`links`: how many alice's and bob's processes are to believe that they serve."""
         self.loop = uvloop.new_event_loop()
         self.loop.set_exception_handler(self._take_bug)
         self.bugs: list[BaseException] = []  # what escaped from a callback; ends an I/O process
         timeouts = timeouts or LinkTimeouts()
         pairs = [memory_pair(self.loop, capacity, ("alice", "bob")) for _ in range(connections + 1)]
         left, right = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        self.alice = Side(self.loop, ("alice", "bob"), left[-1], left[:-1], ring_size, timeouts)
-        self.bob = Side(self.loop, ("bob", "alice"), right[-1], right[:-1], ring_size, timeouts)
+        self.alice = Side(self.loop, ("alice", "bob"), left[-1], left[:-1], ring_size, timeouts, links)
+        self.bob = Side(self.loop, ("bob", "alice"), right[-1], right[:-1], ring_size, timeouts, links)
 
     def up(self) -> LinkRig:
         self.loop.call_soon(self.alice.start)
