@@ -58,7 +58,10 @@ async def least(
 
 
 async def minimum(mpc: Replicated3, x: ArithmeticShare, bits: int | None = None) -> ArithmeticShare:
-    """The least along the first axis, (n, *s) -> (*s); see `least`. The greatest is -minimum(-x) where no x is -2^(k-1)."""
+    """The least along the first axis, (n, *s) -> (*s); see `least`.
+
+    The greatest is -minimum(-x), if none is -2^(k-1).
+    """
     _require_keys(x)
     none = np.zeros((0, *x.shape), x.dtype)
     value, _ = await least(mpc, x, ArithmeticShare(none, none), bits)
