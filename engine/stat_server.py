@@ -1,14 +1,16 @@
 """The supervisor's stat server: hands the stat pages of its party to programs of the same user that ask.
 
 Between the supervisor, who hears everything about links and processes, the processes that publish, and readers
-(workers/stat_reader.py). Costs nothing while nobody reads: pages are made for the first reader, and processes are asked
-to publish twice a second as long as one is there.
+(workers/stat_reader.py). Costs nothing while nobody watches: pages are made for the first who does, and processes are
+asked to publish twice a second as long as one is there.
 
-    reader -- connects to an abstract unix socket --> supervisor -- PublishStat, page --> opener, workers, I/O processes
-           <-- Pages: JSON, descriptors of all pages, read-only --
+    reader -- connects to an abstract unix socket --> supervisor
+           <-- who the party is: JSON --
+           -- WATCH -->                                          -- PublishStat, page --> opener, workers, I/O processes
+           <-- the same with all pages: JSON, descriptors, read-only, and again when there is another process --
 
-The one invariant: whatever readers do, the supervisor never waits for one, holds at most READERS_MAX of them, and no
-process has more than one request to publish that it has not answered.
+The one invariant: whatever readers do, the supervisor never waits for one, holds at most CONNECTIONS_MAX of them, and
+no process has more than one request to publish that it has not answered.
 
 Whom it answers: programs with our effective user id, as the kernel says (SO_PEERCRED). Such a program could look into
 our memory with a debugger just as well; the descriptors cannot be written so that it does not happen by mistake.
@@ -52,7 +54,13 @@ TICK_S: Final = 0.5
 """Between two publications while somebody reads."""
 
 READERS_MAX: Final = 8
-"""Arbitrary; a `top`, a metrics endpoint and a few more."""
+"""Who watch. Arbitrary; a `top`, a metrics endpoint and a few more."""
+
+CONNECTIONS_MAX: Final = 4 * READERS_MAX
+"""Who watch, and who only look for the party that they mean."""
+
+WATCH: Final = b"watch"
+"""All that a reader ever says."""
 
 PROCESSES_MAX: Final = 240
 """Pages handed to a reader in one message; the kernel passes 253 descriptors."""
@@ -118,6 +126,7 @@ class StatServer:
         self._worker_losses = 0
         self._gateway_restarts = 0
         self._readers: list[socket.socket] = []
+        self._watchers: list[socket.socket] = []  # those readers that have said so
         self._pages: dict[str, _Page] = {}  # role -> page; those of processes that ended stay readable
         self._own: StatPageWriter | None = None
         self._tick_at = 0.0
@@ -179,12 +188,16 @@ class StatServer:
             self._accept(sock)
             return
         try:
-            sock.recv(1)  # a reader has nothing to say: it leaves, or is none
+            said = sock.recv(len(WATCH) + 1)
         except BlockingIOError:
             return
         except OSError:
-            pass
-        self._dismiss(sock)
+            said = b""
+        if said == WATCH and sock not in self._watchers and len(self._watchers) < READERS_MAX:
+            self._watchers.append(sock)
+            self._publish(is_new=sock)
+        else:
+            self._dismiss(sock)  # it left, or it is no reader
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -192,7 +205,7 @@ class StatServer:
         except OSError:
             return  # it left again, or we have no descriptor left
         try:
-            welcome = peer_uid(sock) == os.geteuid() and len(self._readers) < READERS_MAX
+            welcome = peer_uid(sock) == os.geteuid() and len(self._readers) < CONNECTIONS_MAX
         except OSError:
             welcome = False
         if not welcome:
@@ -201,29 +214,32 @@ class StatServer:
         sock.setblocking(False)
         self._readers.append(sock)
         self._selector.register(sock, selectors.EVENT_READ, self)
-        self._publish(is_new=sock)
+        self._introduce(sock, {})
 
     def _dismiss(self, sock: socket.socket) -> None:
         self._readers.remove(sock)
         self._selector.unregister(sock)
         sock.close()
-        if not self._readers:
-            self._forget_ended()
+        if sock in self._watchers:
+            self._watchers.remove(sock)
+            if not self._watchers:
+                self._forget_ended()
 
-    def _send_pages(self, sock: socket.socket) -> None:
-        """Everything about the party that does not change, and all pages. A reader that has no room for it goes."""
+    def _introduce(self, sock: socket.socket, pages: dict[str, _Page]) -> None:
+        """Who the party is, and these pages. A reader that has no room for it goes."""
         document = {
             "protocol": PROTOCOL,
             "party": self._party.name,
             "parties": list(self._party.names),
             "started_ns": self._started_ns,
             "pids": {entry.role: entry.pid for entry in self._entries()},
-            "pages": list(self._pages),
-            "tick_s": TICK_S,
+            "links_up": sum(state == "up" for state in self._state.values()),
+            "pages": list(pages),
         }
-        fds = array.array("i", [page.read_fd for page in self._pages.values()])
+        fds = array.array("i", [page.read_fd for page in pages.values()])
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)] if pages else []
         try:
-            sock.sendmsg([orjson.dumps(document)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)], socket.MSG_NOSIGNAL)
+            sock.sendmsg([orjson.dumps(document)], ancillary, socket.MSG_NOSIGNAL)
         except OSError:
             self._dismiss(sock)
 
@@ -231,11 +247,11 @@ class StatServer:
 
     def timeout_s(self, now: float) -> float | None:
         """How long the supervisor may sleep on our account."""
-        return max(0.0, self._tick_at - now) if self._readers else None
+        return max(0.0, self._tick_at - now) if self._watchers else None
 
     def tick(self, now: float) -> None:
-        """Publish if it is time and somebody reads."""
-        if self._readers and now >= self._tick_at:
+        """Publish if it is time and somebody watches."""
+        if self._watchers and now >= self._tick_at:
             self._publish()
 
     def _publish(self, is_new: socket.socket | None = None) -> None:
@@ -248,8 +264,8 @@ class StatServer:
             self._ask(entry)
         if self._own is not None:
             self._own.publish(self._values(), self._words())
-        for sock in list(self._readers) if has_changed else [is_new] if is_new is not None else []:
-            self._send_pages(sock)
+        for sock in list(self._watchers) if has_changed else [is_new] if is_new is not None else []:
+            self._introduce(sock, self._pages)
 
     def _entries(self) -> list[ProcessEntry]:
         return [ProcessEntry(SUPERVISOR, os.getpid(), None), *self._processes()]
@@ -305,7 +321,7 @@ class StatServer:
             Value("refused_connections_total", (("reason", "unknown party"),), self._refused.unknown),
             Value("refused_connections_total", (("reason", "not PartyWire"),), self._refused.garbage),
             Value("refused_connections_total", (("reason", "silent"),), self._refused.silent),
-            Value("stat_readers", none, len(self._readers)),
+            Value("stat_readers", none, len(self._watchers)),
         ]
         return values + self.rings.values()
 
@@ -325,6 +341,7 @@ class StatServer:
             self._selector.unregister(sock)
             sock.close()
         self._readers.clear()
+        self._watchers.clear()
         self._listener = None
         for page in self._pages.values():
             page.close()

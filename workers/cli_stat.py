@@ -7,6 +7,7 @@ was asked for and nothing else; a party is never asked for anything but its figu
 from __future__ import annotations
 
 import select
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
@@ -67,6 +68,8 @@ def stat_command(parties: tuple[str, ...], show_all: bool, interval: float, form
         if len(readers) > 1 and not parties and not show_all and format_ == "text":
             click.echo("\n".join(list_lines(readers)))
             return ExitCode.OK
+        for reader in readers:
+            reader.watch()
         snapshots = [reader.read_fresh(FIRST_ANSWER_S) for reader in readers]
         if format_ == "prometheus":
             click.echo(prometheus_text(snapshots), nl=False)
@@ -114,7 +117,7 @@ def pause(readers: Sequence[StatReader], seconds: float) -> None:
 
 
 def attach(stack: ExitStack, wanted: Sequence[str]) -> list[StatReader]:
-    """Readers of the parties that were named, or of all that run; the stack closes them.
+    """Readers of the parties that were named, or of all that run, that do not watch yet; the stack closes them.
 
     Raises:
         StatUnavailable: none runs.
@@ -124,7 +127,7 @@ def attach(stack: ExitStack, wanted: Sequence[str]) -> list[StatReader]:
     unanswered: StatUnavailable | None = None
     for running in running_parties():
         try:
-            readers.append(stack.enter_context(StatReader(running)))
+            readers.append(stack.enter_context(StatReader(running, watch=False)))
         except StatUnavailable as error:
             unanswered = error  # it ends, or is another version; the others may be those that were meant
     if not readers:
@@ -150,10 +153,7 @@ def list_lines(readers: Sequence[StatReader]) -> list[str]:
     """The parties that run, for who has to choose one."""
     lines = [f"{len(readers)} parties of this user run here; show one with `partywire stat PARTY`, or all with --all:"]
     for reader in readers:
-        view = party_view(reader.read())
-        up = sum(link.is_up for link in view.links)
-        lines.append(
-            f"  {view.party}  pid {view.pid}, supervisor {view.supervisor_pid}, {up} of {len(view.links)} links up, "
-            f"for {duration_text(view.uptime_s)}"
-        )
+        up = f"{reader.links_up} of {len(reader.parties) - 1} links up"
+        since = duration_text(max(0.0, time.time() - reader.started_ns / 1e9))
+        lines.append(f"  {reader.party}  pid {reader.opener_pid}, supervisor {reader.pid}, {up}, for {since}")
     return lines

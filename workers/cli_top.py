@@ -59,6 +59,8 @@ def top_command(parties: tuple[str, ...], show_all: bool, interval: float, once:
         readers = attach(stack, parties)
         if len(readers) > 1 and not parties and not show_all:
             raise UsageMistake("\n".join(list_lines(readers)).replace("stat PARTY", "top PARTY"))
+        for reader in readers:
+            reader.watch()
         is_live = sys.stdout.isatty() and not once and not as_json
         screen = stack.enter_context(LiveScreen()) if is_live else LineScreen(as_json, once)
         try:

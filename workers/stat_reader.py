@@ -21,7 +21,7 @@ import orjson
 
 from partywire.engine.errors import PartyWireError
 from partywire.engine.stat_page import Publication, StatPageError, StatPageReader
-from partywire.engine.stat_server import NAME_PREFIX, OPENER, PROCESSES_MAX, PROTOCOL, peer_uid
+from partywire.engine.stat_server import NAME_PREFIX, OPENER, PROCESSES_MAX, PROTOCOL, WATCH, peer_uid
 
 from .stat_process import ProcessUse, process_use
 
@@ -112,8 +112,8 @@ class PartySnapshot:
 class StatReader:
     """Attached to one party. Not for several threads. Ends by `close`; the party's end is PartyEnded at a read."""
 
-    def __init__(self, running: Running) -> None:
-        """Attach, and wait for the first answer.
+    def __init__(self, running: Running, *, watch: bool = True) -> None:
+        """Attach, wait until the party has said who it is, and `watch` it unless told otherwise.
 
         Raises:
             StatUnavailable: nobody answers there, or it is another user's, or another version.
@@ -121,25 +121,21 @@ class StatReader:
         self.pid = running.pid
         self.party = f"of pid {running.pid}"
         self._pages: dict[str, StatPageReader] = {}
-        self._parties: tuple[str, ...] = ()
+        self.parties: tuple[str, ...] = ()  # all names, by index
+        self.links_up = 0  # when it answered last
         self._pids: dict[str, int] = {}
         self._started: dict[int, int] = {}  # pid -> its start, as first seen
-        self._started_ns = 0
+        self.started_ns = 0  # Unix time of the party's start
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._sock.settimeout(ANSWER_TIMEOUT_S)
             self._sock.connect(running.address)
             if peer_uid(self._sock) != os.geteuid():
                 raise StatUnavailable(f"the process {running.pid} that answers for a party is another user's")
-            if not self._wait(ANSWER_TIMEOUT_S):
-                raise StatUnavailable(f"the supervisor {running.pid} did not answer within {ANSWER_TIMEOUT_S:g} s")
             self._sock.setblocking(False)
-            self._take_answers()
-        except PartyEnded as error:
-            self.close()
-            raise StatUnavailable(
-                f"the supervisor {running.pid} shows no figures: it has just ended, or too many programs read them"
-            ) from error
+            self._wait_for_answer()
+            if watch:
+                self.watch()
         except OSError as error:
             self.close()
             reason = error.strerror or str(error)
@@ -147,6 +143,28 @@ class StatReader:
         except BaseException:
             self.close()
             raise
+
+    def watch(self) -> None:
+        """Have the party publish from now on, until `close`.
+
+        Raises:
+            StatUnavailable: it ends, or too many watch it already.
+        """
+        try:
+            self._sock.send(WATCH)
+        except OSError:
+            pass  # it has ended, which the answer says
+        self._wait_for_answer()
+
+    def _wait_for_answer(self) -> None:
+        if not self._wait(ANSWER_TIMEOUT_S):
+            raise StatUnavailable(f"the supervisor {self.pid} did not answer within {ANSWER_TIMEOUT_S:g} s")
+        try:
+            self._take_answers()
+        except PartyEnded as error:
+            raise StatUnavailable(
+                f"the supervisor {self.pid} shows no figures: it has just ended, or too many programs read them"
+            ) from error
 
     def __enter__(self) -> StatReader:
         return self
@@ -183,8 +201,8 @@ class StatReader:
             raise StatUnavailable(str(error)) from error
         return PartySnapshot(
             party=self.party,
-            parties=self._parties,
-            started_ns=self._started_ns,
+            parties=self.parties,
+            started_ns=self.started_ns,
             taken_ns=time.monotonic_ns(),
             pids=dict(self._pids),
             publications=publications,
@@ -250,6 +268,7 @@ class StatReader:
             parties = tuple(str(name) for name in document["parties"])
             pids = {str(role): int(pid) for role, pid in document["pids"].items()}
             party, started_ns = str(document["party"]), int(document["started_ns"])
+            links_up = int(document["links_up"])
             if len(roles) != len(fds):
                 raise ValueError("another number of descriptors than of pages")
             for role in roles:
@@ -263,8 +282,8 @@ class StatReader:
                 os.close(fd)
         for page in self._pages.values():
             page.close()
-        self._pages, self._parties, self._pids = pages, parties, pids
-        self.party, self._started_ns = party, started_ns
+        self._pages, self.parties, self._pids = pages, parties, pids
+        self.party, self.started_ns, self.links_up = party, started_ns, links_up
 
     def close(self) -> None:
         """Leave. The party stops publishing when its last reader has left. May be called again."""

@@ -15,7 +15,7 @@ import pytest
 
 from partywire.engine import stat_server
 from partywire.engine.commands import Lanes, LinkEnded, LinkFailed, LinkLost, LinkProgress, Refused
-from partywire.engine.stat_server import READERS_MAX
+from partywire.engine.stat_server import CONNECTIONS_MAX, READERS_MAX
 from partywire.workers import stat_reader
 from partywire.workers.cli_stat import named
 from partywire.workers.exit_code import UsageMistake
@@ -64,7 +64,7 @@ def test_nothing_is_published_while_nobody_reads() -> None:
         with StatReader(party.running):
             pass
         deadline = time.monotonic() + DEADLINE_S
-        while party.server._readers and time.monotonic() < deadline:
+        while party.server._watchers and time.monotonic() < deadline:
             time.sleep(0.01)
         assert party.server.timeout_s(time.monotonic()) is None
         assert party.asked <= asked + 1
@@ -104,11 +104,31 @@ def test_more_readers_than_the_limit_are_refused_and_one_that_leaves_makes_room(
         until(readers[1], lambda snapshot: [value.value for value in snapshot.values("stat_readers")] == [READERS_MAX])
 
 
-def test_a_reader_that_says_something_is_dismissed() -> None:
+@pytest.mark.parametrize("said", [b"hello", b"watch!", b"watch"])
+def test_a_reader_that_says_something_else_is_dismissed(said: bytes) -> None:
     with StatParty() as party, StatReader(party.running) as reader:
-        reader._sock.send(b"hello")
+        reader._sock.send(said)  # it watches already, so that saying it again is something else too
         with pytest.raises(PartyEnded, match="alice"):
             until(reader, lambda snapshot: False)
+
+
+def test_who_only_looks_for_a_party_disturbs_nobody_and_is_not_counted() -> None:
+    with StatParty() as party, ExitStack() as stack:
+        lookers = [stack.enter_context(StatReader(party.running, watch=False)) for _ in range(READERS_MAX + 1)]
+        assert {(reader.party, reader.links_up, reader.opener_pid) for reader in lookers} == {("alice", 0, os.getpid())}
+        assert party.asked == 0
+        for reader in lookers[:READERS_MAX]:
+            reader.watch()
+        with pytest.raises(StatUnavailable, match="too many programs"):
+            lookers[-1].watch()
+
+
+def test_more_lookers_than_the_limit_are_refused() -> None:
+    with StatParty() as party, ExitStack() as stack:
+        for _ in range(CONNECTIONS_MAX):
+            stack.enter_context(StatReader(party.running, watch=False))
+        with pytest.raises(StatUnavailable, match="too many programs"):
+            StatReader(party.running, watch=False)
 
 
 def test_another_user_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +171,7 @@ def test_a_server_of_another_user_is_not_believed(monkeypatch: pytest.MonkeyPatc
         (b"nonsense", "cannot be read"),
         (b'{"protocol": 2}', "another version"),
         (
-            b'{"protocol": 1, "party": "a", "parties": [], "started_ns": 1, "pids": {}, "pages": ["x"]}',
+            b'{"protocol": 1, "party": "a", "parties": [], "started_ns": 1, "pids": {}, "links_up": 0, "pages": ["x"]}',
             "number of descriptors",
         ),
     ],
@@ -198,9 +218,9 @@ def test_metrics_attach_once_and_again_after_an_end(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr("partywire.workers.stat_reader.running_parties", lambda: [running])
         metrics = FamilyMetrics(os.getpid())
         assert 'partywire_link_up{party="alice",peer="bob"} 0\n' in metrics.text()
-        assert len(party.server._readers) == 1
+        assert len(party.server._watchers) == 1
         metrics.text()
-        assert len(party.server._readers) == 1
+        assert len(party.server._watchers) == 1
     with pytest.raises(PartyEnded):
         metrics.text()
     with pytest.raises(StatUnavailable):
