@@ -274,12 +274,12 @@ class TcpTransport(Transport):
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
+            if family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, CONNECT_USER_TIMEOUT_MS)
+                if client_host is not None:
+                    await self._bind(sock, client_host)  # has a deadline of its own, which is not the peer's fault
             try:
                 async with asyncio.timeout(timeout_s):
-                    if family != socket.AF_UNIX:
-                        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, CONNECT_USER_TIMEOUT_MS)
-                        if client_host is not None:
-                            await self._bind(sock, client_host)
                     await self._connect(sock, sockaddr)
             except TimeoutError as error:
                 if error.errno is not None:

@@ -312,6 +312,28 @@ def test_an_address_to_dial_from_that_cannot_be_looked_up_is_our_fault() -> None
     run(scenario())
 
 
+def test_a_hanging_resolver_is_not_the_peers_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp, "RESOLVE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("partywire.engine.dialler.ATTEMPT_TIMEOUT_S", 0.01)
+    answer_now = threading.Event()
+    names = Names(bob=[HERE], us=[HERE])
+
+    def slow_for_us(host: str, port: int, *rest: int) -> list[Any]:
+        if host == "us":
+            answer_now.wait(DEADLINE_S)
+        return names(host, port, *rest)
+
+    async def scenario() -> None:
+        with pytest.raises(DialFailed, match="cannot dial from us: the resolver has not answered") as failed:
+            await dialler(slow_for_us, 1, "us").attempt()
+        assert failed.value.kind is DialCause.CLIENT_HOST
+
+    try:
+        run(scenario())
+    finally:
+        answer_now.set()
+
+
 # Unix sockets.
 
 
