@@ -1,8 +1,9 @@
 """A party: opens the links to all peers, agrees with them on sessions and barriers, and closes in good order.
 
-Between the user's program and the party's family of processes. `Party` is for asyncio,
-`BlockingParty` (blocking_party.py) for plain code; both have the same methods. The process that opens a party is its worker 0. The one invariant: every way out of an open
-party, an exception while opening included, ends all its processes and gives everything back.
+Between the user's program and the party's family of processes. `Party` is for asyncio, `BlockingParty`
+(blocking_party.py) for plain code; both have the same methods. The process that opens a party is its worker 0. The one
+invariant: every way out of an open party, an exception while opening included, ends all its processes and gives
+everything back.
 
 A common step (make_sessions, barrier, rendezvous) must be entered by all parties in the same order: the same round
 with another kind raises SetupMismatch at every party.
@@ -52,7 +53,7 @@ from .waiting import LoopDriver, deadline_of, shared_timeout
 from .worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
