@@ -114,7 +114,7 @@ class _Counted:
             clock_s=time.monotonic(),
             jobs_done=progress.jobs_done + (before.jobs_done if before else 0),
             jobs_total=progress.jobs_total + (before.jobs_total if before else 0),
-            sessions=progress.sessions,
+            sessions=max(progress.sessions, before.sessions if before else 0),
             rounds=progress.rounds + (before.rounds if before else 0),
             bytes_sent=progress.bytes_sent + (before.bytes_sent if before else 0),
             bytes_received=progress.bytes_received + (before.bytes_received if before else 0),
