@@ -173,6 +173,9 @@ class ControlSocket:
             )
         except (BlockingIOError, InterruptedError):
             return None
+        except ConnectionResetError:
+            # The other end closed with messages of ours unread. The kernel says so once, ahead of its last words.
+            return self.try_receive()
         except OSError as error:
             self._die()
             raise ControlClosed(self.whose) from error

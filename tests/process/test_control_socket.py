@@ -122,6 +122,19 @@ def test_end_of_file_comes_after_what_was_sent(ends: tuple[ControlSocket, Contro
         b.send(Close())
 
 
+def test_last_words_are_heard_although_the_speaker_left_messages_unread(
+    ends: tuple[ControlSocket, ControlSocket],
+) -> None:
+    """The kernel reports such an end as a reset, ahead of what was sent before."""
+    a, b = ends
+    a.send(Close())
+    b.send(LinkProgress(1, "last words"))
+    b.close()
+    assert a.try_receive() == (LinkProgress(1, "last words"), [])
+    with pytest.raises(ControlClosed):
+        a.try_receive()
+
+
 def test_a_peer_that_does_not_read_costs_a_bounded_number_of_messages(
     ends: tuple[ControlSocket, ControlSocket],
 ) -> None:
