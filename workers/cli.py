@@ -45,6 +45,8 @@ Then on three hosts, each with its own file and data:
   partywire run digits --config parties/alice.toml      (on alice's host; likewise bob and charlie)
 If they do not find each other:
   partywire check parties/alice.toml
+What a running party does, and who holds it up:
+  partywire stat        (partywire top refreshes)
 
 \b
 Exit codes:

@@ -99,7 +99,10 @@ class PartyLog:
     def _tell_rest(self, worker: Worker) -> None:
         for index, died in worker.lost_workers.items():
             extra = self._extra("worker_died", worker=index, cause=died.cause)
-            process_log.error("%s: worker %d died: %s", self._party, index, died.cause, extra=extra)
+            process_log.error("%s", died, extra=extra)
+        if worker.failure is not None:
+            extra = self._extra("party_failed", cause=worker.failure.cause)
+            process_log.error("%s", worker.failure, extra=extra)
         counters = worker.counters
         for count, event, what in (
             (counters.dropped_stale, "late_frames_dropped", "late frames of closed sessions were dropped"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from partywire.engine.commands import LinkNews, Refused, Started
-from partywire.workers.errors import WorkerDied
+from partywire.workers.errors import PartyFailed, WorkerDied
 from partywire.workers.launcher import Order
 from partywire.workers.log_lines import LogLines
 from partywire.workers.logs import (
@@ -60,13 +60,14 @@ def lines() -> list[dict[str, Any]]:
     return found
 
 
-def lost_worker(cause: str = "", *, died: bool = False, stale: int = 0) -> Worker:
+def lost_worker(cause: str = "", *, died: bool = False, failed: bool = False, stale: int = 0) -> Worker:
     """As much of a worker as a party's log looks at."""
     link = PeerLink(1, "bob")
     link.cause = cause
     lost = {2: WorkerDied("alice", 2, "worker 2 was killed by SIGKILL")} if died else {}
     counters = WorkerCounters(dropped_stale=stale)
-    worker: Any = types.SimpleNamespace(links={1: link}, lost_workers=lost, counters=counters, failure=None)
+    failure = PartyFailed("alice", "its supervisor is gone") if failed else None
+    worker: Any = types.SimpleNamespace(links={1: link}, lost_workers=lost, counters=counters, failure=failure)
     found: Worker = worker
     return found
 
@@ -200,6 +201,12 @@ def test_the_end_tells_of_workers_and_of_frames(lines: list[dict[str, Any]]) -> 
         ("info", "late_frames_dropped"),
     ]
     assert (lines[0]["worker"], lines[1]["count"]) == (2, 4)
+
+
+def test_a_party_that_failed_says_so_and_not_that_each_link_is_lost(lines: list[dict[str, Any]]) -> None:
+    PartyLog("alice", NAMES).end(lost_worker("party alice failed", failed=True))
+    [line] = lines
+    assert (line["level"], line["event"], line["cause"]) == ("error", "party_failed", "its supervisor is gone")
 
 
 def test_refused_connections_are_counted_anew(lines: list[dict[str, Any]]) -> None:
