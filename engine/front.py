@@ -25,8 +25,9 @@ from .commands import Close, CommandError
 from .control_socket import ControlClosed, ControlSocket, close_all
 from .front_client import Client
 from .http_commands import HttpLaneLost, HttpLaneMade, ServeHttp
-from .http_lane import RECORD_SIZE_MAX, HttpLane
-from .http_records import AnswerAssembler, HttpRecordError, Request, cancel_record, request_records
+from .http_lane import RECORD_SIZE_MAX
+from .http_pump import LanePump
+from .http_records import AnswerAssembler, Request, cancel_record, request_records
 
 if TYPE_CHECKING:
     from .http_options import HttpOptions
@@ -52,17 +53,14 @@ class Front:
         self.why_busy = "the service is starting; try again"
         self._listener = listener
         self._doorbell = doorbell
-        self._fence = order
-        self._lane: HttpLane | None = None  # while the worker lives
+        self._pump = LanePump(doorbell, order, self._take_record, self._fail)
         self._assembler = AnswerAssembler(options.answer_size_max)
         self.clients: set[Client] = set()
         """Connected, those that are being refused included."""
         self._waiting: dict[int, Client] = {}  # request id -> who gets the answer
         self._next_id = 1
         self._reserved = 0
-        self._refusals: dict[int, int] = {}  # status -> how often the front itself answered so
         self._server: asyncio.Server | None = None
-        self._is_scheduled = False
         self._drained: asyncio.Event
         self._failure = ""  # why this process cannot go on
 
@@ -73,18 +71,16 @@ class Front:
         unix = self._listener.family == socket.AF_UNIX
         create = self.loop.create_unix_server if unix else self.loop.create_server
         self._server = await create(lambda: Client(self), sock=self._listener)
-        self.loop.add_reader(self._doorbell.fileno(), self._wake)
+        self._pump.start(self.loop)
         self.loop.add_reader(control.fileno(), self._take_commands, control)
         try:
             await self._drained.wait()
         finally:
             self.loop.remove_reader(control.fileno())
-            self.loop.remove_reader(self._doorbell.fileno())
             for client in list(self.clients):
                 client.abort()
             self._server.close()
-            if self._lane is not None:
-                self._lane.close()
+            self._pump.stop()
         if self._failure:
             raise SystemExit(f"the HTTP front ends: {self._failure}")
 
@@ -120,7 +116,7 @@ class Front:
     @property
     def may_begin(self) -> bool:
         """Whether one more request may be passed on; `why_busy` says why not."""
-        if self._lane is None:
+        if not self._pump.is_open:
             return False
         if len(self._waiting) >= self.options.in_flight_max:
             self.why_busy = f"{self.options.in_flight_max} requests wait for their answers already; try again"
@@ -142,68 +138,32 @@ class Front:
         self, client: Client, method: bytes, target: bytes, headers: Headers, body: bytes | bytearray
     ) -> int | None:
         """Pass a whole request to the worker; its id, or None when there is no room or no worker."""
-        if not self.may_begin or self._lane is None:
+        if not self.may_begin:
             return None
         number = self._next_id
         self._next_id += 1
         self._waiting[number] = client
         # Headers of a proxy or client that only matter between it and us are dropped with the token.
         passed = tuple(header for header in headers if header[0] != b"authorization")
-        self._lane.send(request_records(Request(number, method, target, passed, body), RECORD_SIZE_MAX))
-        self._schedule()
+        self._pump.send(request_records(Request(number, method, target, passed, body), RECORD_SIZE_MAX))
         return number
 
     def cancel(self, number: int) -> None:
         """Nobody waits for this answer any more."""
-        if self._waiting.pop(number, None) is not None and self._lane is not None:
-            self._lane.send(iter([cancel_record(number)]))
-            self._schedule()
-
-    def count_refusal(self, status: int) -> None:
-        """The front itself has answered."""
-        self._refusals[status] = self._refusals.get(status, 0) + 1
+        if self._waiting.pop(number, None) is not None:
+            self._pump.send(iter([cancel_record(number)]))
 
     # The worker.
-
-    def _schedule(self) -> None:
-        """Publish after everything that is ready in the loop has run."""
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            self.loop.call_soon(self._pump)
-
-    def _wake(self) -> None:
-        self._doorbell.drain()
-        self._schedule()
-
-    def _pump(self) -> None:
-        self._is_scheduled = False
-        self._doorbell.disarm()
-        if self._lane is None:
-            return
-        try:
-            self._lane.flush()
-            if self._lane.receive(self._take_record):
-                self._schedule()
-                return
-            self._doorbell.arm()
-            if not self._lane.may_sleep():
-                self._schedule()
-        except (ShmError, HttpRecordError) as error:
-            # Whatever the worker wrote there, nothing behind it can be trusted; the supervisor replaces both ends.
-            self._fail(str(error))
 
     def _take_record(self, kind: int, payload: memoryview) -> None:
         answer = self._assembler.take_untrusted(kind, payload)
         if answer is not None and (client := self._waiting.pop(answer.id, None)) is not None:
             client.answer(answer)
 
-    def _lose_lane(self, why: str) -> None:
-        lane, self._lane = self._lane, None
-        if lane is None:
-            return
-        self.why_busy = why
+    def _lose_worker(self, why: str) -> None:
+        self._pump.drop()
+        self.why_busy = "the service starts another worker; try again"
         waiting, self._waiting = self._waiting, {}
-        lane.close()
         for client in waiting.values():
             client.fail(502, why)
 
@@ -213,25 +173,23 @@ class Front:
         try:
             while (received := control.try_receive()) is not None:
                 self._take_command(*received)
-        except (ControlClosed, CommandError) as error:
+        except (ControlClosed, CommandError, ShmError) as error:
             self._fail(str(error))
 
     def _fail(self, why: str) -> None:
+        """What the worker wrote cannot be believed, nor what follows: the supervisor replaces process and rings."""
         self._failure = why
         self._drained.set()
 
     def _take_command(self, message: object, fds: list[int]) -> None:
         match message:
             case HttpLaneMade() if len(fds) == 4:
-                self._lose_lane("the worker that had the request was replaced")
+                self._lose_worker("the worker that had the request was replaced")
                 self._assembler = AnswerAssembler(self.options.answer_size_max)
-                self._lane = HttpLane(fds, self._fence)
-                self._schedule()
+                self._pump.open(fds)
                 return
             case HttpLaneLost(cause):
-                self._lose_lane(f"the worker that had the request {cause}; the service starts another one")
-                if self._lane is None:
-                    self.why_busy = "the service starts another worker; try again"
+                self._lose_worker(f"the worker that had the request {cause}; the service starts another one")
             case Close():
                 self._drain()
         close_all(fds)

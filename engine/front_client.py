@@ -203,7 +203,6 @@ class Client(asyncio.Protocol):
 
     def _refuse(self, status: int, detail: str, headers: Headers = ()) -> None:
         """An error behind which the connection ends, because what follows on it cannot be trusted or read."""
-        self._front.count_refusal(status)
         self._release()
         self._write(self._http.refuse(status, detail, headers))
 
@@ -275,7 +274,6 @@ class Client(asyncio.Protocol):
             self._connected.abort()
         elif self._request_id is not None:
             self._front.cancel(self._request_id)
-            self._front.count_refusal(504)
             self.fail(504, f"the worker has not answered within {options.answer_timeout_s:g} s; it was told to stop")
         elif phase is Phase.HEAD:
             self._refuse(408, f"the head of the request did not come within {options.header_timeout_s:g} s")

@@ -25,6 +25,8 @@ WITHOUT_IO = (
     "frames",
     "handshake",
     "handshake_messages",
+    "http_options",
+    "http_records",
     "limits",
     "link",
     "preamble",
@@ -80,7 +82,7 @@ def test_shm_needs_nothing_but_the_standard_library() -> None:
         assert tops <= set(sys.stdlib_module_names) | {"partywire", "__future__"}
 
 
-@pytest.mark.parametrize("module", ["engine.gateway", "engine.io_process", "engine.supervisor"])
+@pytest.mark.parametrize("module", ["engine.front", "engine.gateway", "engine.io_process", "engine.supervisor"])
 def test_a_child_of_the_supervisor_imports_neither_numpy_nor_the_command(module: str) -> None:
     program = f"import sys, partywire.{module}; print(*sys.modules)"
     loaded = subprocess.run(

@@ -26,7 +26,8 @@ from .http_listener import open_http_listener
 from .jobs import JOBS, load_job
 from .local import make_local_parties
 from .logs import log_options
-from .serve_main import ServeOrder, jobs_of, refusal_of, run_reported, say, start_serving
+from .serve_jobs import jobs_of, refusal_of
+from .serve_main import ServeOrder, run_reported, say, start_serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable

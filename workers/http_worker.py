@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -27,8 +28,9 @@ from partywire.engine.commands import Close, CommandError
 from partywire.engine.control_socket import ControlClosed, ControlSocket, close_all
 from partywire.engine.http_commands import AnswerHttp, HttpLaneMade
 from partywire.engine.http_connection import PROBLEM_TYPE, problem
-from partywire.engine.http_lane import RECORD_SIZE_MAX, HttpLane
-from partywire.engine.http_records import Answer, Cancel, HttpRecordError, Request, RequestAssembler, answer_records
+from partywire.engine.http_lane import RECORD_SIZE_MAX
+from partywire.engine.http_pump import LanePump
+from partywire.engine.http_records import Answer, Cancel, Request, RequestAssembler, answer_records
 from partywire.shm import fence
 from partywire.shm.doorbell import Doorbell
 from partywire.shm.errors import ShmError
@@ -66,69 +68,46 @@ class HttpWorker:
     def __init__(
         self, options: HttpOptions, app: Handlers, view: ServiceView, doorbell: Doorbell, order: fence.Fence
     ) -> None:
-        """Takes ownership of the doorbell."""
+        """The doorbell stays the caller's."""
         self._options = options
         self._app = app
         self._view = view
-        self._doorbell = doorbell
-        self._fence = order
-        self._lane: HttpLane | None = None
+        self._pump = LanePump(doorbell, order, self._take_record, self._fail)
+        self._fronts = 0  # that have been; an answer for an earlier one goes nowhere
         self._assembler = RequestAssembler(options.body_size_max)
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._threads = ThreadPoolExecutor(THREADS, "partywire-handler")
         self._loop: asyncio.AbstractEventLoop
         self._over: asyncio.Event
-        self._is_scheduled = False
         self._failure = ""
 
-    async def run(self, control: ControlSocket) -> None:
-        """Answer until the supervisor says Close, or is gone."""
+    async def run(self, control: ControlSocket) -> str:
+        """Answer until the supervisor says Close, or is gone; returns why this process cannot go on, or nothing.
+
+        Plain handlers that run still run on in their threads.
+        """
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
         channel = self._view.channel
         self._loop.add_reader(control.fileno(), self._take_commands, control)
         self._loop.add_reader(channel.fileno(), self._take_messages)
-        self._loop.add_reader(self._doorbell.fileno(), self._wake)
+        self._pump.start(self._loop)
         try:
             channel.send(HandlersReady())
             await self._over.wait()
         finally:
-            for fd in (control.fileno(), channel.fileno(), self._doorbell.fileno()):
+            for fd in (control.fileno(), channel.fileno()):
                 self._loop.remove_reader(fd)
-            self._drop_lane()
+            self._cancel_all()
+            self._pump.stop()
             self._threads.shutdown(wait=False, cancel_futures=True)
-        if self._failure:
-            print(f"partywire: the HTTP worker ends: {self._failure}", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(1 if self._failure else 0)  # a thread inside a plain handler would be waited for otherwise
+        return self._failure
+
+    def _fail(self, why: str) -> None:
+        self._failure = why
+        self._over.set()
 
     # The front.
-
-    def _wake(self) -> None:
-        self._doorbell.drain()
-        self._schedule()
-
-    def _schedule(self) -> None:
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            self._loop.call_soon(self._pump)
-
-    def _pump(self) -> None:
-        self._is_scheduled = False
-        self._doorbell.disarm()
-        if self._lane is None:
-            return
-        try:
-            self._lane.flush()
-            if self._lane.receive(self._take_record):
-                self._schedule()
-                return
-            self._doorbell.arm()
-            if not self._lane.may_sleep():
-                self._schedule()
-        except (ShmError, HttpRecordError) as error:
-            self._failure = str(error)
-            self._over.set()
 
     def _take_record(self, kind: int, payload: memoryview) -> None:
         message = self._assembler.take_untrusted(kind, payload)
@@ -137,16 +116,16 @@ class HttpWorker:
             if task is not None:
                 task.cancel()
         elif message is not None:
-            self._tasks[message.id] = self._loop.create_task(self._answer(message, self._lane))
+            self._tasks[message.id] = self._loop.create_task(self._answer(message, self._fronts))
 
-    async def _answer(self, record: Request, lane: HttpLane | None) -> None:
+    async def _answer(self, record: Request, front: int) -> None:
         try:
             status, headers, body = await self._respond(record)
         except Exception as error:
             log.exception("a handler for %s failed", record.method.decode())
             status, headers, body = problem_answer(HttpError(500, f"the handler failed: {type(error).__name__}"))
         self._tasks.pop(record.id, None)
-        if lane is not self._lane or lane is None:
+        if front != self._fronts:
             return  # the front that asked is gone
         if len(body) > self._options.answer_size_max:
             what = f"the answer has {len(body)} bytes, at most {self._options.answer_size_max} are allowed"
@@ -157,8 +136,7 @@ class HttpWorker:
             log.error("a handler for %s gave an answer that HTTP does not allow: %s", record.method.decode(), error)
             failed = problem_answer(HttpError(500, "the handler gave an answer that HTTP does not allow"))
             records = answer_records(Answer(record.id, *failed), RECORD_SIZE_MAX)
-        lane.send(records)
-        self._schedule()
+        self._pump.send(records)
 
     async def _respond(self, record: Request) -> tuple[int, HeaderList, bytes]:
         try:
@@ -177,13 +155,10 @@ class HttpWorker:
         function: Callable[..., Any] = route.function
         return await self._loop.run_in_executor(self._threads, lambda: function(**arguments))
 
-    def _drop_lane(self) -> None:
+    def _cancel_all(self) -> None:
         tasks, self._tasks = self._tasks, {}
         for task in tasks.values():
             task.cancel()
-        if self._lane is not None:
-            self._lane.close()
-            self._lane = None
 
     # The supervisor and the service.
 
@@ -192,10 +167,10 @@ class HttpWorker:
             while (received := control.try_receive()) is not None:
                 message, fds = received
                 if isinstance(message, HttpLaneMade) and len(fds) == 4:
-                    self._drop_lane()
+                    self._cancel_all()
+                    self._fronts += 1
                     self._assembler = RequestAssembler(self._options.body_size_max)
-                    self._lane = HttpLane(fds, self._fence)
-                    self._schedule()
+                    self._pump.open(fds)
                     continue
                 close_all(fds)
                 if isinstance(message, Close):
@@ -203,8 +178,7 @@ class HttpWorker:
         except ControlClosed:
             self._over.set()
         except (CommandError, ShmError) as error:
-            self._failure = str(error)
-            self._over.set()
+            self._fail(str(error))
 
     def _take_messages(self) -> None:
         try:
@@ -272,8 +246,6 @@ def make_app(view: ServiceView, handlers: str, title: str) -> Handlers:
     Raises:
         Exception: the user's handlers cannot be loaded, or answer what the service answers.
     """
-    from .cli import installed_version
-
     app = make_routes(view)
     metrics = FamilyMetrics(os.getppid())
     one_at_a_time = threading.Lock()
@@ -290,11 +262,19 @@ def make_app(view: ServiceView, handlers: str, title: str) -> Handlers:
     @app.get("/openapi.json")
     async def show_description() -> dict[str, Any]:
         """This description."""
-        return describe(app, title, installed_version(), has_token=view.known.has_token)
+        return describe(app, title, package_version(), has_token=view.known.has_token)
 
     if handlers:
         app.include(load_handlers(handlers))
     return app
+
+
+def package_version() -> str:
+    """Of the description."""
+    try:
+        return version("partywire")
+    except PackageNotFoundError:
+        return "unknown"  # run from a source tree
 
 
 def main() -> None:
@@ -322,7 +302,11 @@ def main() -> None:
         raise SystemExit(f"partywire: {sentence}") from error
     worker = HttpWorker(message.options, app, view, doorbell, order)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(worker.run(control))
+        failure = runner.run(worker.run(control))
+    if failure:
+        print(f"partywire: the HTTP worker ends: {failure}", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(1 if failure else 0)  # a thread inside a plain handler would be waited for otherwise
 
 
 if __name__ == "__main__":

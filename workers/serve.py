@@ -18,8 +18,6 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-
 from partywire.engine.errors import LinkProtocolError, PartyWireError
 from partywire.engine.http_commands import HttpFailed, HttpWorkerStarted, StartHttp
 
@@ -28,7 +26,8 @@ from .channel import Channel, ChannelClosed
 from .errors import JobFailed, PartyFailed, describe, describe_to_peers
 from .http_listener import url_of
 from .jobs import resolve_options
-from .serve_book import DONE, FAILED, NEXT, PREPARING, QUEUED, REFUSED, RUNNING, JobBook, JobEntry
+from .serve_book import DONE, FAILED, NEXT, PREPARING, QUEUED, RUNNING, JobBook, JobEntry
+from .serve_jobs import encode_result, shared_options
 from .serve_messages import (
     CancelJob,
     HandlersFailed,
@@ -56,6 +55,7 @@ from .serve_order import (
     Vote,
     decode_untrusted,
     encode,
+    sentence,
 )
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from .batch import BatchProgress
     from .blocking_party import BlockingParty
     from .http_config import HttpConfig
-    from .jobs import Job, JobOption, JobReport
+    from .jobs import Job, JobReport
     from .session import Session
 
 HTTP_WORKER_MODULE: Final = "partywire.workers.http_worker"
@@ -115,7 +115,6 @@ class Service:
         self._state = "serving"
         self._going = ""  # the id of the job that is to be run now
         self._running = False  # inside its code
-        self._ended: Ended | None = None  # what the orderer is to hear of it
         self._listeners: list[asyncio.Task[None]] = []
         self._is_stopping = False
         self._loop: asyncio.AbstractEventLoop
@@ -155,8 +154,9 @@ class Service:
         worker = party.worker
         otherwise = worker.on_command
         worker.on_command = lambda message, fds: self._take_command(message, fds, otherwise)
-        await party.rendezvous("serve", {"sessions": self._sessions}, equal=True)
-        [session] = await party.make_sessions(1)
+        patience_s = self._party.config.connect_s  # a peer whose links stand is about to say the same
+        await party.rendezvous("serve", {"sessions": self._sessions}, equal=True, timeout=patience_s)
+        [session] = await party.make_sessions(1, timeout=patience_s)
         self._session = session
         limits = dataclasses.replace(self._http.limits, token_digest=self._token, is_loopback=self._http.is_private)
         party.tell_supervisor(StartHttp(limits, HTTP_WORKER_MODULE, self._http.handlers), [listener.fileno()])
@@ -168,7 +168,8 @@ class Service:
         assert driver is not None
         driver.detach()
         try:
-            self._ended = Ended(job_id, self._run_job(job_id))
+            # Behind what our clients wanted meanwhile: a job that they cancelled must not begin before that is known.
+            self._events.put_nowait((self._name, Ended(job_id, self._run_job(job_id))))
         finally:
             self._going = ""
             driver.attach()
@@ -199,10 +200,6 @@ class Service:
         while not self._is_stopping and not self._going:
             source = self._party.names[0]
             try:
-                if self._ended is not None:
-                    ended, self._ended = self._ended, None
-                    await self._to_orderer(ended)
-                    continue
                 if self._told:
                     await self._follow(self._told.popleft())
                     continue
@@ -291,14 +288,13 @@ class Service:
             worker = self._party.worker
             worker.lose_link(worker.link_of(error.peer), str(error))
         if not self._cause:
-            self._cause = f"{peer} is gone: {describe(error)}"
+            self._cause = sentence(f"{peer} is gone: {describe(error)}")
             self._state = "failed"
-            self._fail_all({peer: describe(error)})
+            self._fail_all({peer: sentence(describe(error))})
         self._tell_health()
 
     def _fail_all(self, causes: dict[str, str]) -> None:
         self._told.clear()
-        self._ended = None
         self._prepared.clear()
         self._reports.clear()
         for entry in list(self._book.entries.values()):
@@ -338,7 +334,7 @@ class Service:
         try:
             resolve_options(shared_options(job), options)
         except PartyWireError as error:
-            return f"{self._name} cannot run it: {error}"
+            return sentence(f"{self._name} cannot run it: {error}")
         return ""
 
     def _prepare(self, job_id: str) -> str:
@@ -349,7 +345,7 @@ class Service:
             self._prepared[job_id] = self._jobs[entry.job](self._party.index, options)
         except Exception as error:
             log.warning("%s: job %s cannot be prepared: %s", self._name, job_id, describe(error))
-            return describe_to_peers(error)
+            return sentence(describe_to_peers(error))
         return ""
 
     def _run_job(self, job_id: str) -> str:
@@ -368,10 +364,10 @@ class Service:
         except Exception as error:
             self._running = False
             log.warning("%s: job %s failed: %s", self._name, job_id, describe(error))
-            self._own_causes[job_id] = describe(error)
+            self._own_causes[job_id] = sentence(describe(error))
             # A failed batch quotes to its own party what the job's exception said; the peers get what is under it.
             own = error.__cause__ if isinstance(error, JobFailed) and error.__cause__ is not None else error
-            return describe_to_peers(own)
+            return sentence(describe_to_peers(own))
         finally:
             self._running = False
         return ""
@@ -460,22 +456,15 @@ class Service:
                 self._events.put_nowait((self._name, Cancel(job_id)))
             case HandlersReady():
                 self._ready.set()
-            case HandlersFailed(sentence):
-                self._fail_http(sentence)
+            case HandlersFailed(sentence=why):
+                self._fail_http(why)
 
     def _submit(self, job_id: str, job: str, options: dict[str, Any]) -> None:
-        submission = Submit(job_id, job, {name: value for name, value in options.items() if value is not None})
-        entry = JobEntry(job_id, job, submission.options, self._name)
-        self._put(entry)
-        try:
-            encode(submission)
-        except ValueError as error:
-            self._change(job_id, state=REFUSED, causes={self._name: str(error)})
-            return
+        self._put(JobEntry(job_id, job, options, self._name))
         if self._cause:
             self._change(job_id, state=FAILED, causes={self._name: self._cause})
-            return
-        self._events.put_nowait((self._name, submission))
+        else:
+            self._events.put_nowait((self._name, Submit(job_id, job, options)))
 
     def _fail_http(self, why: str) -> None:
         self._failure = why
@@ -505,18 +494,3 @@ class Service:
             self._channel = None
         self._party.worker.unwatch(channel.fileno())
         channel.close()
-
-
-def shared_options(job: type[Job]) -> tuple[JobOption, ...]:
-    """What a client may set: the options that all parties share. Paths are a party's own business in any case."""
-    return tuple(option for option in job.options if option.shared and option.kind != "path")
-
-
-def encode_result(report: JobReport) -> bytes:
-    """What GET /jobs/ID/result answers.
-
-    Raises:
-        TypeError: the result holds something that JSON has no word for.
-    """
-    document = {"result": report.result, "checked": report.checked, "rows": report.rows}
-    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)

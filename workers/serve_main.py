@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .exit_code import ExitCode, UsageMistake, code_of, sentence_of
+from .serve_jobs import jobs_of
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
     from .config import PartyConfig
-    from .http_config import HttpConfig
-    from .jobs import Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,38 +71,6 @@ def serve_party(
             listener.close()
         if http_listener is not None:
             close_http_listener(http_listener)
-
-
-def jobs_of(config: PartyConfig, http: HttpConfig) -> dict[str, type[Job]]:
-    """The classes of the allowed jobs, with this party's own options for them checked by name.
-
-    Raises:
-        UnknownJob: one does not exist.
-        UsageMistake: one is for another number of parties, or an option of it is not this party's own.
-    """
-    from .jobs import load_job
-
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a module beside the user, as with `partywire run`
-    where = config.path or "the configuration"
-    jobs: dict[str, type[Job]] = {}
-    for name in http.jobs:
-        job = jobs[name] = load_job(name)
-        if (why := refusal_of(job, len(config.parties))) is not None:
-            raise UsageMistake(f"{where}: http.jobs: {why}")
-        own = {option.name for option in job.options if not option.shared}
-        for option in http.options.get(name, {}):
-            if option not in own:
-                known = ", ".join(sorted(own)) or "none"
-                raise UsageMistake(f"{where}: http.options.{name}: {option} is none of a party's own options: {known}")
-    return jobs
-
-
-def refusal_of(job: type[Job], parties: int) -> str | None:
-    """Why a job is not for this many parties, or None if it is."""
-    if parties in job.counts():
-        return None
-    return f"{job.name} is a job for {job.counts_text()} parties, not {parties}"
 
 
 def start_serving(order: ServeOrder, listener: socket.socket, http_listener: socket.socket) -> tuple[int, int]:

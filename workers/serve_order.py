@@ -26,6 +26,11 @@ from partywire.engine.errors import LinkProtocolError
 from .serve_book import CANCELLED, DONE, FAILED, QUEUE_MAX, REFUSED
 
 MESSAGE_SIZE_MAX: Final = 64 * 1024
+"""One message as JSON. The causes of nine parties, each of CAUSE_LENGTH_MAX characters, fit in any spelling."""
+
+SUBMISSION_SIZE_MAX: Final = MESSAGE_SIZE_MAX - 1024
+"""A Submit; the Ask that comes of it names the party, too."""
+
 CAUSE_LENGTH_MAX: Final = 1000
 NAME_LENGTH_MAX: Final = 200
 
@@ -115,16 +120,22 @@ _TYPES: Final[dict[str, Any]] = {kind.__name__: kind for kind in (*TO_ORDERER, *
 _STATES: Final = (DONE, FAILED, REFUSED, CANCELLED)
 
 
+def sentence(text: str) -> str:
+    """A cause as messages and answers take it: of bounded length, and text that UTF-8 has a word for (file names of an
+    error may hold other bytes)."""
+    return text[:CAUSE_LENGTH_MAX].encode("utf-8", "replace").decode("utf-8")
+
+
 def encode(message: Message) -> bytes:
     """One message as JSON.
 
     Raises:
-        ValueError: options above what a message holds.
+        ValueError: a Submit with options above what a message holds.
     """
     fields = {name: getattr(message, name) for name in message.__slots__}
     data = orjson.dumps({"type": type(message).__name__, **fields})
-    if len(data) > MESSAGE_SIZE_MAX:
-        raise ValueError(f"the options of a job have at most {MESSAGE_SIZE_MAX - 1024} bytes")
+    if isinstance(message, Submit) and len(data) > SUBMISSION_SIZE_MAX:
+        raise ValueError(f"the submission has {len(data)} bytes as JSON, at most {SUBMISSION_SIZE_MAX} are allowed")
     return data
 
 
@@ -146,6 +157,8 @@ def decode_untrusted(data: bytes, peer: str) -> Message:
     for name, value in document.items():
         if not _is_valid(name, value):
             raise LinkProtocolError(peer, f"{name} of {kind.__name__}", "not as it must be", _RULES[name])
+    if kind is Submit and len(data) > SUBMISSION_SIZE_MAX:
+        raise LinkProtocolError(peer, "size of a submission", len(data), SUBMISSION_SIZE_MAX)
     message: Message = kind(**document)
     return message
 

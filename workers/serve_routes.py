@@ -15,6 +15,7 @@ from .http_handlers import Handlers, HttpError, HttpResponse
 from .jobs import JobOptionError, resolve_options
 from .serve_book import CANCELLED, DONE, QUEUE_MAX, QUEUED, SUBMITTED, JobBook, JobEntry
 from .serve_messages import CancelJob, HealthChanged, JobChanged, JobResult, Snapshot, SubmitJob
+from .serve_order import Submit, encode
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -41,6 +42,8 @@ class ServiceView:
         self.channel = channel
         self.snapshot: Snapshot | None = None
         self.book = JobBook()
+        self.cancelled: set[str] = set()
+        """Jobs that the service was told to cancel and has not closed."""
 
     def take(self, message: object) -> None:
         """A message of the service."""
@@ -48,11 +51,14 @@ class ServiceView:
             case Snapshot():
                 self.snapshot = message
                 self.book = JobBook()
+                self.cancelled.clear()
                 for entry in message.entries:
                     self.book.put(entry)
                 self.book.results.update(message.results)
             case JobChanged(entry):
                 self.book.put(entry)
+                if entry.is_final:
+                    self.cancelled.discard(entry.id)
             case JobResult(id=job_id, result=result):
                 self.book.put_result(job_id, result)
             case HealthChanged(health) if self.snapshot is not None:
@@ -108,7 +114,12 @@ def make_routes(view: ServiceView) -> Handlers:
             raise HttpError(422, f"the option {error.option[:80]!r} {what or error.what}") from error
         if view.book.pending_of(known.party) >= QUEUE_MAX:
             raise HttpError(503, f"{QUEUE_MAX} jobs of {known.party} wait already; try again", RETRY_AFTER)
-        entry = JobEntry(secrets.token_hex(ID_SIZE), body.job, body.options, known.party)
+        options = {name: value for name, value in body.options.items() if value is not None}
+        entry = JobEntry(secrets.token_hex(ID_SIZE), body.job, options, known.party)
+        try:
+            encode(Submit(entry.id, entry.job, entry.options))
+        except ValueError as error:
+            raise HttpError(413, str(error)) from error
         view.channel.send(SubmitJob(entry.id, entry.job, entry.options))
         if not view.channel.is_flushed:
             raise HttpError(503, "the service takes no submission at the moment; try again", RETRY_AFTER)
@@ -140,7 +151,9 @@ def make_routes(view: ServiceView) -> Handlers:
             return document(entry)
         if entry.state not in (SUBMITTED, QUEUED):
             raise HttpError(409, f"the job is {entry.state}; only one that has not begun can be cancelled")
-        view.channel.send(CancelJob(job_id))
+        if job_id not in view.cancelled:
+            view.cancelled.add(job_id)
+            view.channel.send(CancelJob(job_id))
         return document(entry)
 
     @app.get("/health")

@@ -281,6 +281,15 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(arguments: list[str], sentenc
     assert sentence in outcome.sentence
 
 
+def test_a_failure_is_one_json_line_where_the_logs_are(tmp_path: Path) -> None:
+    path = tmp_path / "alice.toml"
+    path.write_text('name = "alice"\n[parties]\nalice = "127.0.0.1:7001"\nbob = "127.0.0.1:7002"\n')
+    outcome = command("serve", "--config", str(path), "--log-format", "json")
+    line = orjson.loads(outcome.err)
+    assert (outcome.code, line["event"], line["party"], line["exit_code"]) == (2, "service_failed", "alice", 2)
+    assert "no table [http]" in line["message"]
+
+
 def test_handlers_that_cannot_be_loaded_end_the_start_with_their_error(tmp_path: Path) -> None:
     outcome = command(
         "serve",

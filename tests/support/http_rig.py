@@ -20,11 +20,15 @@ from partywire.engine.http_records import Answer, Cancel, Request, RequestAssemb
 from partywire.shm import fence
 from partywire.shm.doorbell import Doorbell
 from partywire.shm.segment import Segment
+from partywire.workers.channel import Channel
+from partywire.workers.http_worker import HttpWorker
+from partywire.workers.serve_routes import ServiceView
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
     from partywire.engine.http_options import HttpOptions
+    from partywire.workers.http_handlers import Handlers
 
 DEADLINE_S = 30.0
 
@@ -97,6 +101,39 @@ class HttpRig:
         self.worker = FakeWorker(lane, worker_bell, self.front.options.body_size_max)
         return self.worker
 
+    def make_lane(self, worker: ControlSocket) -> None:
+        """Give the front and a real worker new rings, as the supervisor does."""
+        front_bell, worker_bell = self._bells
+        requests, answers = Segment.create(RING_SIZE), Segment.create(RING_SIZE)
+        self._control.send(HttpLaneMade(), [*worker_bell.fds, requests.fileno(), answers.fileno()])
+        worker.send(HttpLaneMade(), [*front_bell.fds, answers.fileno(), requests.fileno()])
+        requests.close()
+        answers.close()
+
+    @asynccontextmanager
+    async def answering(self, app: Handlers) -> AsyncIterator[ControlSocket]:
+        """A real worker with these handlers behind the front; its control socket."""
+        order = fence.probe()
+        ours, theirs = ControlSocket.pair()
+        control, worker_control = ControlSocket(ours, "the worker"), ControlSocket(theirs, "the supervisor")
+        ends = socket.socketpair()
+        channels = [Channel(end) for end in ends]
+        doorbell = Doorbell.from_fds(os.dup(self._bells[1].fds[0]), os.dup(self._bells[1].fds[1]), order)
+        worker = HttpWorker(self.front.options, app, ServiceView(channels[0]), doorbell, order)
+        task = asyncio.create_task(worker.run(worker_control))
+        try:
+            self.make_lane(control)
+            yield control
+        finally:
+            control.send(Close())
+            async with asyncio.timeout(DEADLINE_S):
+                assert await task == ""
+            for closable in (control, worker_control):
+                closable.close()
+            for channel in channels:
+                channel.close()
+            doorbell.close()
+
     def kill_worker(self) -> None:
         assert self.worker is not None
         self.worker.close()
@@ -168,7 +205,7 @@ class Client:
 
 
 @asynccontextmanager
-async def serving(options: HttpOptions, unix_path: str = "") -> AsyncIterator[HttpRig]:
+async def serving(options: HttpOptions, unix_path: str = "", *, fake: bool = True) -> AsyncIterator[HttpRig]:
     """A front with these options, at a port or a path. It is told to close at the end, and all is given back."""
     order = fence.probe()
     bells = [Doorbell.create(order), Doorbell.create(order)]
@@ -180,7 +217,8 @@ async def serving(options: HttpOptions, unix_path: str = "") -> AsyncIterator[Ht
     task = asyncio.create_task(front.run(front_control))
     rig = HttpRig(front, listener.getsockname(), control, bells)
     try:
-        rig.start_worker()
+        if fake:
+            rig.start_worker()
         yield rig
     finally:
         await rig.end_clients()

@@ -17,7 +17,7 @@ from partywire.workers.errors import AddressUnavailable, ConfigError
 from partywire.workers.http_config import LIMITS, TIME_MAX_S, TIME_MIN_S, TIMES, HttpConfig
 from partywire.workers.http_listener import close_http_listener, open_http_listener, url_of
 from partywire.workers.jobs import Job, JobOption, JobReport, JobRunner
-from partywire.workers.serve import shared_options
+from partywire.workers.serve_jobs import shared_options
 
 PARTIES = 'name = "a"\n[parties]\na = "127.0.0.1:7001"\nb = "127.0.0.1:7002"\n'
 FULL = """[http]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict, deque
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from partywire.engine import limits
 from partywire.engine.errors import LinkProtocolError
 from partywire.workers.serve_book import (
     CANCELLED,
@@ -25,9 +27,12 @@ from partywire.workers.serve_book import (
     JobEntry,
 )
 from partywire.workers.serve_order import (
+    CAUSE_LENGTH_MAX,
     IS_READY,
     MAY_RUN,
     MESSAGE_SIZE_MAX,
+    NAME_LENGTH_MAX,
+    SUBMISSION_SIZE_MAX,
     Ask,
     Cancel,
     Close,
@@ -41,6 +46,7 @@ from partywire.workers.serve_order import (
     Vote,
     decode_untrusted,
     encode,
+    sentence,
 )
 
 PARTIES = ("alice", "bob", "charlie")
@@ -204,13 +210,29 @@ def test_hostile_messages_are_refused(raw: bytes) -> None:
 
 
 def test_a_message_has_its_greatest_size_and_no_more() -> None:
-    room = MESSAGE_SIZE_MAX - len(encode(Submit(job_id(1), "a", {"x": ""})))
+    room = SUBMISSION_SIZE_MAX - len(encode(Submit(job_id(1), "a", {"x": ""})))
     largest = Submit(job_id(1), "a", {"x": "y" * room})
     assert decode_untrusted(encode(largest), "bob") == largest
-    with pytest.raises(ValueError, match="options"):
+    with pytest.raises(ValueError, match="at most"):
         encode(Submit(job_id(1), "a", {"x": "y" * (room + 1)}))
     with pytest.raises(LinkProtocolError):
         decode_untrusted(encode(largest) + b" ", "bob")
+    for told in Orderer(("a" * NAME_LENGTH_MAX,)).take_untrusted("a" * NAME_LENGTH_MAX, largest):
+        assert len(encode(told)) <= MESSAGE_SIZE_MAX
+
+
+def test_a_cause_with_a_name_of_other_bytes_can_be_told() -> None:
+    cause = sentence(f"cannot read {os.fsdecode(b'data-\xff')}: " + "x" * 2000)
+    assert len(cause) == CAUSE_LENGTH_MAX
+    vote = Vote(job_id(1), IS_READY, cause)
+    assert decode_untrusted(encode(vote), "bob") == vote
+
+
+def test_the_causes_of_all_parties_fit_one_message_however_they_are_written() -> None:
+    for character in "\x00\xe4\u20ac\U0001f600":
+        causes = {f"party{number}": character * CAUSE_LENGTH_MAX for number in range(limits.PARTIES_MAX)}
+        closed = Close(job_id(1), FAILED, causes)
+        assert decode_untrusted(encode(closed), "alice") == closed
 
 
 # The book.
