@@ -222,7 +222,7 @@ def test_a_message_has_its_greatest_size_and_no_more() -> None:
 
 
 def test_a_cause_with_a_name_of_other_bytes_can_be_told() -> None:
-    cause = sentence(f"cannot read {os.fsdecode(b'data-\xff')}: " + "x" * 2000)
+    cause = sentence("cannot read " + os.fsdecode(b"data-\xff") + ": " + "x" * 2000)
     assert len(cause) == CAUSE_LENGTH_MAX
     vote = Vote(job_id(1), IS_READY, cause)
     assert decode_untrusted(encode(vote), "bob") == vote
