@@ -64,7 +64,11 @@ class ControlTimeout(PartyWireError):
 
 
 class ControlSocket:
-    """One end. Not thread-safe. After any error but ControlTimeout, every later call raises ControlClosed."""
+    """One end. Not thread-safe.
+
+    After any error but ControlTimeout, every later call raises ControlClosed; after an error of sending, what the other
+    end had said before it ended is received first.
+    """
 
     def __init__(self, sock: socket.socket, whose: str) -> None:
         """Takes ownership of `sock`. `whose` names the other end in errors."""
@@ -72,6 +76,7 @@ class ControlSocket:
         self._sock = sock
         self._pending: deque[tuple[bytes, list[int]]] = deque()  # descriptors in it are our duplicates
         self._open = True
+        self._can_send = True
         sock.setblocking(False)
 
     @classmethod
@@ -140,7 +145,7 @@ class ControlSocket:
         return True
 
     def _try_send(self, data: bytes, fds: Sequence[int]) -> bool:
-        if not self._open:
+        if not (self._open and self._can_send):
             raise ControlClosed(self.whose)
         if len(fds) > DESCRIPTORS_MAX:
             raise ValueError(f"{len(fds)} descriptors beside one message, at most {DESCRIPTORS_MAX} are allowed")
@@ -152,7 +157,8 @@ class ControlSocket:
         except OSError as error:
             if error.errno in _OUT_OF_RESOURCES:
                 return False
-            self._die()
+            self._can_send = False
+            self._drop_pending()
             raise ControlClosed(self.whose) from error
         return True
 
@@ -214,6 +220,9 @@ class ControlSocket:
 
     def _die(self) -> None:
         self._open = False
+        self._drop_pending()
+
+    def _drop_pending(self) -> None:
         while self._pending:
             close_all(self._pending.popleft()[1])
 

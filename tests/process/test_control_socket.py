@@ -135,6 +135,19 @@ def test_last_words_are_heard_although_the_speaker_left_messages_unread(
         a.try_receive()
 
 
+def test_last_words_are_heard_although_nothing_can_be_sent_any_more(ends: tuple[ControlSocket, ControlSocket]) -> None:
+    a, b = ends
+    b.send(LinkProgress(1, "last words"))
+    b.close()
+    for _ in range(2):
+        with pytest.raises(ControlClosed):
+            a.post(Close())
+    assert not a.has_pending
+    assert a.try_receive() == (LinkProgress(1, "last words"), [])
+    with pytest.raises(ControlClosed):
+        a.try_receive()
+
+
 def test_a_peer_that_does_not_read_costs_a_bounded_number_of_messages(
     ends: tuple[ControlSocket, ControlSocket],
 ) -> None:
