@@ -120,7 +120,7 @@ class Lane(LaneHot):
         return True
 
     def chunks(self, session: int, descriptor: int, length: int, head: bytes, body: Buffer) -> Iterator[bool]:
-        """Write a large message frame by frame. Yields True after each frame, False when there is no room now.
+        """Write a large message frame by frame. Yields True after each but the last, False when there is no room now.
 
         Each frame is published at once, so that the I/O process sends one while the next is copied.
         """
@@ -130,7 +130,8 @@ class Lane(LaneHot):
         while position < size:
             taken = self.write_chunk(session, descriptor, length, head, view, position)
             position += taken
-            yield taken > 0
+            if position < size:
+                yield taken > 0
 
     def flush(self) -> bool:
         """Write what has gathered and publish everything, with one store and at most one bell. False: the ring is full,

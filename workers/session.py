@@ -178,6 +178,8 @@ class Session(SessionHot):
                 may_have_begun = begun = begun or written
                 if not written:
                     await self._wait_for_room(mailbox, deadline, timeout)
+                else:
+                    await self._let_others_go_on()
         except ShmError:
             raise  # the lane is lost, which says more
         except BaseException:
@@ -185,6 +187,15 @@ class Session(SessionHot):
                 # The peer has half of a message; whatever came next would be taken for its other half.
                 self.abort(f"a send to {mailbox.peer} was cancelled half way")
             raise
+
+    async def _let_others_go_on(self) -> None:
+        """End our turn: what other sessions have to send goes between two fragments of a large message."""
+        wait = Wait(self.worker)
+        self.worker.set_timer(wait, self.worker.clock())
+        try:
+            await wait
+        finally:
+            wait.deadline = NEVER
 
     async def _wait_for_room(self, mailbox: Mailbox, deadline: float, timeout: float | None) -> None:
         """Stand in line for the lane. Raises when the session has failed or the deadline has passed meanwhile."""

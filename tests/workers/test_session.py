@@ -441,6 +441,17 @@ def test_a_large_message_does_not_stop_other_sessions(two: Table) -> None:
     assert len(done.result) == 8 * MIB
 
 
+def test_what_others_send_goes_between_two_fragments_of_a_large_message(two: Table) -> None:
+    [large, small] = two.sessions(0, 1)
+    sending = two.schedulers[0].spawn(large[0].send(1, bytes(3 * MIB // 4)))  # fits the ring at once
+    two.schedulers[0].spawn(small[0].send(1, b"hello"))
+    two.schedulers[0].do_work()
+    two.workers[0].flush()
+    assert not sending.is_done
+    assert two.ok(nothing(), small[1].recv(0))[1] == b"hello"
+    assert two.ok(nothing(), large[1].recv(0))[1] == bytes(3 * MIB // 4)
+
+
 def test_blocked_senders_go_on_in_turn(two: Table) -> None:
     made = two.sessions(*range(6))
     two.held.add((0, 1))
