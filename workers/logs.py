@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -137,5 +138,4 @@ def log_options() -> list[click.Option]:
 
 def wants_json_logs(arguments: Sequence[str]) -> bool:
     """Whether a command line asks for JSON lines, before anybody has parsed it."""
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
-    return any(one == "--log-format=json" or (one == "--log-format" and two == "json") for one, two in pairs)
+    return "--log-format=json" in arguments or ("--log-format", "json") in pairwise(arguments)
