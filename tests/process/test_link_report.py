@@ -1,12 +1,15 @@
-"""What a link says of itself: each opening is closed once, before the one last word."""
+"""What a link says of itself: each opening is closed once, before the one last word. What the opener hears of it."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from partywire.engine.commands import LinkEnded, LinkEventKind, LinkFailed, LinkNews, LinkProgress
 from partywire.engine.connection import ConnectionState
+from partywire.engine.control_socket import ControlSocket
 from partywire.engine.link_report import LinkReport
+from partywire.engine.supervisor import Supervisor
 from partywire.engine.topology import PeerSpec
 
 if TYPE_CHECKING:
@@ -85,3 +88,29 @@ def test_an_attempt_that_was_opened_is_closed_and_the_next_one_opens_again() -> 
         news(LinkEventKind.CLOSED, AT, "no link within 1 s"),
         LinkFailed(1, "TIMEOUT", "no link within 1 s"),
     ]
+
+
+def fill(sock: ControlSocket) -> None:
+    """Until the kernel takes no more."""
+    while not sock.has_pending:
+        sock.post(LinkProgress(1, "busy"))
+
+
+def test_an_opener_that_does_not_read_hears_how_much_it_missed() -> None:
+    """News must not fill the room that is left for what the opener needs to hear."""
+    ours, theirs = ControlSocket.pair()
+    with ControlSocket(ours, "the opener") as opener, ControlSocket(theirs, "the supervisor") as supervisor:
+        family = Supervisor(opener, os.pidfd_open(os.getpid()))
+        try:
+            fill(opener)
+            for _ in range(1000):
+                family._tell_news(news(LinkEventKind.CONNECT_FAILED, AT, "refused"))
+            while not opener.flush() or supervisor.try_receive() is not None:
+                supervisor.try_receive()
+            family._tell_news(news(LinkEventKind.ACCEPTED, AT))
+            family._tell_news(news(LinkEventKind.CLOSED, AT))
+            heard = [supervisor.receive(10)[0], supervisor.receive(10)[0]]
+        finally:
+            family._end_everything()
+    missed = LinkNews(1, LinkEventKind.ACCEPTED.value, AT, "", dropped=1000)
+    assert heard == [missed, news(LinkEventKind.CLOSED, AT)]
