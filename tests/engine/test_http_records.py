@@ -139,19 +139,19 @@ def test_a_body_that_belongs_to_nothing_or_is_too_long_or_interrupted_is_refused
             assembler.take_untrusted(kind, memoryview(payload))
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        Answer(1, 199),
-        Answer(1, 600),
-        Answer(1, 200, ((b"Upper", b"v"),)),
-        Answer(1, 200, ((b"a b", b"v"),)),
-        Answer(1, 200, ((b"name", b"a\r\nset-cookie: b"),)),
-        Answer(1, 200, ((b"name", b" v"),)),
-        Answer(1, 200, ((b"name", bytes(70_000)),)),
-        Answer(1, 200, tuple((b"name", b"v" * 60_000) for _ in range(3))),
-    ],
-)
-def test_an_answer_that_http_does_not_allow_is_never_written(answer: Answer) -> None:
-    with pytest.raises(ValueError):
-        answer_records(answer, 256 * 1024)
+NOT_ALLOWED = [
+    Answer(1, 199),
+    Answer(1, 600),
+    Answer(1, 200, ((b"Upper", b"v"),)),
+    Answer(1, 200, ((b"a b", b"v"),)),
+    Answer(1, 200, ((b"name", b"a\r\nset-cookie: b"),)),
+    Answer(1, 200, ((b"name", b" v"),)),
+    Answer(1, 200, ((b"name", bytes(70_000)),)),
+    Answer(1, 200, tuple((b"name", b"v" * 60_000) for _ in range(3))),
+]
+
+
+def test_an_answer_that_http_does_not_allow_is_never_written() -> None:
+    for answer in NOT_ALLOWED:
+        with pytest.raises(ValueError):
+            answer_records(answer, 256 * 1024)

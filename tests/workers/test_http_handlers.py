@@ -49,25 +49,25 @@ def test_json_becomes_the_types_that_a_handler_declares() -> None:
     assert type(path.points[1].y) is float
 
 
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"points": [{"x": "1"}]}, "the body.points[0].x must be a whole number"),
-        ({"points": [{"x": True}]}, "the body.points[0].x must be a whole number"),
-        ({"points": [{"x": -1}]}, "the body.points[0] is refused: x is negative"),
-        ({"points": [{}]}, "the body.points[0] has no field 'x'"),
-        ({"points": [{"x": 1, "z": 2}]}, "the body.points[0] has an unknown field 'z'; known are x, y, label"),
-        ({"points": {"x": 1}}, "the body.points must be a list"),
-        ({"points": [{"x": 1, "label": 5}]}, "the body.points[0].label must be a text"),
-        ({"kind": "round"}, "the body.kind must be one of 'open', 'closed'"),
-        ({"tags": {"a": 1}}, "the body.tags.a must be true or false"),
-        ({"ends": [1.5]}, "the body.ends[0] must be a whole number"),
-    ],
-)
-def test_what_does_not_fit_is_refused_with_its_place(change: dict[str, object], sentence: str) -> None:
-    with pytest.raises(ValueMismatch) as caught:
-        convert(Path, GOOD | change)
-    assert str(caught.value) == sentence
+MISFITS: list[tuple[dict[str, Any], str]] = [
+    ({"points": [{"x": "1"}]}, "the body.points[0].x must be a whole number"),
+    ({"points": [{"x": True}]}, "the body.points[0].x must be a whole number"),
+    ({"points": [{"x": -1}]}, "the body.points[0] is refused: x is negative"),
+    ({"points": [{}]}, "the body.points[0] has no field 'x'"),
+    ({"points": [{"x": 1, "z": 2}]}, "the body.points[0] has an unknown field 'z'; known are x, y, label"),
+    ({"points": {"x": 1}}, "the body.points must be a list"),
+    ({"points": [{"x": 1, "label": 5}]}, "the body.points[0].label must be a text"),
+    ({"kind": "round"}, "the body.kind must be one of 'open', 'closed'"),
+    ({"tags": {"a": 1}}, "the body.tags.a must be true or false"),
+    ({"ends": [1.5]}, "the body.ends[0] must be a whole number"),
+]
+
+
+def test_what_does_not_fit_is_refused_with_its_place() -> None:
+    for change, sentence in MISFITS:
+        with pytest.raises(ValueMismatch) as caught:
+            convert(Path, GOOD | change)
+        assert str(caught.value) == sentence
 
 
 json_values = st.recursive(
@@ -162,38 +162,36 @@ def test_a_function_gets_parts_of_the_path_the_query_and_the_body_by_name() -> N
     )
 
 
-@pytest.mark.parametrize(
-    ("method", "target", "body", "content_type", "status"),
-    [
-        ("GET", "/", b"", "", 404),
-        ("GET", "/hello/", b"", "", 404),
-        ("GET", "/hello/a/b", b"", "", 404),
-        ("POST", "/hello/a", b"", "", 405),
-        ("PATCH", "/points", b"", "", 405),
-        ("GET", "/hello/a?times=x", b"", "", 422),
-        ("GET", "/hello/a?times=99999999999999999999", b"", "", 422),
-        ("GET", "/hello/a?loud=maybe", b"", "", 422),
-        ("GET", "/hello/a?nope=1", b"", "", 400),
-        ("GET", "/hello/a?times=1&times=2", b"", "", 400),
-        ("GET", "/hello/%ff", b"", "", 400),
-        ("GET", "/hello/a?times=%ff", b"", "", 400),
-        ("GET", "/hello/a?" + "&".join(f"f{n}=1" for n in range(65)), b"", "", 400),
-        ("POST", "/points", b"{", "application/json", 400),
-        ("POST", "/points", b"{}", "application/json; charset=utf-8", 422),
-        ("POST", "/points", b"{}", "text/plain", 415),
-        ("POST", "/points", b"{}", "", 415),
-        ("DELETE", "/items/5", b"", "", 400),
-        ("DELETE", "/items/5?why=so", b"", "", 409),
-    ],
-)
-def test_a_request_that_does_not_fit_is_answered_by_an_error(
-    method: str, target: str, body: bytes, content_type: str, status: int
-) -> None:
-    with pytest.raises(HttpError) as caught:
-        call(make_app(), method, target, body, content_type)
-    assert caught.value.status == status
-    if status == 405:
-        assert "GET, HEAD" in caught.value.headers["allow"] or caught.value.headers["allow"] == "POST"
+ERRORS = [
+    ("GET", "/", b"", "", 404),
+    ("GET", "/hello/", b"", "", 404),
+    ("GET", "/hello/a/b", b"", "", 404),
+    ("POST", "/hello/a", b"", "", 405),
+    ("PATCH", "/points", b"", "", 405),
+    ("GET", "/hello/a?times=x", b"", "", 422),
+    ("GET", "/hello/a?times=99999999999999999999", b"", "", 422),
+    ("GET", "/hello/a?loud=maybe", b"", "", 422),
+    ("GET", "/hello/a?nope=1", b"", "", 400),
+    ("GET", "/hello/a?times=1&times=2", b"", "", 400),
+    ("GET", "/hello/%ff", b"", "", 400),
+    ("GET", "/hello/a?times=%ff", b"", "", 400),
+    ("GET", "/hello/a?" + "&".join(f"f{n}=1" for n in range(65)), b"", "", 400),
+    ("POST", "/points", b"{", "application/json", 400),
+    ("POST", "/points", b"{}", "application/json; charset=utf-8", 422),
+    ("POST", "/points", b"{}", "text/plain", 415),
+    ("POST", "/points", b"{}", "", 415),
+    ("DELETE", "/items/5", b"", "", 400),
+    ("DELETE", "/items/5?why=so", b"", "", 409),
+]
+
+
+def test_a_request_that_does_not_fit_is_answered_by_an_error() -> None:
+    for method, target, body, content_type, status in ERRORS:
+        with pytest.raises(HttpError) as caught:
+            call(make_app(), method, target, body, content_type)
+        assert caught.value.status == status
+        if status == 405:
+            assert "GET, HEAD" in caught.value.headers["allow"] or caught.value.headers["allow"] == "POST"
 
 
 def test_values_become_answers_with_the_type_that_they_have() -> None:
@@ -206,21 +204,21 @@ def test_values_become_answers_with_the_type_that_they_have() -> None:
         answer_of({"a": object()}, 200)
 
 
-@pytest.mark.parametrize(
-    ("path", "function"),
-    [
-        ("no-slash", lambda: None),
-        ("/a?b", lambda: None),
-        ("/a/{b", lambda: None),
-        ("/{a}/{a}", lambda a: None),
-        ("/{missing}", lambda: None),
-        ("/a", lambda *rest: None),
-        ("/hello/{other}", lambda other: None),  # the same path twice
-    ],
-)
-def test_a_handler_that_no_request_can_reach_is_refused_when_it_is_registered(path: str, function: Any) -> None:
-    with pytest.raises((TypeError, ValueError)):
-        make_app().get(path)(function)
+UNREACHABLE: list[tuple[str, Any]] = [
+    ("no-slash", lambda: None),
+    ("/a?b", lambda: None),
+    ("/a/{b", lambda: None),
+    ("/{a}/{a}", lambda a: None),
+    ("/{missing}", lambda: None),
+    ("/a", lambda *rest: None),
+    ("/hello/{other}", lambda other: None),  # the same path twice
+]
+
+
+def test_a_handler_that_no_request_can_reach_is_refused_when_it_is_registered() -> None:
+    for path, function in UNREACHABLE:
+        with pytest.raises((TypeError, ValueError)):
+            make_app().get(path)(function)
 
 
 def test_a_body_of_an_unknown_type_is_refused_when_the_handler_is_registered() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import defaultdict, deque
 
@@ -142,27 +143,27 @@ def test_a_queue_has_its_greatest_length_per_party_and_no_more() -> None:
         orderer.take_untrusted("bob", Submit(job_id(501), "sum", {}))
 
 
-@pytest.mark.parametrize(
-    ("before", "message"),
-    [
-        ([], Ended(job_id(1), "")),
-        ([], Ask(job_id(1), "sum", {}, "bob")),
-        ([Submit(job_id(1), "sum", {})], Submit(job_id(1), "sum", {})),
-        ([Submit(job_id(1), "sum", {})], Vote(job_id(1), IS_READY, "")),
-        ([Submit(job_id(1), "sum", {})], Ended(job_id(1), "")),
-        ([Submit(job_id(1), "sum", {}), Vote(job_id(1), MAY_RUN, "")], Vote(job_id(1), MAY_RUN, "")),
-    ],
-)
-def test_what_no_honest_party_says_is_the_fault_of_that_party(before: list[Message], message: Message) -> None:
-    orderer = Orderer(PARTIES)
-    for one in before:
-        orderer.take_untrusted("bob", one)
-    with pytest.raises(LinkProtocolError) as caught:
-        orderer.take_untrusted("bob", message)
-    assert caught.value.peer == "bob"
+DISHONEST: list[tuple[list[Message], Message]] = [
+    ([], Ended(job_id(1), "")),
+    ([], Ask(job_id(1), "sum", {}, "bob")),
+    ([Submit(job_id(1), "sum", {})], Submit(job_id(1), "sum", {})),
+    ([Submit(job_id(1), "sum", {})], Vote(job_id(1), IS_READY, "")),
+    ([Submit(job_id(1), "sum", {})], Ended(job_id(1), "")),
+    ([Submit(job_id(1), "sum", {}), Vote(job_id(1), MAY_RUN, "")], Vote(job_id(1), MAY_RUN, "")),
+]
 
 
-MESSAGES = [
+def test_what_no_honest_party_says_is_the_fault_of_that_party() -> None:
+    for before, message in DISHONEST:
+        orderer = Orderer(PARTIES)
+        for one in before:
+            orderer.take_untrusted("bob", one)
+        with pytest.raises(LinkProtocolError) as caught:
+            orderer.take_untrusted("bob", message)
+        assert caught.value.peer == "bob"
+
+
+MESSAGES: list[Message] = [
     Submit(job_id(1), "digits", {"probes": 5, "rate": 0.5, "name": "x"}),
     Cancel(job_id(2)),
     Vote(job_id(3), MAY_RUN, "no"),
@@ -175,9 +176,8 @@ MESSAGES = [
 ]
 
 
-@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
-def test_messages_survive_the_wire(message: Message) -> None:
-    assert decode_untrusted(encode(message), "bob") == message
+def test_messages_survive_the_wire() -> None:
+    assert [decode_untrusted(encode(message), "bob") for message in MESSAGES] == MESSAGES
 
 
 @given(st.sampled_from(MESSAGES), st.data())
@@ -192,21 +192,21 @@ def test_damaged_messages_are_refused_or_valid(message: Message, data: st.DataOb
     assert encode(decoded)
 
 
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"", b"[]", b"null", b'{"type":"Go"}', b'{"type":"Go","id":"../../etc"}', b'{"type":"Go","id":7}',
-        b'{"type":"Go","id":"0000000000000001","more":1}', b'{"type":"Party","id":"0000000000000001"}',
-        b'{"type":"Vote","id":"0000000000000001","question":"why","refusal":""}',
-        b'{"type":"Submit","id":"0000000000000001","job":"","options":{}}',
-        b'{"type":"Submit","id":"0000000000000001","job":"a","options":{"a":[1]}}',
-        b'{"type":"Close","id":"0000000000000001","state":"running","causes":{}}',
-        b'{"type":"Close","id":"0000000000000001","state":"done","causes":{"a":1}}',
-    ],
-)  # fmt: skip
-def test_hostile_messages_are_refused(raw: bytes) -> None:
-    with pytest.raises(LinkProtocolError):
-        decode_untrusted(raw, "bob")
+HOSTILE = [
+    b"", b"[]", b"null", b'{"type":"Go"}', b'{"type":"Go","id":"../../etc"}', b'{"type":"Go","id":7}',
+    b'{"type":"Go","id":"0000000000000001","more":1}', b'{"type":"Party","id":"0000000000000001"}',
+    b'{"type":"Vote","id":"0000000000000001","question":"why","refusal":""}',
+    b'{"type":"Submit","id":"0000000000000001","job":"","options":{}}',
+    b'{"type":"Submit","id":"0000000000000001","job":"a","options":{"a":[1]}}',
+    b'{"type":"Close","id":"0000000000000001","state":"running","causes":{}}',
+    b'{"type":"Close","id":"0000000000000001","state":"done","causes":{"a":1}}',
+]  # fmt: skip
+
+
+def test_hostile_messages_are_refused() -> None:
+    for raw in HOSTILE:
+        with pytest.raises(LinkProtocolError):
+            decode_untrusted(raw, "bob")
 
 
 def test_a_message_has_its_greatest_size_and_no_more() -> None:
@@ -242,9 +242,9 @@ def entry(number: int, state: str = SUBMITTED) -> JobEntry:
     return JobEntry(job_id(number), "sum", {}, "bob", state)
 
 
-@pytest.mark.parametrize("state", [*NEXT, *sorted(FINAL)])
-def test_a_job_moves_along_its_states_only(state: str) -> None:
-    for following in {*NEXT, *FINAL} - {state}:
+def test_a_job_moves_along_its_states_only() -> None:
+    states = {*NEXT, *FINAL}
+    for state, following in itertools.permutations(states, 2):
         book = JobBook()
         book.put(entry(1, state))
         if following in NEXT.get(state, ()):
