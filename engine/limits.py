@@ -19,7 +19,8 @@ FRAME_SIZE_MAX: Final = 1024 * 1024
 settings still fits, and the most memory that one half-received frame of one connection can hold."""
 
 MESSAGE_SIZE_MAX: Final = 2**32 - 1
-"""Largest message: the length field of the wire is a u32. The configuration may lower it."""
+"""Largest message, and the most bits of a VecBit: the length field of the wire is a u32. The configuration may lower
+it."""
 
 NETWORK_VEC_ELEMENTS_MAX: Final = 65_536
 """Elements in one NetworkVec. An element can be one byte on the wire but costs about a hundred in memory, so the byte
@@ -51,7 +52,8 @@ CONNECTIONS_MAX: Final = 16
 """Normal connections of one link: the least common multiple of both worker counts must not exceed it."""
 
 SESSIONS_MAX: Final = 65_536
-"""Sessions made by one call. Each costs a few hundred bytes at every party before its first message."""
+"""Sessions made by one call. Each costs about 2 KiB at a party with two peers (`partywire perf sessions`), so one call,
+to which every party has to agree, costs each of them at most 128 MiB. Further calls are bounded by the ids alone."""
 
 # Set-up.
 

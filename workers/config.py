@@ -40,8 +40,8 @@ __all__ = ["PartyConfig", "is_loopback", "load_config", "parse_address", "parse_
 
 INBOX_MIB_DEFAULT = 256
 RING_MIB_DEFAULT = 4
-MESSAGE_MIB_DEFAULT = 4095
-"""Whole MiB below the 4 GiB - 1 that the wire's length field can say."""
+MESSAGE_MIB_DEFAULT = 4096
+"""All that the wire's length field can say: 4 GiB, less one byte."""
 LISTEN_MAX = 8
 """Addresses in [listen]: more than a host has networks that parties come from. Arbitrary."""
 
@@ -129,7 +129,7 @@ class PartyConfig:
             heartbeat_interval_s=min(limits.HEARTBEAT_INTERVAL_S, self.heartbeat_s / 3),
             heartbeat_timeout_s=self.heartbeat_s,
             close_timeout_s=self.close_s,
-            message_size_max=self.message_mib << 20,
+            message_size_max=min(self.message_mib << 20, limits.MESSAGE_SIZE_MAX),
             parameter_digest=self.parameter_digest,
             client_host=self.client_host,
         )

@@ -26,7 +26,7 @@ Fields hold names, ids, sizes and states, never payload or keys. All of them sur
 from __future__ import annotations
 
 from partywire.engine.errors import PartyWireError
-from partywire.engine.limits import NAME_SIZE_MAX
+from partywire.engine.limits import MESSAGE_SIZE_MAX, NAME_SIZE_MAX
 
 __all__ = [
     "AddressUnavailable",
@@ -223,19 +223,24 @@ class SessionClosed(SessionError):
 
 
 class InboxOverflow(SessionError):
-    """Raised on the session whose message no longer fits: peers have sent more than we received."""
+    """Raised on the session whose message no longer fits: peers have sent more than we received.
 
-    def __init__(self, session: int, peer: str, limit: int, setting: str) -> None:
-        super().__init__(session, peer, limit, setting)
+    `size` is that of the message, `limit` what the inbox holds of all sessions together.
+    """
+
+    def __init__(self, session: int, peer: str, size: int, limit: int, setting: str) -> None:
+        super().__init__(session, peer, size, limit, setting)
         self.session = session
         self.peer = peer
+        self.size = size
         self.limit = limit
         self.setting = setting
 
     def __str__(self) -> str:
         return (
-            f"session {self.session}: messages that nobody received fill the inbox of {self.limit} bytes, "
-            f"the next one of {self.peer} does not fit. Receive earlier, send less ahead, or raise {self.setting}"
+            f"session {self.session}: a message of {self.size} bytes from {self.peer} does not fit into the inbox, "
+            f"which holds {self.limit} bytes of what nobody has received. Receive earlier, send less ahead, or raise "
+            f"{self.setting}"
         )
 
 
@@ -253,16 +258,24 @@ class RendezvousTimeout(PartyWireError):
 
 
 class MessageTooLarge(PartyWireError):
-    """Raised when a message to be sent is above the configured size. Nothing of it has been sent."""
+    """Raised when a message to be sent is above what both ends allow. Nothing of it has been sent."""
 
-    def __init__(self, size: int, limit: int, setting: str) -> None:
-        super().__init__(size, limit, setting)
+    def __init__(self, session: int, peer: str, size: int, limit: int, setting: str) -> None:
+        super().__init__(session, peer, size, limit, setting)
+        self.session = session
+        self.peer = peer
         self.size = size
         self.limit = limit
         self.setting = setting
 
     def __str__(self) -> str:
-        return f"a message of {self.size} bytes is above the limit of {self.limit}; raise {self.setting} or send pieces"
+        what = f"session {self.session}: a message of {self.size} bytes to {self.peer} is above"
+        if self.limit >= MESSAGE_SIZE_MAX:
+            return f"{what} the {self.limit} bytes that any message can have; send pieces"
+        return (
+            f"{what} the limit of {self.limit}, the smaller {self.setting} of the two parties; raise it there, or send "
+            "pieces"
+        )
 
 
 class UnexpectedMessage(PartyWireError):

@@ -335,8 +335,7 @@ class Lane(LaneHot):
             if self._worker.inbox_size > self._worker.inbox_size_max:
                 self._worker.overflow(mailbox)  # it was to lie in memory of the receiver, and does not
         elif descriptor == Descriptor.FRAGMENT_BEGIN:
-            if not mailbox.begin_untrusted(body[0], length):
-                self._worker.overflow(mailbox)
+            mailbox.begin_untrusted(body[0], length)
         elif descriptor == Descriptor.RESET:
             code, reason = decode_reset_untrusted(body, self.link.name)
             mailbox.session.reset_by_peer(mailbox, code, reason)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 
 from partywire.engine.errors import LinkProtocolError
 from partywire.engine.filler import Filler
-from partywire.engine.frames import Descriptor, JobStatus, body_size
+from partywire.engine.frames import Descriptor, JobStatus, ResetCode, body_size
 
-from .errors import SessionDesync, SessionError
+from .errors import SessionClosed, SessionDesync, SessionError
 from .hot import MailboxHot
 from .waiting import Wait
 
@@ -104,8 +104,8 @@ class Assembly:
         """Go on in a buffer of our own: nobody waits at the target any more, or it is not meant."""
         target = self.target
         assert target is not None
-        self.target = None
         self.body = Filler(self.size, True)
+        self.target = None
         self.body.put(self.head)
         self.body.put(target.view[: self.filled - len(self.head)])
 
@@ -139,8 +139,8 @@ class Mailbox(MailboxHot, Wait):
         self.worker.inbox_size += len(frame[3]) + MESSAGE_OVERHEAD
         self.wake()
 
-    def begin_untrusted(self, descriptor: int, length: int) -> bool:
-        """A message in fragments begins. False: the inbox cannot take it, and nothing was allocated.
+    def begin_untrusted(self, descriptor: int, length: int) -> None:
+        """A message in fragments begins. If the inbox cannot take it the session fails, and nothing is allocated.
 
         Raises:
             LinkProtocolError: another one is not finished, or it is above the limit of the link.
@@ -154,14 +154,18 @@ class Mailbox(MailboxHot, Wait):
             target = None
         if target is not None and size != len(target.meta) + len(target.view):
             target = None
+        if target is None and self.worker.inbox_size + size + MESSAGE_OVERHEAD > self.worker.inbox_size_max:
+            self.worker.overflow(self, size)
+            return
+        try:
+            self.assembly = Assembly(descriptor, length, size, target)
+        except MemoryError:
+            self._no_memory(size)
+            return
         if target is None:
-            if self.worker.inbox_size + size + MESSAGE_OVERHEAD > self.worker.inbox_size_max:
-                return False
             self.worker.inbox_size += size + MESSAGE_OVERHEAD
-        self.assembly = Assembly(descriptor, length, size, target)
         if not size:
             self._complete(self.assembly)
-        return True
 
     def take_fragment_untrusted(self, piece: Buffer) -> None:
         """Data of the open message.
@@ -175,11 +179,20 @@ class Mailbox(MailboxHot, Wait):
         if len(piece) > assembly.size - assembly.filled:
             raise LinkProtocolError(self.peer, "fragments are longer than announced", len(piece), assembly.size)
         was_in_place = assembly.target is not None
-        assembly.take(piece)
+        try:
+            assembly.take(piece)
+        except MemoryError:
+            self._no_memory(assembly.size)
+            return
         if was_in_place and assembly.target is None:
             self.worker.inbox_size += assembly.size + MESSAGE_OVERHEAD
         if assembly.filled == assembly.size:
             self._complete(assembly)
+
+    def _no_memory(self, size: int) -> None:
+        """The inbox would take a message that the machine has no memory for: its session fails everywhere."""
+        reason = f"there is no memory for a message of {size} bytes from {self.peer}"
+        self.session.fail(SessionClosed(self.session.id, reason), ResetCode.OVERFLOW, reason)
 
     def _complete(self, assembly: Assembly) -> None:
         self.assembly = None
@@ -193,6 +206,13 @@ class Mailbox(MailboxHot, Wait):
                 self.queue.append((self.session.id, assembly.descriptor, assembly.length, body))
         self.wake()
 
+    @property
+    def size_of_latest(self) -> int:
+        """Bytes of the message that came last: the one at hand, or the last in line."""
+        if self.assembly is not None:
+            return self.assembly.size
+        return len(frame_of(self.queue[-1], self.session.id)[3]) if self.queue else 0
+
     # What the session does.
 
     def clear_target(self) -> None:
@@ -200,7 +220,11 @@ class Mailbox(MailboxHot, Wait):
         self.target = None
         assembly = self.assembly
         if assembly is not None and assembly.target is not None:
-            assembly.leave_target()
+            try:
+                assembly.leave_target()
+            except MemoryError:
+                self._no_memory(assembly.size)
+                return
             self.worker.inbox_size += assembly.size + MESSAGE_OVERHEAD
 
     def give_up_target(self) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from partywire.engine.errors import LinkProtocolError
 from partywire.engine.frames import HEADER, Descriptor, JobStatus, ResetCode, encode_job_end, encode_reset, frame_header
+from partywire.engine.limits import MESSAGE_SIZE_MAX
 from partywire.shm.errors import ShmError
 
 from .errors import (
@@ -138,8 +139,10 @@ class Session(SessionHot):
         size = len(head) + len(body)
         lane = mailbox.lane
         limit = min(self.worker.message_size_max, lane.message_size_max)
+        if length > MESSAGE_SIZE_MAX:  # counts bits in a VecBit
+            limit = min(limit, MESSAGE_SIZE_MAX * size // length)
         if size > limit:
-            raise MessageTooLarge(size, limit, "limits.message_mib")
+            raise MessageTooLarge(self.id, mailbox.peer, size, limit, "limits.message_mib")
         deadline = deadline_of(self.worker, timeout)
         while mailbox.is_sending:
             await self._wait_for_room(mailbox, deadline, timeout)

@@ -211,9 +211,13 @@ class Worker(WorkerHot):
         """The sessions of one proposal are made, or never will be."""
         self.table.expect_end()
 
-    def overflow(self, mailbox: Mailbox) -> None:
-        """The budget is spent: the session whose message came last gives everything back and fails everywhere."""
-        error = InboxOverflow(mailbox.session.id, mailbox.peer, self.inbox_size_max, "limits.inbox_mib")
+    def overflow(self, mailbox: Mailbox, size: int | None = None) -> None:
+        """The budget is spent: the session whose message came last gives everything back and fails everywhere.
+
+        `size`: of a message that was refused before its data came.
+        """
+        size = mailbox.size_of_latest if size is None else size
+        error = InboxOverflow(mailbox.session.id, mailbox.peer, size, self.inbox_size_max, "limits.inbox_mib")
         mailbox.session.fail(error, ResetCode.OVERFLOW, str(error))
 
     # Sending and receiving.

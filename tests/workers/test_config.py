@@ -74,7 +74,7 @@ def test_each_mistake_names_its_key(change: tuple[str, str], key: str) -> None:
     [
         ("[limits]\ninbox_mib = 0", "limits.inbox_mib"),
         ("[limits]\nring_mib = 3", "limits.ring_mib"),
-        ("[limits]\nmessage_mib = 4096", "limits.message_mib"),
+        ("[limits]\nmessage_mib = 4097", "limits.message_mib"),
         ("[limits]\nmessage_mib = 1.5", "limits.message_mib"),
         ("[limits]\nring_gib = 1", "limits.ring_gib"),
         ("[timeouts]\nconnect_s = -1", "timeouts.connect_s"),
