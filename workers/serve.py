@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import os
 import signal
 import socket
 from collections import deque
@@ -115,9 +116,9 @@ class Service:
         self._state = "serving"
         self._going = ""  # the id of the job that is to be run now
         self._running = False  # inside its code
+        self._alarm = -1  # an eventfd that a signal writes to, while the party is open
         self._listeners: list[asyncio.Task[None]] = []
         self._is_stopping = False
-        self._loop: asyncio.AbstractEventLoop
 
     # Life.
 
@@ -131,9 +132,10 @@ class Service:
             SetupMismatch: the parties were started with different settings.
             PartyWireError: what Party.open raises.
         """
-        self._loop = runner.get_loop()
         party = self._party.asynchronous
         runner.run(party.open())
+        self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        party.worker.watch(self._alarm, self._on_alarm)
         numbers = (signal.SIGINT, signal.SIGTERM)
         handlers = {number: signal.signal(number, self._on_signal) for number in numbers}
         try:
@@ -148,6 +150,7 @@ class Service:
             runner.run(self._end())
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+            os.close(self._alarm)
 
     async def _begin(self, listener: socket.socket) -> None:
         party = self._party.asynchronous
@@ -180,6 +183,7 @@ class Service:
             task.cancel()
         try:
             self._stop()
+            self._party.worker.unwatch(self._alarm)
         finally:
             await self._party.asynchronous.close()
 
@@ -219,11 +223,18 @@ class Service:
                 raise ServiceFailed(self._failure)
 
     def _on_signal(self, _number: int, _frame: object) -> None:
-        """The first signal ends the service in good order, and the job that runs; others are patient with it."""
+        """The first signal ends the service, and the job that runs, at the next place where either looks at its
+        descriptors; a second one ends a job that does not look at once."""
         first, self._is_stopping = not self._is_stopping, True
-        self._loop.call_soon_threadsafe(self._wake)
-        if first and self._running:
+        os.eventfd_write(self._alarm, 1)
+        if self._running and not first:
             raise KeyboardInterrupt
+
+    def _on_alarm(self) -> None:
+        os.eventfd_read(self._alarm)
+        if self._running:
+            raise KeyboardInterrupt
+        self._wake()
 
     def _wake(self) -> None:
         """Let whoever waits look at what has changed."""
@@ -425,17 +436,9 @@ class Service:
         self._channel = channel
         self._party.worker.watch(channel.fileno(), lambda: self._hear(channel))
         jobs = {name: shared_options(job) for name, job in self._jobs.items()}
-        self._tell(
-            Snapshot(
-                self._name,
-                self._party.names,
-                jobs,
-                list(self._book.entries.values()),
-                dict(self._book.results),
-                self._health(),
-                bool(self._token),
-            )
-        )
+        entries, results = list(self._book.entries.values()), dict(self._book.results)
+        names, has_token = self._party.names, bool(self._token)
+        self._tell(Snapshot(self._name, names, jobs, entries, results, self._health(), has_token))
 
     def _hear(self, channel: Channel) -> None:
         """Take what the worker says. Called while a job runs, too, so it only notes it."""
