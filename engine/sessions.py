@@ -9,6 +9,7 @@ does not remember.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,10 @@ class SessionProposal:
     """What one party asks for: `count` sessions whose ids are `stride` apart, none below `next_id`.
 
     A stride that is a multiple of every party's worker count puts all the sessions on the same worker everywhere.
+
+    Raises:
+        TypeError: the count is no whole number.
+        ValueError: a value is out of its bounds.
     """
 
     count: int
@@ -36,8 +41,11 @@ class SessionProposal:
     stride: int = 1
 
     def __post_init__(self) -> None:
+        if isinstance(self.count, bool) or not hasattr(self.count, "__index__"):
+            raise TypeError(f"the number of sessions is a whole number, not a {type(self.count).__name__}")
+        object.__setattr__(self, "count", operator.index(self.count))  # one of numpy's is no JSON
         if not 1 <= self.count <= limits.SESSIONS_MAX:
-            raise ValueError(f"{self.count} sessions, between 1 and {limits.SESSIONS_MAX} are allowed")
+            raise ValueError(f"{self.count} sessions, between 1 and {limits.SESSIONS_MAX} are allowed in one call")
         if not 0 <= self.next_id <= LINK_SESSION:
             raise ValueError(f"next id {self.next_id} is not a session id")
         if not 1 <= self.stride <= _STRIDE_MAX:

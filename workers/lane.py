@@ -74,9 +74,9 @@ class Lane(LaneHot):
         self.frames = FrameBuffer(peer=link.name)
         self.message_size_max = message_size_max
         # Limits that follow from the ring; only rings below 1 MiB make them smaller.
-        self.small_size_max = min(SMALL_SIZE_MAX, writer.record_size_max // 4)
         self.fragment_size = min(limits.FRAGMENT_SIZE, writer.record_size_max - FRAGMENT_BEGIN_HEADER.size)
         self.whole_size_max = min(self.fragment_size, message_size_max, worker.message_size_max)
+        self.small_size_max = min(SMALL_SIZE_MAX, writer.record_size_max // 4, self.whole_size_max)
         self._parts_limit = min(PARTS_SIZE_MAX, writer.record_size_max // 2)
         self.parts_size_max = self._parts_limit
         # Senders that found the ring full, first come first served.

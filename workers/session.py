@@ -183,6 +183,7 @@ class Session(SessionHot):
                     await self._wait_for_room(mailbox, deadline, timeout)
                 else:
                     await self._let_others_go_on()
+                    self._raise_failure(mailbox)
         except ShmError:
             raise  # the lane is lost, which says more
         except BaseException:
