@@ -27,7 +27,7 @@ WITH_SIZES: dict[str, type[RingRounds | PingPong | OneWay | AllToAll]] = {
 
 USUAL: dict[str, tuple[Workload, ...]] = {
     "ring": (
-        *(RingRounds(sessions, 64) for sessions in (1, 8, 64, 256)),
+        *(RingRounds(sessions, 64) for sessions in (1, 8, 64, 256, 1024)),
         *(RingRounds(64, size) for size in (4 * KIB, 64 * KIB, MIB)),
     ),
     "pingpong": (PingPong(1, 64), PingPong(64, 64), PingPong(1, 64 * KIB)),
