@@ -170,11 +170,15 @@ def schema(kind: Any, named: dict[str, Any]) -> dict[str, Any]:
 
 
 def _schema_of_dataclass(kind: type[Any], named: dict[str, Any]) -> dict[str, Any]:
-    reference = {"$ref": f"#/components/schemas/{kind.__name__}"}
-    if kind.__name__ in named:
+    title, key, number = f"{kind.__module__}.{kind.__qualname__}", kind.__name__, 1
+    while key in named and named[key].get("title") != title:  # another class of the same name
+        number += 1
+        key = f"{kind.__name__}{number}"
+    reference = {"$ref": f"#/components/schemas/{key}"}
+    if key in named:
         return reference
-    entry: dict[str, Any] = {"type": "object", "additionalProperties": False}
-    named[kind.__name__] = entry  # first, so that it may refer to itself
+    entry: dict[str, Any] = {"type": "object", "title": title, "additionalProperties": False}
+    named[key] = entry  # first, so that it may refer to itself
     hints = typing.get_type_hints(kind)
     members = [member for member in dataclasses.fields(kind) if member.init]
     entry["properties"] = {member.name: schema(hints[member.name], named) for member in members}

@@ -255,6 +255,16 @@ def test_a_schema_may_refer_to_itself() -> None:
     assert named["Tree"]["properties"]["children"]["items"] == {"$ref": "#/components/schemas/Tree"}
 
 
+def test_two_classes_of_one_name_are_described_apart() -> None:
+    named: dict[str, Any] = {}
+    other = dataclasses.make_dataclass("Point", [("z", str)])
+    other.__module__ = "elsewhere"
+    for _ in range(2):
+        assert schema(Point, named) == {"$ref": "#/components/schemas/Point"}
+        assert schema(other, named) == {"$ref": "#/components/schemas/Point2"}
+    assert set(named) == {"Point", "Point2"}
+
+
 @dataclass
 class Tree:
     children: list[Tree]
