@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 RIVALS := $(VENV)/.rivals
+SPHINX := $(VENV)/.sphinx
+SITE   := build/docs
 # Installing builds the compiled core where there is a compiler, so a changed source means installing again.
 CORE   := $(wildcard shm/core/*.[ch] engine/core/*.[ch] workers/core/*.[ch])
 # What has a plain and a compiled form: its tests run once more on the plain one.
@@ -12,7 +14,7 @@ TWINS  := tests/engine/test_filler.py tests/process/test_multiplexer.py tests/wo
           tests/workers/test_waiting.py tests/workers/test_party_end_to_end.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check perf clean
+.PHONY: help run test check docs perf clean
 
 help: ## Show the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 10
@@ -35,6 +37,15 @@ check: $(READY) ## ruff, mypy --strict and the direction of imports.
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+$(SPHINX): $(READY)
+	@echo "Installing what the documentation is built with ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	@touch $@
+
+docs: $(SPHINX) ## The documentation as a site that is read without network; a broken link or docstring fails.
+	@$(BIN)/python -m sphinx --fail-on-warning -b html -d $(SITE)/.doctrees docs $(SITE)
+	@echo "The documentation is in $(SITE)/index.html"
 
 $(RIVALS): $(READY)
 	@echo "Installing the libraries that partywire is measured beside ..."
