@@ -11,10 +11,10 @@ CORE   := $(wildcard shm/core/*.[ch] engine/core/*.[ch] workers/core/*.[ch])
 # What has a plain and a compiled form: its tests run once more on the plain one.
 TWINS  := tests/engine/test_filler.py tests/process/test_multiplexer.py tests/workers/test_session.py \
           tests/workers/test_session_faults.py tests/workers/test_calls.py tests/workers/test_scheduler.py \
-          tests/workers/test_waiting.py tests/workers/test_party_end_to_end.py
+          tests/workers/test_waiting.py tests/workers/test_limits.py tests/workers/test_party_end_to_end.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check docs perf clean
+.PHONY: help run test large check docs perf clean
 
 help: ## Show the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 10
@@ -32,6 +32,9 @@ run: $(READY) ## Three parties on this host match handwritten digits under MPC. 
 test: $(READY) ## The whole test suite, in parallel; then what also exists in plain Python once more without C.
 	@$(BIN)/python -m pytest -n auto $(TEST_ARGS)
 	@PARTYWIRE_CORE=pure $(BIN)/python -m pytest -n auto -q $(TWINS)
+
+large: $(READY) ## Messages of 4 GiB - 1 between two parties: minutes, and 10 GiB of memory. Not a part of test.
+	@$(BIN)/python -m pytest -m large -n 0 $(TEST_ARGS)
 
 check: $(READY) ## ruff, mypy --strict and the direction of imports.
 	@$(BIN)/ruff check .

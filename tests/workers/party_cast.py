@@ -53,8 +53,10 @@ class Member:
 class Cast:
     """Parties in processes of their own, on loopback ports that are bound before anybody starts."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: str = "tests.workers.party_program", watchdog_s: float = WATCHDOG_S) -> None:
         self.names: tuple[str, ...] = ()
+        self._program = program
+        self._watchdog_s = watchdog_s
         self._members: list[Member] = []
         self._extra: list[Member] = []
         self._ports: list[int] = []
@@ -77,7 +79,7 @@ class Cast:
             [
                 sys.executable,
                 "-m",
-                "tests.workers.party_program",
+                self._program,
                 scenario,
                 str(index),
                 str(fd),
@@ -103,7 +105,7 @@ class Cast:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             second = self._spawn("all_to_all_blocking", 1, listener)
         self._extra.append(second)
-        answer = second.read(time.monotonic() + WATCHDOG_S)
+        answer = second.read(time.monotonic() + self._watchdog_s)
         self.end_wait()
         for first in self.answers().values():
             assert "error" not in first
@@ -111,7 +113,7 @@ class Cast:
 
     def wait_until_ready(self) -> list[dict[str, int]]:
         """Wait until every party is open; role -> process id of each."""
-        deadline = time.monotonic() + WATCHDOG_S
+        deadline = time.monotonic() + self._watchdog_s
         for member in self._members:
             member.pids = member.read(deadline)["pids"]
         return [member.pids for member in self._members]
@@ -123,7 +125,7 @@ class Cast:
 
     def answer(self, index: int) -> dict[str, Any]:
         """The last word of one party."""
-        deadline = time.monotonic() + WATCHDOG_S
+        deadline = time.monotonic() + self._watchdog_s
         member = self._members[index]
         answer = member.read(deadline)
         while "pids" in answer:
@@ -139,7 +141,7 @@ class Cast:
         """The last word of every party, which must also end well."""
         found = {index: self.answer(index) for index in range(len(self._members)) if index not in skip}
         for index in found:
-            assert self._members[index].process.wait(WATCHDOG_S) == 0
+            assert self._members[index].process.wait(self._watchdog_s) == 0
         return found
 
     def kill_family(self, index: int) -> None:
@@ -150,11 +152,11 @@ class Cast:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass  # its parent died first and took it along
-        member.process.wait(WATCHDOG_S)
+        member.process.wait(self._watchdog_s)
 
     def check_nothing_left(self) -> None:
         """No process of any party, and nothing of them in /dev/shm."""
-        deadline = time.monotonic() + WATCHDOG_S
+        deadline = time.monotonic() + self._watchdog_s
         for member in self._members:
             for role, pid in member.pids.items():
                 try:
@@ -178,7 +180,7 @@ class Cast:
         for member in [*self._members, *self._extra]:
             if member.process.poll() is None:
                 member.process.kill()
-            member.process.wait(WATCHDOG_S)
+            member.process.wait(self._watchdog_s)
             for stream in (member.process.stdin, member.process.stdout):
                 if stream is not None:
                     stream.close()
