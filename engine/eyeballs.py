@@ -43,36 +43,42 @@ async def race(
     attempts: dict[asyncio.Task[Stream], Address] = {}
     winner: Stream | None = None
     try:
-        while winner is None and (untried or attempts):
-            if untried:
-                address = untried.pop(0)
-                attempts[asyncio.ensure_future(connect(address))] = address
-            done, _ = await asyncio.wait(
-                attempts, timeout=delay_s if untried else None, return_when=asyncio.FIRST_COMPLETED
-            )
-            for attempt in [attempt for attempt in attempts if attempt in done]:  # in the order they began
-                error = attempt.exception()
-                if error is None:
-                    if winner is None:
-                        winner = attempt.result()
-                        del attempts[attempt]
-                elif isinstance(error, OSError):
-                    on_failed(Failed(attempts.pop(attempt), error))
-                else:
-                    raise error
-        return winner
-    except BaseException:
+        try:
+            while winner is None and (untried or attempts):
+                if untried:
+                    address = untried.pop(0)
+                    attempts[asyncio.ensure_future(connect(address))] = address
+                done, _ = await asyncio.wait(
+                    attempts, timeout=delay_s if untried else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                for attempt in [attempt for attempt in attempts if attempt in done]:  # in the order they began
+                    error = attempt.exception()
+                    if error is None:
+                        if winner is None:
+                            winner = attempt.result()
+                            del attempts[attempt]
+                    elif isinstance(error, OSError):
+                        on_failed(Failed(attempts.pop(attempt), error))
+                    else:
+                        raise error
+        finally:
+            await _close(attempts)
+    except BaseException:  # a caller that is cancelled while the others are closed among them
         if winner is not None:
             winner.close()
         raise
-    finally:
-        await _close(attempts)
+    return winner
 
 
 async def _close(attempts: dict[asyncio.Task[Stream], Address]) -> None:
-    """End what was begun, and close what stands all the same."""
+    """End what was begun, and close what stands all the same. Waits for it; cancelled, all of it is closed later."""
     for attempt in attempts:
+        attempt.add_done_callback(_close_stream)
         attempt.cancel()
-    for outcome in await asyncio.gather(*attempts, return_exceptions=True):
-        if not isinstance(outcome, BaseException):
-            outcome.close()
+    if attempts:
+        await asyncio.wait(attempts)
+
+
+def _close_stream(attempt: asyncio.Task[Stream]) -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().close()
