@@ -43,8 +43,8 @@ def parse_address(text: str, *, listening: bool = False, port_min: int = 1) -> A
         raise ValueError(f"{text!r} needs brackets around an IPv6 address, as in [::1]:7001")
     if not separator or not host:
         raise ValueError(f"{text!r} is not host:port")
-    if not (port_text.isascii() and port_text.isdigit() and port_min <= int(port_text[:9]) <= 65535):
-        raise ValueError(f"{port_text!r} is not a port between {port_min} and 65535")
+    if not (port_text.isascii() and port_text.isdigit() and len(port_text) <= 5 and port_min <= int(port_text) <= 65535):
+        raise ValueError(f"{port_text[:20]!r} is not a port between {port_min} and 65535")
     check_host(host, bracketed=bracketed, listening=listening)
     return host, int(port_text)
 
@@ -55,17 +55,20 @@ def check_host(host: str, *, bracketed: bool = False, listening: bool = False) -
     Raises:
         ValueError: says what is wrong.
     """
-    if host == EVERY_ADDRESS:
+    if host == EVERY_ADDRESS and not bracketed:
         if not listening:
             raise ValueError(f"{host!r} is not a host name: it stands for every address, and only [listen] takes it")
         return
+    if not 1 <= len(host) <= HOST_SIZE_MAX:
+        raise ValueError(f"{host[:20]!r} is not a host of 1 to {HOST_SIZE_MAX} characters")
     if bracketed or ":" in host:
         try:
             ipaddress.IPv6Address(host)
         except ValueError:
             raise ValueError(f"{host!r} is not an IPv6 address") from None
-    elif not host or len(host) > HOST_SIZE_MAX:
-        raise ValueError(f"{host[:20]!r} is not a host name of 1 to {HOST_SIZE_MAX} characters")
+        # What stands behind a `%` is the name of an interface, which ipaddress does not look at.
+        if not host.isprintable() or any(character.isspace() or character in "[]/" for character in host):
+            raise ValueError(f"{host!r} is not an IPv6 address with the name of an interface")
     elif not host.isprintable() or any(character.isspace() or character in "[]*/%" for character in host):
         raise ValueError(f"{host!r} is not a host name")
     elif host.replace(".", "").isdigit():

@@ -40,10 +40,16 @@ def test_an_address_is_read_and_written_alike(text: str, address: tuple[str, int
         ("host:0", "port between 1 and 65535"),
         ("host:65536", "port between 1 and 65535"),
         ("host:" + "9" * 5000, "port between 1 and 65535"),
+        ("host:000000001999999", "port between 1 and 65535"),
+        ("host:000001", "port between 1 and 65535"),
         ("::1:7101", "needs brackets"),
         ("[::1:7101", "needs brackets"),
         ("[bob]:7101", "not an IPv6 address"),
         ("[fe80::1%]:7101", "not an IPv6 address"),
+        ("[fe80::1%e\n0]:7101", "the name of an interface"),
+        ("[fe80::1%a b]:7101", "the name of an interface"),
+        ("[fe80::1%a]b]:7101", "the name of an interface"),
+        ("[fe80::1%" + "x" * HOST_SIZE_MAX + "]:7101", "1 to 253 characters"),
         ("10.0.0.256:7101", "not an IPv4 address"),
         ("10.0.1:7101", "not an IPv4 address"),
         ("bo b:1", "not a host name"),
@@ -66,6 +72,8 @@ def test_what_is_no_address_is_named(text: str, what: str) -> None:
 
 def test_every_address_and_a_port_of_the_kernels_choice_are_for_those_who_listen() -> None:
     assert parse_address("*:7101", listening=True) == ("*", 7101)
+    with pytest.raises(ValueError, match="not an IPv6 address"):
+        parse_address("[*]:7101", listening=True)
     assert parse_address("host:0", port_min=0) == ("host", 0)
 
 
