@@ -92,7 +92,7 @@ class Resolver:
         except UnicodeError:
             failure = OSError(errno.EINVAL, "not a valid host name")
         if failure is None and not found:
-            failure = OSError(errno.ENOENT, "the name has no address")
+            failure = OSError(errno.ENODATA, "the name has no address")
         self._answer(host, port, future, found, failure)
 
     def _answer(

@@ -185,6 +185,33 @@ def test_a_cancelled_race_leaves_nothing_open() -> None:
     run(scenario())
 
 
+def test_a_race_that_is_cancelled_while_it_closes_the_others_leaves_nothing_open() -> None:
+    async def scenario() -> None:
+        pairs, later = Pairs({"a"}, set()), Pairs(set(), set())
+        leaving, let_go = asyncio.Event(), asyncio.Event()
+
+        async def slow_to_leave(address: Address) -> Stream:
+            try:
+                return await pairs.connect(address)
+            except asyncio.CancelledError:
+                leaving.set()
+                await let_go.wait()
+                return await later.connect(address)  # it had connected before it heard
+
+        racing = asyncio.ensure_future(race([("a", 1), ("b", 1)], slow_to_leave, print, delay_s=0.001))
+        await leaving.wait()
+        racing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await racing
+        buffer = memoryview(bytearray(1))
+        assert pairs.far["b"].try_recv_into(buffer) == 0
+        let_go.set()
+        while "a" not in later.far or later.far["a"].try_recv_into(buffer) is None:
+            await asyncio.sleep(0)
+
+    run(scenario())
+
+
 # Names.
 
 
@@ -261,6 +288,15 @@ def test_a_name_without_an_address_says_so(host: str, words: str) -> None:
 
     with pytest.raises(OSError, match=words):
         Resolver(look_up).resolve(host, 7)
+
+
+def test_a_dial_to_a_name_without_an_address_says_so() -> None:
+    async def scenario() -> None:
+        with pytest.raises(DialFailed, match=r"looked up \(the name has no address\)") as failed:
+            await dialler(Names(bob=[]), 7).attempt()
+        assert failed.value.kind is DialCause.UNRESOLVED
+
+    run(scenario())
 
 
 def test_a_scope_id_survives_and_an_unknown_one_is_refused_without_asking() -> None:
