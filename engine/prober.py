@@ -134,7 +134,9 @@ class Prober:
         """Whether our own party is what listens at an address of ours."""
         # Its gateway knows its peers, so it is asked in the name of one.
         ours = replace(self._party.ours, host=host, port=port)
-        return (await self._ask(ours, ours.name, self._party.peers[0].name)).finding in _ANSWERS
+        # Not from client_host: our address may be of a family, or an interface, that it does not reach.
+        local = Prober(self._transport, self._party, self._workers, replace(self._options, client_host=None))
+        return (await local._ask(ours, ours.name, self._party.peers[0].name)).finding in _ANSWERS
 
     async def _ask(
         self, peer: PeerSpec, name: str, our_name: str, said: Callable[[str], object] = str

@@ -248,6 +248,13 @@ def test_a_running_party_answers_and_does_not_notice(tmp_path: Path, capsys: pyt
             assert not [message for message in opener.messages[before:] if isinstance(message, changes)]
 
 
+def test_our_own_party_is_found_whatever_client_host_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with gateway(party("bob", ("alice", "bob"))) as address:
+        parties = {"alice": f"unix:{tmp_path}/a.sock", "bob": address}
+        _, document = check(capsys, config_file(tmp_path, parties, name="bob", client_host="::1"))
+    assert document["listen"][0]["found"] == "in use by this party"
+
+
 def test_a_configuration_that_cannot_be_used_is_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bad.toml"
     path.write_text('name = "alice"\n[parties]\nalice = "nowhere"\n')
