@@ -1,7 +1,9 @@
-"""How long sessions take to be there: `make_sessions(256)` on open parties, and all from the start of the processes.
+"""How long sessions take to be there: `make_sessions` on open parties, and all from the start of the processes.
 
-Three parties on this host; `make_sessions` from the call to its return, at the slowest party.
-The parties meet in a barrier before each call, so the time does not include waiting for a party that is late to come.
+Three parties on this host; `make_sessions` from the call to its return, at the slowest party. The parties meet in a
+barrier before each call, so the time does not include waiting for a party that is late to come. Memory of a session is
+what the first call makes the memory of the opener grow by, over the sessions; later calls use the memory of sessions
+that were closed. Each party is a sample of it.
 What would make it lie: other load, and too few repeats (each takes milliseconds).
 """
 
@@ -9,48 +11,66 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import socket
 import time
 from typing import TYPE_CHECKING
 
 from partywire.perf.party_set import PartySet
+from partywire.perf.processes import pss_bytes
 from partywire.perf.report import Figure, print_figures, warn_if_busy
 from partywire.perf.workloads import RingRounds
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
+    from partywire import BlockingParty
+
 PARTIES = ("alice", "bob", "charlie")
-MAKE_SESSIONS_MAX_MS = 100.0
+FEW = 256
+MANY = 10_000
+MAKE_FEW_MAX_MS = 100.0
+SESSION_MAX_KIB = 6.0
 READY_MAX_S = 2.5
 
 
-def run_party(
-    index: int, listener: socket.socket, ports: list[int], sessions: int, repeats: int, results: Connection
-) -> None:
+def run_party(index: int, listener: socket.socket, ports: list[int], repeats: int, results: Connection) -> None:
+    """Send the milliseconds of each call for many sessions, of each for few, and the KiB of one of many."""
     from partywire import BlockingParty, PartyConfig
 
     addresses = {name: ("127.0.0.1", port) for name, port in zip(PARTIES, ports, strict=True)}
-    times_ms = []
     with BlockingParty(PartyConfig(name=PARTIES[index], parties=addresses), listener=listener) as party:
-        for _ in range(repeats):
-            party.barrier()
-            start = time.perf_counter()
-            made = party.make_sessions(sessions)
-            times_ms.append((time.perf_counter() - start) * 1000)
-            for session in made:
-                session.close()
         party.barrier()
-    results.send(times_ms)
+        before = pss_bytes([os.getpid()])
+        made = party.make_sessions(MANY)
+        kib_per_session = (pss_bytes([os.getpid()]) - before) / MANY / 1024
+        for session in made:
+            session.close()
+        many_ms, few_ms = (time_calls(party, sessions, repeats) for sessions in (MANY, FEW))
+        party.barrier()
+    results.send((many_ms, few_ms, kib_per_session))
 
 
-def measure(sessions: int, repeats: int) -> Figure:
+def time_calls(party: BlockingParty, sessions: int, repeats: int) -> list[float]:
+    """Milliseconds of each."""
+    times_ms = []
+    for _ in range(repeats):
+        party.barrier()
+        start = time.perf_counter()
+        made = party.make_sessions(sessions)
+        times_ms.append((time.perf_counter() - start) * 1000)
+        for session in made:
+            session.close()
+    return times_ms
+
+
+def measure_making(repeats: int) -> list[Figure]:
     listeners = [socket.create_server(("127.0.0.1", 0)) for _ in PARTIES]
     ports = [listener.getsockname()[1] for listener in listeners]
     context = multiprocessing.get_context("spawn")
     pipes = [context.Pipe(duplex=False) for _ in PARTIES]
     processes = [
-        context.Process(target=run_party, args=(index, listener, ports, sessions, repeats, pipe[1]))
+        context.Process(target=run_party, args=(index, listener, ports, repeats, pipe[1]))
         for index, (listener, pipe) in enumerate(zip(listeners, pipes, strict=True))
     ]
     for process in processes:
@@ -58,13 +78,22 @@ def measure(sessions: int, repeats: int) -> Figure:
     for listener in listeners:
         listener.close()
     try:
-        columns = [receiver.recv() if receiver.poll(60) else [] for receiver, _ in pipes]
+        answers = [receiver.recv() if receiver.poll(60) else ([], [], 0.0) for receiver, _ in pipes]
     finally:
         for process in processes:
             process.join(10)
             process.kill()
-    slowest = tuple(max(row) for row in zip(*columns, strict=True))
-    return Figure(f"make_sessions({sessions})", "ms", slowest, MAKE_SESSIONS_MAX_MS, lower_is_better=True)
+    many_ms, few_ms, kib = zip(*answers, strict=True)
+    return [
+        Figure(f"make_sessions({FEW})", "ms", slowest(few_ms), MAKE_FEW_MAX_MS, lower_is_better=True),
+        Figure(f"make_sessions({MANY})", "ms", slowest(many_ms), lower_is_better=True),
+        Figure(f"memory of one of {MANY} sessions", "KiB", kib, SESSION_MAX_KIB, lower_is_better=True),
+    ]
+
+
+def slowest(columns: tuple[list[float], ...]) -> tuple[float, ...]:
+    """Of each call, the time at the party where it took longest."""
+    return tuple(max(row) for row in zip(*columns, strict=True))
 
 
 def measure_ready(sessions: int, repeats: int) -> Figure:
@@ -84,7 +113,7 @@ def main() -> None:
     options = parser.parse_args()
     warn_if_busy()
     repeats, starts = (2, 1) if options.smoke else (options.repeats, 3)
-    print_figures([measure(256, repeats), measure_ready(256, starts)], json=options.json)
+    print_figures([*measure_making(repeats), measure_ready(FEW, starts)], json=options.json)
 
 
 if __name__ == "__main__":
