@@ -95,7 +95,7 @@ def limits(party: BlockingParty) -> dict[str, Any]:
     """Both ends of what bob's settings allow: 48 MiB for a message, 32 MiB for those that nobody has received."""
     over, in_place, flood, full, fuller = party.make_sessions(5, timeout=TIMEOUT_S)
     inbox = 32 * MIB - MESSAGE_OVERHEAD
-    found = {"in place": pass_array_in_place(in_place, party.index, 48 * MIB, TIMEOUT_S)}
+    found: dict[str, Any] = {"in place": pass_array_in_place(in_place, party.index, 48 * MIB, TIMEOUT_S)}
     if party.index == 0:
         found["over"] = error_of(lambda: over.send(1, bytes(48 * MIB + 1), timeout=TIMEOUT_S))
         found["flood"] = error_of(lambda: flood.exchange(1, bytes(48 * MIB), timeout=TIMEOUT_S))
@@ -147,7 +147,7 @@ def largest_bytes(party: BlockingParty) -> dict[str, Any]:
         session.send(1, payload, timeout=LARGE_TIMEOUT_S)
         del payload
     received = session.recv(1 - party.index, timeout=LARGE_TIMEOUT_S)
-    found = {"right": len(received) == MESSAGE_SIZE_MAX and has_pattern(np.frombuffer(received, np.uint8))}
+    found: dict[str, Any] = {"right": len(received) == MESSAGE_SIZE_MAX and has_pattern(np.frombuffer(received, np.uint8))}
     if party.index:
         session.send(0, received, timeout=LARGE_TIMEOUT_S)
     del received
@@ -155,7 +155,7 @@ def largest_bytes(party: BlockingParty) -> dict[str, Any]:
     party.barrier(timeout=LARGE_TIMEOUT_S)
     if party.index == 0:
         above = np.zeros(MESSAGE_SIZE_MAX + 1, np.uint8)  # of pages that nobody touches
-        found["over"] = error_of(lambda: session.send(1, memoryview(above)))
+        found["over"] = error_of(lambda: session.send(1, memoryview(above.data)))
         bits = VecBit(above.view("?"))
         found["bits"] = error_of(lambda: session.send(1, bits))
         session.send(1, b"alive", timeout=LARGE_TIMEOUT_S)
