@@ -73,7 +73,8 @@ class Slot(SlotHot):
 class Scheduler:
     """Driven by its owner (spawn, add, run) and by arriving messages. Several runs one after another are fine."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, *, pass_time_ns: int = PASS_TIME_NS) -> None:
+        self._pass_time_ns = pass_time_ns
         self._worker = worker
         self._ready: deque[Slot] = Queue()
         self._slots: set[Slot] = set()
@@ -148,7 +149,7 @@ class Scheduler:
         nested = worker.driving
         worker.driving = True
         try:
-            return run_slots(self._ready, PASS_RESUMPTIONS_MAX, PASS_TIME_NS, self._finish, self._promote)
+            return run_slots(self._ready, PASS_RESUMPTIONS_MAX, self._pass_time_ns, self._finish, self._promote)
         finally:
             worker.driving = nested
 

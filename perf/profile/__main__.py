@@ -16,7 +16,8 @@ from ..party_set import ContenderFailed
 from ..report import machine, print_table, warn_if_busy
 from ..syscalls import SyscallsUnavailable
 from . import running
-from .balance import Line, cpu_lines, hop_lines, latency_lines, run_lines, wakeup_lines
+from .balance import PER_MESSAGE, Line, cpu_lines, hop_lines, latency_lines, run_lines, wakeup_lines
+from .instructions import InstructionsUnavailable, instructions_per_message
 from .wakeups import OtherSideGone, bell_us, socket_us
 from .walk import Walk, WalkStuck
 
@@ -37,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sessions", type=positive, default=64, help="sessions that play ping-pong at once (64)")
     parser.add_argument("--size", type=size, default=64, help="bytes of a message, such as 64 or 4K (64)")
     parser.add_argument("--seconds", type=float, default=1.0, help="how long real parties play, each time (1)")
+    parser.add_argument(
+        "--instructions", action="store_true", help="count instructions of both cores too, with valgrind (a minute)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object per figure")
     parser.add_argument("--smoke", action="store_true", help="tiny: does it run at all? The figures mean nothing")
     options = parser.parse_args(arguments)
@@ -47,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ContenderFailed, OtherSideGone, WalkStuck) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if options.instructions:
+        lines += instruction_lines(options.sessions, options.size)
     if options.json:
         print_json(lines, options.sessions, options.size)
     else:
@@ -87,6 +93,20 @@ def walk(sessions: int, size: int, laps: int) -> dict[str, tuple[float, ...]]:
     """Raises WalkStuck."""
     with Walk(sessions, size) as walked:
         return walked.measure(max(2, min(laps, WALK_SIZE_MAX // (sessions * size))))
+
+
+def instruction_lines(sessions: int, size: int) -> list[Line]:
+    """One line for each core that is there."""
+    lines = []
+    for core in ("compiled", "pure") if IS_COMPILED else ("pure",):
+        print(f"counting instructions of the {core} core ...", file=sys.stderr, flush=True)
+        try:
+            value = instructions_per_message(sessions, size, core)
+        except InstructionsUnavailable as reason:
+            print(f"instructions are not counted: {reason}", file=sys.stderr)
+            break
+        lines.append(Line("instructions", f"{core} core", value, PER_MESSAGE, "all hops, user space, by callgrind"))
+    return lines
 
 
 def print_lines(lines: Sequence[Line]) -> None:

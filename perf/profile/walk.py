@@ -32,7 +32,7 @@ from partywire.engine.connection_pump import ConnectionPump
 from partywire.engine.tcp import TcpStream, tune
 from partywire.engine.topology import PartySpec, PeerSpec
 from partywire.shm import Bell, Doorbell, Fence, RingReader, RingWriter, Segment, ShmError, probe, register
-from partywire.workers.scheduler import Scheduler
+from partywire.workers.scheduler import PASS_TIME_NS, Scheduler
 from partywire.workers.worker import Worker
 
 if TYPE_CHECKING:
@@ -103,7 +103,9 @@ class Owner:
 class End:
     """One party: its worker with a scheduler, and the pump of its I/O process."""
 
-    def __init__(self, index: int, sock: socket.socket, loop: asyncio.AbstractEventLoop, fence: Fence) -> None:
+    def __init__(
+        self, index: int, sock: socket.socket, loop: asyncio.AbstractEventLoop, fence: Fence, pass_time_ns: int
+    ) -> None:
         """Owns the socket."""
         options = LinkOptions()
         self._stack = ExitStack()
@@ -125,7 +127,7 @@ class End:
             0,
             EPOCH,
         )
-        self.scheduler = Scheduler(self.worker)
+        self.scheduler = Scheduler(self.worker, pass_time_ns=pass_time_ns)
 
     def close(self) -> None:
         self.scheduler.close()
@@ -137,8 +139,10 @@ class End:
 class Walk:
     """A context: the two parties and their sessions, ready to walk."""
 
-    def __init__(self, sessions: int, size: int) -> None:
+    def __init__(self, sessions: int, size: int, *, pass_time_ns: int = PASS_TIME_NS) -> None:
+        """`pass_time_ns`: of the schedulers; a slow machine needs more, for the passes of a fast one."""
         self._count = sessions
+        self._pass_time_ns = pass_time_ns
         self._payload = bytes(size)
         # Sessions whose calls of `send` are timed alone: as many as surely find room.
         self._calls = max(1, min(sessions, LinkOptions().ring_size // 2 // (size + ROOM_OVERHEAD)))
@@ -153,7 +157,7 @@ class Walk:
             self._stack.callback(self._loop.close)
             self._ends = []
             for index, sock in enumerate(connected_pair()):
-                end = End(index, sock, self._loop, fence)
+                end = End(index, sock, self._loop, fence, self._pass_time_ns)
                 self._stack.callback(end.close)
                 self._ends.append(end)
             self._sessions = [[end.worker.make_session(number) for number in range(self._count)] for end in self._ends]
@@ -174,16 +178,20 @@ class Walk:
         in laps of its own, and its median taken off the pass.
         """
         sends = [self._call_lap() / 1e3 / self._calls for _ in range(laps)]
+        laps_done = self.play(laps)
+        found = {hop: tuple(lap.hops[hop] / 1e3 / self._count for lap in laps_done) for hop in HOPS if hop != SEND}
+        send = statistics.median(sends)
+        found[RESUME] = tuple(max(0.0, value - send) for value in found[RESUME])
+        return {hop: found.get(hop, tuple(sends)) for hop in HOPS}
+
+    def play(self, laps: int) -> list[Lap]:
+        """Ping-pong on all sessions for so many laps and one more, which is not timed. Once in a walk."""
         for index, sessions in enumerate(self._sessions):
             for session in sessions:
                 self._ends[index].scheduler.spawn(self._play(session, index))
         self._ends[1].scheduler.do_work()
         self._lap(0)  # the first one only sends
-        laps_done = [self._lap(1 - number % 2) for number in range(laps)]
-        found = {hop: tuple(lap.hops[hop] / 1e3 / self._count for lap in laps_done) for hop in HOPS if hop != SEND}
-        send = statistics.median(sends)
-        found[RESUME] = tuple(max(0.0, value - send) for value in found[RESUME])
-        return {hop: found.get(hop, tuple(sends)) for hop in HOPS}
+        return [self._lap(1 - number % 2) for number in range(laps)]
 
     async def _play(self, session: Session, index: int) -> None:
         """One session's ping-pong, until the walk is over."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import ExitStack, closing
@@ -13,6 +14,7 @@ import pytest
 
 from partywire.perf.processes import Usage
 from partywire.perf.profile.balance import cpu_lines, hop_lines, hop_sum, latency_lines, run_lines
+from partywire.perf.profile.instructions import InstructionsUnavailable, count, instructions_per_message
 from partywire.perf.profile.running import IO, OTHERS, RECEIVED, SENT, WORKER, Rings, RingUse, Run, by_role
 from partywire.perf.profile.wakeups import OtherSideGone, bell_us, measured, socket_us
 from partywire.perf.profile.walk import HOPS, Walk
@@ -33,6 +35,17 @@ def test_messages_pass_every_hop(sessions: int, size: int) -> None:
     assert all(len(samples) == LAPS for samples in hops.values())
     assert all(value >= 0 for samples in hops.values() for value in samples)
     assert hop_sum(hops) > 0
+
+
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
+def test_valgrind_counts_what_laps_more_cost() -> None:
+    assert count(2, 64, 2, "compiled") > 10_000_000  # most of it Python's start
+
+
+def test_without_valgrind_nothing_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InstructionsUnavailable, match="not installed"):
+        instructions_per_message(1, 64, "pure")
 
 
 def test_a_wakeup_is_measured_as_often_as_asked_for() -> None:
