@@ -320,11 +320,22 @@ class Multiplexer:
         self._after_facts()
 
     def _take_control(self, data: memoryview) -> None:
-        """Frames of the control connection. The only bytes of a peer that this process looks at."""
+        """Frames of the control connection. The only bytes of a peer that this process looks at.
+
+        What stands in front of a bad frame is taken before that ends the link.
+        """
         self._link.heard(self._loop.time())
+        frames: list[Frame] = []
+        bad: LinkProtocolError | None = None
         try:
-            for frame in self._frames.split(data):
+            self._frames.split(data, frames)
+        except LinkProtocolError as error:
+            bad = error
+        try:
+            for frame in frames:
                 self._take_control_frame_untrusted(frame)
+            if bad is not None:
+                raise bad
         except LinkProtocolError as error:
             self._link.lost(str(error))
         except ShmError as error:

@@ -465,6 +465,14 @@ def test_a_worker_that_writes_nonsense_into_its_ring_ends_the_link(make_rig: Cal
     assert lane.end is not None  # its other ring still tells
 
 
+def test_what_stands_in_front_of_nonsense_on_the_control_connection_arrives(make_rig: Callable[..., LinkRig]) -> None:
+    rig = make_rig()
+    whole = encode_frame(LINK_SESSION, Descriptor.CONTROL, b"the last word")
+    rig.alice.control.try_send([whole + bytes(64)])
+    rig.wait(lambda: rig.bob.ended is not None, rig.read_both)
+    rig.wait(lambda: rig.bob.control_lane.control == [b"the last word"], rig.read_both)
+
+
 @pytest.mark.parametrize("which", ["data", "control"])
 def test_a_worker_that_writes_nonsense_about_what_it_read_ends_the_link(
     make_rig: Callable[..., LinkRig], which: str
