@@ -22,6 +22,7 @@ is gone with the process, however that ends.
 from __future__ import annotations
 
 import array
+import errno
 import os
 import selectors
 import socket
@@ -35,6 +36,7 @@ import orjson
 from .commands import Lanes, LinkEnded, LinkFailed, LinkLost, LinkProgress, PublishStat, Refused
 from .stat_page import (
     Labels,
+    StatPageError,
     StatPageReader,
     StatPageWriter,
     Value,
@@ -61,6 +63,11 @@ CONNECTIONS_MAX: Final = 4 * READERS_MAX
 
 WATCH: Final = b"watch"
 """All that a reader ever says."""
+
+ACCEPT_PAUSE_S: Final = 0.5
+"""How long nobody is accepted once descriptors or memory ran out: the listening socket stays readable meanwhile."""
+
+_OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 PROCESSES_MAX: Final = 240
 """Pages handed to a reader in one message; the kernel passes 253 descriptors."""
@@ -130,6 +137,7 @@ class StatServer:
         self._pages: dict[str, _Page] = {}  # role -> page; those of processes that ended stay readable
         self._own: StatPageWriter | None = None
         self._tick_at = 0.0
+        self._accept_at: float | None = None  # while nobody is accepted for want of descriptors or memory
         self._listener = self._listen()
 
     def _listen(self) -> socket.socket | None:
@@ -202,8 +210,11 @@ class StatServer:
     def _accept(self, listener: socket.socket) -> None:
         try:
             sock, _ = listener.accept()
-        except OSError:
-            return  # it left again, or we have no descriptor left
+        except OSError as error:
+            if error.errno in _OUT_OF_RESOURCES:
+                self._selector.unregister(listener)
+                self._accept_at = time.monotonic() + ACCEPT_PAUSE_S
+            return  # or it left again
         try:
             welcome = peer_uid(sock) == os.geteuid() and len(self._readers) < CONNECTIONS_MAX
         except OSError:
@@ -247,19 +258,22 @@ class StatServer:
 
     def timeout_s(self, now: float) -> float | None:
         """How long the supervisor may sleep on our account."""
-        return max(0.0, self._tick_at - now) if self._watchers else None
+        deadlines = [self._tick_at] if self._watchers else []
+        if self._accept_at is not None:
+            deadlines.append(self._accept_at)
+        return max(0.0, min(deadlines) - now) if deadlines else None
 
     def tick(self, now: float) -> None:
-        """Publish if it is time and somebody watches."""
+        """Publish if it is time and somebody watches; accept readers again after a pause."""
+        if self._accept_at is not None and now >= self._accept_at and self._listener is not None:
+            self._accept_at = None
+            self._selector.register(self._listener, selectors.EVENT_READ, self)
         if self._watchers and now >= self._tick_at:
             self._publish()
 
     def _publish(self, is_new: socket.socket | None = None) -> None:
         self._tick_at = time.monotonic() + TICK_S
-        try:
-            has_changed = self._make_pages()
-        except OSError:
-            has_changed = False  # no descriptor or memory left: those that have a page go on
+        has_changed = self._make_pages()
         for entry in self._entries():
             self._ask(entry)
         if self._own is not None:
@@ -271,21 +285,32 @@ class StatServer:
         return [ProcessEntry(SUPERVISOR, os.getpid(), None), *self._processes()]
 
     def _make_pages(self) -> bool:
-        """A page for every process that has none. Whether there was one."""
+        """A page for every process that has none, as far as descriptors and memory go. Whether one was made."""
         has_changed = False
         for entry in self._entries():
             known = self._pages.get(entry.role)
             publishes = entry.ask is not None or entry.role == SUPERVISOR
             if not publishes or (known is not None and known.pid == entry.pid) or len(self._pages) >= PROCESSES_MAX:
                 continue
+            try:
+                page = make_page(entry.pid)
+                if entry.role == SUPERVISOR:
+                    self._own = self._write_into(page)
+            except (OSError, StatPageError):
+                break  # those that have a page go on; the next tick tries again
             if known is not None:
                 known.close()
-            self._pages[entry.role] = page = make_page(entry.pid)
+            self._pages[entry.role] = page
             has_changed = True
-            if entry.role == SUPERVISOR:
-                self._own = StatPageWriter(page.write_fd)
-                page.write_fd = -1
         return has_changed
+
+    def _write_into(self, page: _Page) -> StatPageWriter:
+        write_fd, page.write_fd = page.write_fd, -1
+        try:
+            return StatPageWriter(write_fd)
+        except BaseException:
+            page.close()
+            raise
 
     def _ask(self, entry: ProcessEntry) -> None:
         page = self._pages.get(entry.role)
@@ -337,12 +362,16 @@ class StatServer:
 
     def close(self) -> None:
         """Readers see the end of the party. May be called again."""
-        for sock in (*self._readers, *([self._listener] if self._listener is not None else [])):
+        for sock in self._readers:
             self._selector.unregister(sock)
             sock.close()
         self._readers.clear()
         self._watchers.clear()
-        self._listener = None
+        if self._listener is not None:
+            if self._accept_at is None:
+                self._selector.unregister(self._listener)
+            self._listener.close()
+            self._listener = None
         for page in self._pages.values():
             page.close()
         self._pages.clear()
@@ -356,7 +385,7 @@ def make_page(pid: int) -> _Page:
     """An empty page for a process.
 
     Raises:
-        OSError: no descriptor or memory is left.
+        OSError, StatPageError: no descriptor or memory is left.
     """
     write_fd = create_stat_page()
     try:

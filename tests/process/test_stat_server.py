@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import array
 import os
+import resource
+import selectors
 import socket
 import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+import orjson
 import pytest
 
 from partywire.engine import stat_server
 from partywire.engine.commands import Lanes, LinkEnded, LinkFailed, LinkLost, LinkProgress, Refused
-from partywire.engine.stat_server import CONNECTIONS_MAX, READERS_MAX
+from partywire.engine.stat_server import (
+    ACCEPT_PAUSE_S,
+    CONNECTIONS_MAX,
+    OPENER,
+    READERS_MAX,
+    TICK_S,
+    WATCH,
+    ProcessEntry,
+    StatServer,
+)
+from partywire.engine.topology import PartySpec, PeerSpec
 from partywire.workers import stat_reader
 from partywire.workers.cli_stat import named
 from partywire.workers.exit_code import UsageMistake
@@ -25,7 +39,7 @@ from partywire.workers.stat_view import party_view
 from tests.support.stat_party import DEADLINE_S, StatParty
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from partywire.workers.stat_reader import PartySnapshot
 
@@ -102,6 +116,61 @@ def test_more_readers_than_the_limit_are_refused_and_one_that_leaves_makes_room(
             except StatUnavailable:
                 assert time.monotonic() < deadline
         until(readers[1], lambda snapshot: [value.value for value in snapshot.values("stat_readers")] == [READERS_MAX])
+
+
+@contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """While it lasts, this process can open `count` descriptors and no more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    with ExitStack() as stack:
+        while (filler := os.open(os.devnull, os.O_RDONLY)) <= highest:
+            stack.callback(os.close, filler)
+        os.close(filler)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (filler + count, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("left", range(9))
+def test_a_party_without_descriptors_lives_on_and_shows_its_figures_later(left: int) -> None:
+    peers = tuple(PeerSpec(name, index, "127.0.0.1", 7001) for index, name in enumerate(("alice", "bob")))
+    entries = [ProcessEntry(OPENER, os.getpid(), lambda message, fds: True)]
+    with selectors.DefaultSelector() as selector, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as reader:
+        server = StatServer(PartySpec("alice", 0, peers), selector, lambda: entries)
+
+        def turn(later_s: float = 0.0) -> int:
+            server.tick(time.monotonic() + later_s)
+            ready = [key.fileobj for key, _ in selector.select(0)]
+            for sock in ready:
+                assert isinstance(sock, socket.socket)
+                server.serve(sock)
+            return len(ready)
+
+        try:
+            assert server._listener is not None
+            reader.connect(server._listener.getsockname())
+            reader.send(WATCH)
+            with descriptors_left(left):
+                turn()
+                turn()
+                turn(TICK_S)
+                assert turn() == 0  # nobody spins over what cannot be accepted
+            turn(ACCEPT_PAUSE_S)
+            turn()
+            turn(TICK_S)
+            pages: list[str] = []
+            while len(pages) < 2:
+                data, ancillary, _, _ = reader.recvmsg(65536, 1024, socket.MSG_DONTWAIT)
+                pages = orjson.loads(data)["pages"]
+                for _, _, packed in ancillary:
+                    for fd in array.array("i", packed):
+                        os.close(fd)
+            assert pages == ["supervisor", OPENER]
+        finally:
+            server.close()
 
 
 @pytest.mark.parametrize("said", [b"hello", b"watch!", b"watch"])
