@@ -16,7 +16,8 @@ Guarantees
 
 Assumptions
 - Stores become visible in the order of the program (x86-64). Elsewhere a read may rarely mix two publications; nothing
-  but a display depends on a figure. A writer that is killed inside a publication leaves a page that cannot be read.
+  but a display depends on a figure. A writer that is killed inside a publication leaves a page that a new reader cannot
+  read.
 """
 
 from __future__ import annotations
@@ -178,6 +179,7 @@ class StatPageReader:
         self._words = memoryview(self._map)[:TEXT_AT].cast("Q")
         self._text = b""
         self._described: tuple[list[tuple[str, Labels]], tuple[Words, ...]] = ([], ())
+        self._last: Publication | None = None  # set by each read that met a whole publication
 
     @property
     def generation(self) -> int:
@@ -185,7 +187,9 @@ class StatPageReader:
         return self._words[WORD_GENERATION]
 
     def read(self) -> Publication | None:
-        """The latest publication; None if there was none yet, or the writer died inside one.
+        """The latest publication that was met whole; None if there was none yet.
+
+        Inside a publication, where its writer may have been stopped or killed, that is the one read before.
 
         Raises:
             StatPageError: what stands there is not of this version.
@@ -203,8 +207,9 @@ class StatPageReader:
             if words[WORD_GENERATION] == before:
                 if words[WORD_MAGIC] != MAGIC or words[WORD_LAYOUT] != LAYOUT:
                     raise StatPageError("its first words are wrong")
-                return self._publication(pid, published_ns, values, text, left_out)
-        return None
+                self._last = self._publication(pid, published_ns, values, text, left_out)
+                break
+        return self._last
 
     def _publication(self, pid: int, published_ns: int, values: list[int], text: bytes, left_out: int) -> Publication:
         if text != self._text:

@@ -72,13 +72,18 @@ def test_nothing_is_read_before_the_first_publication(page: tuple[StatPageWriter
     assert page[1].read() is None
 
 
-def test_a_writer_that_died_inside_a_publication_leaves_nothing_to_read(
+def test_a_writer_that_died_inside_a_publication_leaves_what_was_read_before(
     page: tuple[StatPageWriter, StatPageReader],
 ) -> None:
     writer, reader = page
-    writer.publish([Value("sessions", (), 1)])
-    writer._words[stat_page.WORD_GENERATION] = 3
+    writer._words[stat_page.WORD_GENERATION] = 1
     assert reader.read() is None
+    writer.publish([Value("sessions", (), 1)])
+    before = reader.read()
+    assert before is not None
+    writer._words[stat_page.WORD_GENERATION] = 3
+    writer._words[stat_page.VALUES_AT] = 7
+    assert reader.read() == before
     writer.publish([Value("sessions", (), 2)])
     read = reader.read()
     assert read is not None
