@@ -292,7 +292,10 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """gateway -> supervisor: totals of connections that were closed because they could not be routed."""
+    """gateway -> supervisor: totals of connections that were closed because they could not be routed.
+
+    supervisor -> opener: the same, of all gateways since the start.
+    """
 
     unknown: int
     """Well-formed, but routed to nobody here: another party's address, or another party's configuration."""
@@ -300,6 +303,10 @@ class Refused:
     """The first bytes were not a preamble."""
     silent: int
     """No complete preamble in time."""
+
+    def plus(self, other: Refused) -> Refused:
+        """The totals of both."""
+        return Refused(self.unknown + other.unknown, self.garbage + other.garbage, self.silent + other.silent)
 
 
 Message: TypeAlias = (

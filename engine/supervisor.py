@@ -171,6 +171,8 @@ class Supervisor:
         self._progress: dict[int, str] = {}  # peers whose link is not up -> why, as last said
         self._news_dropped = 0  # LinkNews that the opener did not read, since the last one that it could
         self._refused = ""  # what strangers did at our address, in words
+        self._refused_total = Refused(0, 0, 0)  # the same as last told, of all gateways
+        self._refused_before = Refused(0, 0, 0)  # by gateways that have ended
         self._closing = False
         self._front_family: FrontFamily | None = None  # once the opener has asked for HTTP
         self._workers_deadline: float | None = None  # while closing
@@ -441,6 +443,7 @@ class Supervisor:
     def _on_gateway_message(self, child: Child, message: Message, fds: list[int]) -> None:
         if not isinstance(message, Refused):
             raise CommandError(f"{type(message).__name__} from a gateway")
+        message = self._refused_total = self._refused_before.plus(message)
         self._note(message)
         self._ask(self._opener, message, ())  # for its log; totals, so that one may be left out
         kinds = (
@@ -519,6 +522,7 @@ class Supervisor:
             self._tell_workers(lost)
 
     def _on_gateway_end(self, child: Child, cause: str) -> None:
+        self._refused_before = self._refused_total
         if self._closing or self._start is None:
             return
         self._gateway_restarts += 1

@@ -74,9 +74,8 @@ class PartyLog:
         )
         cause = ", ".join(f"{count} {what}" for count, what in kinds if count)
         total = refused.unknown + refused.garbage + refused.silent
-        new = max(0, total - self._refused) or total  # a gateway that was started again counts from 0
+        extra = self._extra("connections_refused", count=total - self._refused, cause=cause)
         self._refused = total
-        extra = self._extra("connections_refused", count=new, cause=cause)
         link_log.warning("%s: connections at our address were refused: %s", self._party, cause, extra=extra)
 
     def begin_closing(self, worker: Worker) -> None:

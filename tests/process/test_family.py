@@ -21,6 +21,7 @@ from partywire.engine.commands import (
     LinkOptions,
     LinkProgress,
     ListenFailed,
+    Refused,
     Stopped,
     WorkerLost,
 )
@@ -209,8 +210,15 @@ def test_a_killed_gateway_is_replaced_and_links_live_on(stack: ExitStack) -> Non
     alice = Opener(parties[0], listeners[0])
     stack.callback(alice.close)
     alice.wait(lambda: alice.pids)
+    refused = [Refused(0, garbage, 0) for garbage in (1, 2)]
+    with socket.create_connection(listeners[0].getsockname()) as stranger:
+        stranger.send(b"GET / HTTP/1.0")
+        alice.wait(lambda: refused[0] in alice.messages)
     os.kill(alice.pids["gateway"], signal.SIGKILL)
     assert_all_end([alice.pids["gateway"]])
+    with socket.create_connection(listeners[0].getsockname()) as stranger:
+        stranger.send(b"GET / HTTP/1.0")
+        alice.wait(lambda: refused[1] in alice.messages)  # the new one's are counted on
     bob = Opener(parties[1], listeners[1])
     stack.callback(bob.close)
     alice.wait(lambda: alice.is_up and bob.is_up and bob.pids, [bob])

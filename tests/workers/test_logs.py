@@ -213,11 +213,11 @@ def test_refused_connections_are_counted_anew(lines: list[dict[str, Any]]) -> No
     log = PartyLog("alice", NAMES)
     log.hear(Refused(1, 0, 1))
     log.hear(Refused(1, 0, 3))
-    log.hear(Refused(0, 1, 0))  # of a gateway that was started again
+    log.hear(Refused(1, 1, 3))
     assert [(line["event"], line["count"], line["cause"]) for line in lines] == [
         ("connections_refused", 2, "1 of unknown parties, 1 silent"),
         ("connections_refused", 2, "1 of unknown parties, 3 silent"),
-        ("connections_refused", 1, "1 not PartyWire"),
+        ("connections_refused", 1, "1 of unknown parties, 1 not PartyWire, 3 silent"),
     ]
 
 
