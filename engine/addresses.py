@@ -43,7 +43,8 @@ def parse_address(text: str, *, listening: bool = False, port_min: int = 1) -> A
         raise ValueError(f"{text!r} needs brackets around an IPv6 address, as in [::1]:7001")
     if not separator or not host:
         raise ValueError(f"{text!r} is not host:port")
-    if not (port_text.isascii() and port_text.isdigit() and len(port_text) <= 5 and port_min <= int(port_text) <= 65535):
+    is_number = port_text.isascii() and port_text.isdigit() and len(port_text) <= 5
+    if not (is_number and port_min <= int(port_text) <= 65535):
         raise ValueError(f"{port_text[:20]!r} is not a port between {port_min} and 65535")
     check_host(host, bracketed=bracketed, listening=listening)
     return host, int(port_text)

@@ -188,7 +188,7 @@ def test_a_cancelled_race_leaves_nothing_open() -> None:
 def test_a_race_that_is_cancelled_while_it_closes_the_others_leaves_nothing_open() -> None:
     async def scenario() -> None:
         pairs, later = Pairs({"a"}, set()), Pairs(set(), set())
-        leaving, let_go = asyncio.Event(), asyncio.Event()
+        leaving, let_go, connected = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
         async def slow_to_leave(address: Address) -> Stream:
             try:
@@ -196,6 +196,7 @@ def test_a_race_that_is_cancelled_while_it_closes_the_others_leaves_nothing_open
             except asyncio.CancelledError:
                 leaving.set()
                 await let_go.wait()
+                connected.set()
                 return await later.connect(address)  # it had connected before it heard
 
         racing = asyncio.ensure_future(race([("a", 1), ("b", 1)], slow_to_leave, print, delay_s=0.001))
@@ -206,8 +207,9 @@ def test_a_race_that_is_cancelled_while_it_closes_the_others_leaves_nothing_open
         buffer = memoryview(bytearray(1))
         assert pairs.far["b"].try_recv_into(buffer) == 0
         let_go.set()
-        while "a" not in later.far or later.far["a"].try_recv_into(buffer) is None:
-            await asyncio.sleep(0)
+        await connected.wait()
+        await asyncio.sleep(0)  # for what is called when the attempt is done
+        assert later.far["a"].try_recv_into(buffer) == 0
 
     run(scenario())
 
