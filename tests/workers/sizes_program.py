@@ -71,24 +71,22 @@ def error_of(call: Callable[[], object]) -> str:
     return "nothing"
 
 
-def array_with_pattern(message_size: int) -> NDArray[np.uint64]:
-    """An array whose message has at most this size, and at least 8 bytes less."""
-    array = np.zeros((message_size - len(array_meta(np.zeros(BLOCK, np.uint64)))) // 8, np.uint64)
-    put_pattern(array.view(np.uint8))
-    return array
+def array_for(message_size: int) -> NDArray[np.uint64]:
+    """The largest array whose message has at most this size; of zeros."""
+    return np.zeros((message_size - len(array_meta(np.zeros(BLOCK, np.uint64)))) // 8, np.uint64)
 
 
 def pass_array_in_place(session: BlockingSession, index: int, message_size: int, timeout: float) -> bool:
     """Bob waits with memory of his own; then alice sends. Whether what came is right."""
+    array = array_for(message_size)
     if index == 0:
-        array = array_with_pattern(message_size)
+        put_pattern(array.view(np.uint8))
         session.recv(1, timeout=timeout)
         session.send(1, array, timeout=timeout)
         return True
-    out = np.zeros_like(array_with_pattern(message_size))
     session.send(0, b"waiting", timeout=timeout)
-    session.recv(0, out=out, timeout=timeout)
-    return has_pattern(out.view(np.uint8))
+    session.recv(0, out=array, timeout=timeout)
+    return has_pattern(array.view(np.uint8))
 
 
 def limits(party: BlockingParty) -> dict[str, Any]:
@@ -147,7 +145,8 @@ def largest_bytes(party: BlockingParty) -> dict[str, Any]:
         session.send(1, payload, timeout=LARGE_TIMEOUT_S)
         del payload
     received = session.recv(1 - party.index, timeout=LARGE_TIMEOUT_S)
-    found: dict[str, Any] = {"right": len(received) == MESSAGE_SIZE_MAX and has_pattern(np.frombuffer(received, np.uint8))}
+    is_right = len(received) == MESSAGE_SIZE_MAX and has_pattern(np.frombuffer(received, np.uint8))
+    found: dict[str, Any] = {"right": is_right}
     if party.index:
         session.send(0, received, timeout=LARGE_TIMEOUT_S)
     del received
