@@ -1,14 +1,16 @@
 """How `make docs` turns these pages into a site: Sphinx, with the pages as they are (MyST) and docstrings (autodoc).
 
 The pages are plain Markdown, so that they read well where code is hosted. What only a site needs is added here: the
-table of contents, which is drawn from the links of index.md, and the docstrings, which stand where a page of reference/
-says `<!-- docstrings NAME ... -->`. The one invariant: the site needs no network, neither to be built nor to be read.
+table of contents, which is drawn from the links of index.md; the README, with which the index begins; and the
+docstrings, which stand where a page of reference/ says `<!-- docstrings ... -->`. The one invariant: the site needs no
+network, neither to be built nor to be read.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # The docstrings are those of the plain form, which is the specification; and so no compiler is needed.
@@ -21,6 +23,8 @@ from partywire.workers.cli import installed_version
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
+README = Path(__file__).resolve().parent.parent / "README.md"
+
 project = "PartyWire"
 author = "the maintainers of PartyWire"
 version = release = installed_version()
@@ -32,7 +36,6 @@ default_role = "code"
 
 # Anchors of headings as code hosts make them.
 myst_heading_anchors = 6
-myst_enable_extensions: list[str] = []
 
 autodoc_member_order = "bysource"
 autoclass_content = "both"
@@ -42,8 +45,6 @@ html_theme = "furo"
 html_title = f"PartyWire {version}"
 html_copy_source = False
 html_show_sphinx = False
-
-_DIRECTIVES = {"class": "autoclass", "exception": "autoexception", "function": "autofunction", "data": "autodata"}
 
 
 def contents(index: str) -> str:
@@ -64,29 +65,37 @@ def docstrings(match: re.Match[str]) -> str:
     for line in match[1].strip().splitlines():
         kind, name, *options = line.split()
         settings = [option.partition("=") for option in options]
-        lines += [f".. {_DIRECTIVES[kind]}:: {name}", *(f"   :{key}: {value}" for key, _, value in settings), ""]
+        lines += [f".. auto{kind}:: {name}", *(f"   :{key}: {value}" for key, _, value in settings), ""]
     return "\n".join(["```{eval-rst}", *lines, "```"])
+
+
+def front_page(index: str) -> str:
+    """What the README says before it lists the pages, then the lists of index.md."""
+    readme, _, _ = README.read_text().partition("\n## Learn more")
+    lists = index[index.index("\n## ") :]
+    return "\n\n".join([readme.replace("](docs/", "]("), lists, contents(index)])
 
 
 def complete_page(app: Sphinx, name: str, content: list[str]) -> None:
     """A page as the site has it: what its plain form only points to is put in."""
-    del app
     text = content[0]
     if name == "index":
-        text += "\n" + contents(text)
-    text = re.sub(r"\[([^]]*)\]\((\.\./[^)#]+\.md)\)", r"{download}`\1 <\2>`", text) if "/" not in name else text
+        app.env.note_dependency(str(README))
+        text = front_page(text)
+    if "/" not in name:  # Markdown beside the pages is no page of the site; it can be read as a file
+        text = re.sub(r"\[([^]]*)\]\((\.\./[^)#]+\.md)\)", r"{download}`\1 <\2>`", text)
     content[0] = re.sub(r"<!-- docstrings\n(.*?)-->", docstrings, text, flags=re.DOTALL)
 
 
 def escape(app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
     """Docstrings are prose with `code` in it; a star or bar outside of code means itself."""
     del app, name, obj, options
-    # A colon in the docstring of a field would be taken for the end of a type.
-    special = r"[*|:]|_(?=\W|$)" if what in ("attribute", "data") else r"[*|]|_(?=\W|$)"
     for index, line in enumerate(lines):
         parts = re.split(r"(`[^`]*`)", line)
-        parts[::2] = [re.sub(f"({special})", r"\\\1", part) for part in parts[::2]]
+        parts[::2] = [re.sub(r"([*|]|_(?=\W|$))", r"\\\1", part) for part in parts[::2]]
         lines[index] = "".join(parts)
+    if what == "attribute":
+        lines[:0] = ["..", ""]  # an empty comment: of a first line with a colon napoleon would make a type
 
 
 def setup(app: Sphinx) -> None:
