@@ -2,7 +2,8 @@
 
 Between the I/O process, which serves one or several links in one event loop, the workers (rings and doorbells) and one
 peer (sockets). The one invariant: exactly one of LinkFailed and LinkEnded tells the supervisor how the link ended
-(unless the process dies), and no worker is left with a lane that will never say STREAM_END.
+(unless the process dies, or the party closes before the link is up), and no worker is left with a lane that will never
+say STREAM_END.
 
     dial or be dialled -> greet -> make rings -> attach C connections -> Lanes -> multiplex -> LinkEnded
 
@@ -111,40 +112,48 @@ class LinkKeeper:
         try:
             await self._over
         finally:
+            if self._gateway is not None:
+                self._loop.remove_reader(self._gateway.fileno())  # what is accepted from now on would begin anew
             await self._cancel_tasks()
             self._close()
 
     def begin_close(self) -> None:
         """The party closes: a link that is up says goodbye first, any other is given up."""
-        attempt = self._attempt
-        if self._is_up and attempt is not None and attempt.multiplexer is not None:
-            attempt.multiplexer.begin_close()
+        if (multiplexer := self._standing) is not None:
+            multiplexer.begin_close()
         else:
             self._end()
 
     def drop_worker(self, index: int) -> None:
         """A worker died: its connections break, and its lanes count as finished."""
         self._dropped.add(index)
-        attempt = self._attempt
-        if self._is_up and attempt is not None and attempt.multiplexer is not None:
-            attempt.multiplexer.drop_worker(index, self._command.workers)
+        if (multiplexer := self._standing) is not None:
+            multiplexer.drop_worker(index, self._command.workers)
 
     def stat_values(self) -> list[Value]:
-        """What only this process knows of the link, for who reads figures."""
-        attempt = self._attempt
-        if not self._is_up or attempt is None:
+        """What only this process knows of the link, for who reads figures; of one that is over there is nothing."""
+        if self._standing is None or self._attempt is None:
             return []
-        heard_ns = int(attempt.link.last_heard * 1e9)  # the loop's clock is CLOCK_MONOTONIC
+        heard_ns = int(self._attempt.link.last_heard * 1e9)  # the loop's clock is CLOCK_MONOTONIC
         return [Value("link_heartbeat_age_seconds", (("peer", self._peer.name),), heard_ns)]
+
+    @property
+    def _standing(self) -> Multiplexer | None:
+        """The multiplexer from UP to the end of the link; behind it, others of the process may go on for long."""
+        is_standing = self._is_up and not self._over.done()
+        return self._attempt.multiplexer if is_standing and self._attempt is not None else None
 
     def _end(self) -> None:
         if not self._over.done():
             self._over.set_result(None)
 
-    def _spawn(self, coroutine: Coroutine[object, object, None]) -> None:
+    def _spawn(self, coroutine: Coroutine[object, object, None], stream: Stream | None = None) -> None:
+        """Have it done. `stream` is closed if it is cancelled, perhaps before its first step."""
         task = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
+        if stream is not None:
+            task.add_done_callback(lambda task: stream.close() if task.cancelled() else None)
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -161,7 +170,6 @@ class LinkKeeper:
         if self._attempt is not None:
             self._attempt.close()
         if self._gateway is not None:
-            self._loop.remove_reader(self._gateway.fileno())
             self._gateway.close()
         self._doorbell.close()
 
@@ -172,20 +180,22 @@ class LinkKeeper:
         deadline = self._loop.time() + self._options.connect_timeout_s
         try:
             async with asyncio.timeout_at(deadline):
-                attempt = await self._bring_up()
+                await self._bring_up()
         except TimeoutError:
-            peer = self._peer
-            unheard = f"nothing answered at {peer.address}; is it running, is the address right?"
-            last = self._report.last_cause or unheard
-            self._fail("TIMEOUT", f"no link to {peer.name} within {self._options.connect_timeout_s:g} s; {last}")
-            return
+            if not self._is_up:  # else it came up in the last moment, and workers have its lanes
+                peer = self._peer
+                unheard = f"nothing answered at {peer.address}; is it running, is the address right?"
+                last = self._report.last_cause or unheard
+                self._fail("TIMEOUT", f"no link to {peer.name} within {self._options.connect_timeout_s:g} s; {last}")
+                return
         except HandshakeRejected as error:
             self._fail(error.code.name, str(error))
             return
         except ShmError as error:
             self._fail("LOCAL", f"the link to {self._peer.name} cannot be made: {error}")
             return
-        clean, cause = await attempt.ended
+        assert self._attempt is not None
+        clean, cause = await self._attempt.ended
         self._report.ended(clean, cause)
         self._end()
 
@@ -193,8 +203,8 @@ class LinkKeeper:
         self._report.failed(code, message)
         self._end()
 
-    async def _bring_up(self) -> Attempt:
-        """The first attempt that reached UP; its lanes are announced."""
+    async def _bring_up(self) -> None:
+        """Make attempts until one reached UP; its lanes are announced."""
         dialler = self._new_dialler()
         while True:
             attempt = self._attempt = Attempt(self._new_link())
@@ -203,7 +213,7 @@ class LinkKeeper:
                     await self._dial_link(attempt, dialler)
                 else:
                     await self._wait_for_link(attempt)
-                return attempt
+                return
             except (GreetingFailed, DialFailed) as error:
                 self._report.attempt_failed(attempt.dialled, str(error))
                 self._report.progress(str(error))
@@ -306,9 +316,9 @@ class LinkKeeper:
             return
         stream = tcp.TcpStream(sock, self._loop)
         if is_control:
-            self._spawn(self._accept_link(stream, received))
+            self._spawn(self._accept_link(stream, received), stream)
         elif preamble.connection_class is ConnectionClass.NORMAL:
-            self._spawn(self._accept_connection(stream, preamble.index, received))
+            self._spawn(self._accept_connection(stream, preamble.index, received), stream)
         else:
             stream.close()
 
