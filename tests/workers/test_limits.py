@@ -1,6 +1,6 @@
 """Both ends of every limit of messages and sessions, with budgets so small that they are cheap to reach.
 
-Messages of their largest size are in tests/large.
+Messages of their largest size are in test_sizes_end_to_end.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from partywire.engine import limits
 from partywire.engine.frames import LINK_SESSION, Descriptor
 from partywire.engine.sessions import SessionProposal
 from partywire.workers import mailbox as mailbox_module
-from partywire.workers.errors import InboxOverflow, MessageTooLarge, PeerAborted, SessionClosed
+from partywire.workers.config import PartyConfig
+from partywire.workers.errors import ConfigError, InboxOverflow, MessageTooLarge, PeerAborted, SessionClosed
 from partywire.workers.mailbox import MESSAGE_OVERHEAD
 from partywire.workers.values import VecRing16, array_meta
 from tests.workers.harness import Table
@@ -68,7 +69,7 @@ def test_the_smaller_limit_of_two_parties_holds_at_both() -> None:
 
 
 def test_a_vector_of_more_bits_than_the_wire_can_count_is_refused() -> None:
-    """A real one has 4 GiB; tests/large sends that."""
+    """A real one has 4 GiB; `make large` sends that."""
     with Table(2) as table:
         [(ours, theirs)] = table.sessions(0)
         bits = (Descriptor.VEC_RING_BIT.value, 2**32, b"", bytes(2**29 // 1024))
@@ -170,6 +171,36 @@ def test_an_array_that_leaves_the_receivers_memory_and_finds_none(
         assert isinstance(sender.error, PeerAborted)
         assert table.workers[0].totals().bytes_sent < len(sent)  # it does not go on with a session that is over
         assert table.workers[1].inbox_size == 0
+
+
+# Settings.
+
+
+@pytest.mark.parametrize(
+    ("setting", "least", "most"),
+    [
+        ("message_mib", 1, 4096),
+        ("inbox_mib", 1, 1 << 20),
+        ("ring_mib", 1, 1024),
+        ("workers", 1, 64),
+        ("links_per_io_process", 1, 8),
+    ],
+)
+def test_a_setting_is_refused_outside_its_bounds_and_named(setting: str, least: int, most: int) -> None:
+    parties = {"alice": ("127.0.0.1", 7001), "bob": ("127.0.0.1", 7002)}
+    for value in (least, most):
+        values: dict[str, Any] = {setting: value}
+        assert getattr(PartyConfig(name="alice", parties=parties, **values), setting) == value
+    for value in (least - 1, most + 1):
+        values = {setting: value}
+        with pytest.raises(ConfigError, match=rf"{setting}: {value} is not between {least} and {most}"):
+            PartyConfig(name="alice", parties=parties, **values)
+
+
+def test_the_largest_setting_is_the_largest_message_of_the_wire() -> None:
+    config = PartyConfig(name="alice", parties={"alice": ("127.0.0.1", 7001), "bob": ("127.0.0.1", 7002)})
+    assert config.message_mib == 4096
+    assert config.link_options.message_size_max == 2**32 - 1 == limits.MESSAGE_SIZE_MAX
 
 
 # Numbers of sessions, and their ids.
