@@ -15,12 +15,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import click
-import orjson
 
 from partywire.engine.errors import PartyWireError
 
 from .cli_check import check_command
 from .cli_init import init_command
+from .cli_json import json_text
 from .cli_perf import PerfCommand
 from .cli_run import JobGroup
 from .cli_serve import serve_command
@@ -128,7 +128,7 @@ def _complain(sentence: str, code: int, kind: str, *, wants_json: bool, json_log
         click.echo(f"partywire: {sentence}", err=True)
     if wants_json:
         document = {"error": {"kind": kind, "message": sentence}, "exit_code": int(code)}
-        click.echo(orjson.dumps(document).decode())
+        click.echo(json_text(document))
 
 
 if __name__ == "__main__":

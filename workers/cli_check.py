@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-import orjson
 
 from partywire.engine.addresses import Address, format_address
 from partywire.engine.listening import ListenError, open_listening
@@ -22,6 +21,7 @@ from partywire.engine.prober import Finding, Probed, Prober
 from partywire.engine.tcp import TcpTransport
 from partywire.engine.topology import dials
 
+from .cli_json import json_text
 from .config import PartyConfig, load_config
 from .exit_code import ExitCode
 
@@ -135,7 +135,7 @@ def check_command(config: Path, timeout_s: float, as_json: bool, quiet: bool) ->
             "peers": [row.document() for row in peers],
             "exit_code": int(code),
         }
-        click.echo(orjson.dumps(document).decode())
+        click.echo(json_text(document))
         return code
     print_rows(party, str(config), [*listen, *peers])
     return code
@@ -248,7 +248,7 @@ def clock_advice(probed: Probed) -> str:
 def print_rows(config: PartyConfig, path: str, rows: list[Row]) -> None:
     """For a person: a line for each address, and below it what to do."""
     spec = config.spec
-    click.echo(f"{path}: {spec.name}, party {spec.index} of {len(spec.parties)}")
+    click.echo(f"{click.format_filename(path)}: {spec.name}, party {spec.index} of {len(spec.parties)}")
     names = max(len(row.name) for row in rows)
     addresses = max(len(row.address) for row in rows)
     for row in rows:

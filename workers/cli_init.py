@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import orjson
 
+from .cli_json import json_text
 from .config import PartyConfig, parse_address, write_config
 from .exit_code import ExitCode, UsageMistake
 
@@ -51,13 +51,14 @@ def init_command(parties: tuple[str, ...], out: Path, workers: int, insecure: bo
     write_all(out, texts)
     paths = [str(path) for path in texts]
     if as_json:
-        click.echo(orjson.dumps({"files": paths}).decode())
+        click.echo(json_text({"files": paths}))
         return ExitCode.OK
-    for path in paths:
+    shown = [click.format_filename(path) for path in paths]
+    for path in shown:
         click.echo(f"wrote {path}")
     click.echo(
-        f"Take each file to its party, then at every party, for example: partywire run digits --config {paths[0]}\n"
-        f"If they do not find each other: partywire check {paths[0]}"
+        f"Take each file to its party, then at every party, for example: partywire run digits --config {shown[0]}\n"
+        f"If they do not find each other: partywire check {shown[0]}"
     )
     return ExitCode.OK
 

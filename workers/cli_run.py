@@ -17,6 +17,7 @@ import orjson
 
 from partywire.engine import limits
 
+from .cli_json import json_text
 from .config import load_config
 from .exit_code import ExitCode, UsageMistake
 from .jobs import JOBS, UnknownJob, load_job
@@ -282,7 +283,7 @@ def report_failure(
             if isinstance(outcome, Failed)
         }
         error = {"kind": failed.kind, "message": sentence, "party": failed.party}
-        click.echo(orjson.dumps({"error": error, "exit_code": failed_code, "parties": parties}).decode())
+        click.echo(json_text({"error": error, "exit_code": failed_code, "parties": parties}))
     return failed_code
 
 

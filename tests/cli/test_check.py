@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.server
+import json
+import os
 import select
 import socket
 import threading
@@ -261,6 +263,17 @@ def test_a_configuration_that_cannot_be_used_is_code_2(tmp_path: Path, capsys: p
     assert run(["check", str(path)]) == 2
     assert "parties.alice" in capsys.readouterr().err
     assert run(["check", str(tmp_path / "none.toml")]) == 2
+
+
+def test_a_file_whose_name_is_no_text_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / os.fsdecode(b"no\xfftext")
+    folder.mkdir()
+    with gateway(party("bob", ("alice", "bob"))) as address:
+        path = config_file(folder, {"alice": f"unix:{tmp_path}/a.sock", "bob": address})
+        assert run(["check", path, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["config"] == path
+        assert run(["check", path]) == 0
+        assert "no\ufffdtext/alice.toml: alice, party 0 of 2" in capsys.readouterr().out
 
 
 def test_all_well_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
