@@ -38,15 +38,26 @@ def time_text(seconds: float) -> str:
 
 def document(time_s: float, level: str, event: str, message: str, logger: str, **fields: Any) -> dict[str, Any]:
     """One log line. Every field of the first three and `message` is always there, others where they are known."""
-    known = {name: fields[name] for name in FIELDS if fields.get(name) is not None}
+    known = {name: plain(fields[name]) for name in FIELDS if fields.get(name) is not None}
     return {
         "time": time_text(time_s),
         "level": level,
-        "event": event,
+        "event": plain(event),
         **known,
-        "message": message[:MESSAGE_SIZE_MAX],
-        "logger": logger,
+        "message": plain(message),
+        "logger": plain(logger),
     }
+
+
+def plain(value: object) -> str | int | float | bool:
+    """A value as JSON can carry it: numbers as they are if they fit, anything else as text, cut where it is long."""
+    if isinstance(value, (bool, float)) or (isinstance(value, int) and value.bit_length() < 64):
+        return value
+    try:
+        text = str(value)
+    except Exception:
+        text = f"a {type(value).__name__} that cannot be shown"
+    return text[:MESSAGE_SIZE_MAX].encode("utf-8", "backslashreplace").decode()  # a file's name may be any bytes
 
 
 def record_document(record: logging.LogRecord) -> dict[str, Any]:
@@ -56,7 +67,7 @@ def record_document(record: logging.LogRecord) -> dict[str, Any]:
         record.created,
         record.levelname.lower(),
         str(getattr(record, "event", EVENT_UNNAMED)),
-        record.getMessage(),
+        message_of(record),
         record.name,
         **fields,
     )
@@ -65,9 +76,17 @@ def record_document(record: logging.LogRecord) -> dict[str, Any]:
     return line
 
 
+def message_of(record: logging.LogRecord) -> str:
+    """Its sentence; a mistake in the arguments of a log call must not put a stack trace among the lines."""
+    try:
+        return record.getMessage()
+    except Exception:
+        return f"{plain(record.msg)} (its arguments do not fit)"
+
+
 def encode_line(line: dict[str, Any]) -> str:
-    """One line without its end; whatever a field holds becomes text at worst."""
-    return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    """What `document` made as one line, without its end."""
+    return orjson.dumps(line).decode()
 
 
 class JsonFormatter(logging.Formatter):

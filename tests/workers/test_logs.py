@@ -119,6 +119,36 @@ def test_a_formatter_writes_one_line_for_a_program_of_ones_own() -> None:
     assert json.loads(text) == record_document(record)
 
 
+class Unshowable:
+    def __str__(self) -> str:
+        raise RuntimeError("key=1234")
+
+
+@pytest.mark.parametrize(
+    ("cause", "shown"),
+    [
+        ("a\udc80b", "a\\udc80b"),
+        (2**63 - 1, 2**63 - 1),
+        (2**64, str(2**64)),
+        (float("nan"), None),
+        (True, True),
+        (("x", 1), "('x', 1)"),
+        (Unshowable(), "a Unshowable that cannot be shown"),
+    ],
+)
+def test_whatever_a_field_holds_is_a_line(cause: object, shown: object) -> None:
+    record = logging.LogRecord("partywire", logging.INFO, __file__, 1, "e\udc80", (), None)
+    record.__dict__.update(cause=cause, event="e\udc80")
+    read = json.loads(JsonFormatter().format(record))
+    assert (read["cause"], read["event"], read["message"]) == (shown, "e\\udc80", "e\\udc80")
+
+
+@pytest.mark.parametrize("arguments", [("one",), (Unshowable(), 2)])
+def test_a_log_call_with_wrong_arguments_is_a_line(arguments: tuple[object, ...]) -> None:
+    record = logging.LogRecord("partywire", logging.INFO, __file__, 1, "%s and %s", arguments, None)
+    assert json.loads(JsonFormatter().format(record))["message"] == "%s and %s (its arguments do not fit)"
+
+
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
