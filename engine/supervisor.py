@@ -97,12 +97,15 @@ class SupervisorHandle:
     def end(self, timeout_s: float = 5.0) -> str:
         """Close the control socket, wait for the supervisor to end its family, reap it; says how it ended ("": well).
 
-        Never raises and never leaves the supervisor behind; may be called again.
+        Raises nothing but KeyboardInterrupt, and never leaves the supervisor behind; may be called again.
         """
         self.control.close()
-        if self.process.fileno() >= 0 and self.process.wait(timeout_s) is None:
-            self.process.kill()  # its children have asked the kernel to die with it
-        return self.process.end()
+        try:
+            if self.process.fileno() >= 0:
+                self.process.wait(timeout_s)
+        finally:  # also when Ctrl-C ended the wait
+            cause = self.process.end()  # kills it if it still runs; its children have asked the kernel to die with it
+        return cause
 
 
 def spawn_supervisor() -> SupervisorHandle:

@@ -2,7 +2,7 @@
 
 Between the supervisor's news (`LinkNews`, which the opener reads whenever it serves its control socket) and a callback
 of the user. The one invariant: whatever the callback does, however long it takes and whatever it raises, no session
-waits for it, no error of the party comes from it, and no event is left out uncounted.
+waits for it, no error of the party comes from it, and an event that is told counts those left out before it.
 
 - Events are told one after another, in the order of each link, in a thread of their own.
 - Whatever was ACCEPTED or CONNECTED is CLOSED later, once, also when a process of ours dies or the party ends.
@@ -129,5 +129,5 @@ class LinkEvents:
                 event = self._pending.popleft()
             try:
                 self._callback(event)
-            except Exception:
+            except BaseException:  # SystemExit too, which would end the thread without a word
                 log.exception("%s: the on_event callback failed on %s of %s", self._whose, event.kind.value, event.peer)

@@ -194,14 +194,17 @@ class Party:
             fds = [] if self._listener is None else [self._listener.fileno()]
             control.send(self._start_message(), fds)
             self._worker = self._welcome(control)
+            if self._on_event is not None:
+                self._events = LinkEvents(self.name, self.names, self._on_event)
         except (ControlClosed, ControlTimeout) as error:
             cause = self._end_supervisor() or str(error)
             raise PartyFailed(self.name, f"its supervisor did not start: {cause}") from error
         except BaseException:
-            self._end_supervisor()
+            if self._worker is None:
+                self._end_supervisor()
+            else:
+                self._end()
             raise
-        if self._on_event is not None:
-            self._events = LinkEvents(self.name, self.names, self._on_event)
         self._worker.on_command = self._take_command
         self._worker.on_control = self._take_control
 
@@ -583,15 +586,17 @@ class Party:
         if self._loop_driver is not None:
             self._loop_driver.detach()
             self._loop_driver = None
-        if worker is not None:
-            self._party_log.end(worker)
-            worker.close()
-        for channel in self._channels.values():
-            channel.close()
-        self._channels.clear()
-        if self._stat_publisher is not None:
-            self._stat_publisher.close()
-        complaint = self._end_supervisor()
+        try:
+            if worker is not None:
+                self._party_log.end(worker)
+                worker.close()
+            for channel in self._channels.values():
+                channel.close()
+            self._channels.clear()
+            if self._stat_publisher is not None:
+                self._stat_publisher.close()
+        finally:
+            complaint = self._end_supervisor()
         if self._events is not None:
             self._events.close()
         for line in [*self._complaints, *([complaint] if complaint else [])]:

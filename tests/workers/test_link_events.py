@@ -70,12 +70,15 @@ def test_events_come_in_order_and_what_was_open_is_closed_at_the_end() -> None:
     ]
 
 
-def test_a_callback_that_raises_is_reported_and_hears_the_next_event(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [LookupError("my own mistake"), SystemExit("my own mistake")])
+def test_a_callback_that_raises_is_reported_and_hears_the_next_event(
+    caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
     heard: list[LinkEvent] = []
 
     def callback(event: LinkEvent) -> None:
         heard.append(event)
-        raise LookupError("my own mistake")
+        raise error
 
     events = LinkEvents("alice", NAMES, callback)
     with caplog.at_level(logging.ERROR, "partywire"):
