@@ -51,6 +51,7 @@ _TABLES = {
     "listen": ("address",),
     "dial": ("client_host",),
 }
+_STAND_IN: Mapping[str, Any] = {"name": "a", "parties": {"a": ("localhost", 1), "b": ("localhost", 2)}}
 _TOP = ("name", "insecure", "workers", "links_per_io_process", "parties", "parameters", "http", *_TABLES)
 
 
@@ -269,13 +270,14 @@ def parse_config(text: str, path: str = "") -> PartyConfig:
     values = reader.read()
     if reader.problems:
         # What can be checked of the rest is, so that one run of the user shows everything.
-        complete = {"name", "parties"} <= values.keys()
-        if complete:
-            try:
-                PartyConfig(**values, path=path)
-            except ConfigError as error:
-                known = {key for key, _ in reader.problems}
-                reader.problems += [problem for problem in error.problems if problem[0] not in known]
+        known = {key for key, _ in reader.problems}
+        if not {"name", "parties"} <= values.keys():
+            values |= _STAND_IN  # so that what does not depend on them is checked
+            known |= {*_STAND_IN, "insecure"}
+        try:
+            PartyConfig(**values, path=path)
+        except ConfigError as error:
+            reader.problems += [problem for problem in error.problems if problem[0] not in known]
         raise ConfigError(path, tuple(reader.problems))
     return PartyConfig(**values, path=path)
 
@@ -385,8 +387,15 @@ class _Reader:
 
 
 def _quoted(text: str) -> str:
-    """A TOML string; TOML and JSON escape alike as long as no surrogate pairs are written."""
-    return json.dumps(text, ensure_ascii=False)
+    """A TOML string; TOML and JSON escape alike but for DEL, as long as no surrogate pairs are written."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _value(value: object) -> str:
+    """Text, a number or a truth value as TOML."""
+    if isinstance(value, str):
+        return _quoted(value)
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def write_config(config: PartyConfig) -> str:
@@ -409,9 +418,7 @@ def write_config(config: PartyConfig) -> str:
         lines += ["", "[dial]", f"client_host = {_quoted(config.client_host)}"]
     if config.parameters:
         lines += ["", "[parameters]"]
-        lines += [
-            f"{_quoted(key)} = {json.dumps(value, ensure_ascii=False)}" for key, value in config.parameters.items()
-        ]
+        lines += [f"{_quoted(key)} = {_value(value)}" for key, value in config.parameters.items()]
     for table in ("limits", "timeouts"):
         lines += ["", f"[{table}]"]
         lines += [f"{key} = {getattr(config, key)}" for key in _TABLES[table]]

@@ -109,6 +109,15 @@ def test_all_mistakes_are_reported_at_once() -> None:
     assert set(keys(text)) >= {"name", "workers", "colour", "limits.inbox_mib"}
 
 
+@pytest.mark.parametrize(
+    ("head", "key"), [("", "name"), ("name = 5\n", "name"), ('name = "alice"\nparties = 3\n', "parties")]
+)
+def test_what_does_not_depend_on_the_parties_is_checked_without_them(head: str, key: str) -> None:
+    parties = "" if "parties" in head else GOOD.partition("\n[parties]")[2].join(("[parties]", ""))
+    rest = '[limits]\nring_mib = 3\n[timeouts]\nconnect_s = nan\n[dial]\nclient_host = "10.0.0.1:7"\n'
+    assert set(keys(head + parties + rest)) == {key, "limits.ring_mib", "timeouts.connect_s", "dial.client_host"}
+
+
 def test_one_party_is_not_enough() -> None:
     assert keys('name = "alice"\n[parties]\nalice = "127.0.0.1:7001"\n') == ("parties",)
 
@@ -136,6 +145,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     [
         {},
         {"insecure": True, "workers": 3, "listen": ("0.0.0.0", 7009), "parameters": {"job": "x", "n": 3, "b": True}},
+        {"parameters": {"a\x7f": '\x00\x1f"\\\x7f\U0001f600', "inf": float("inf"), "n": -1e300, "off": False}},
         {"parties": {"ælice \\".replace(" ", ""): ("::1", 1), "bob": ("localhost", 2)}, "name": "ælice\\"},
         {"parties": {"alice": f"unix:/{'x' * 106}", "bob": "[fe80::1%eth0]:7"}, "insecure": True},
         {"insecure": True, "listen": ["*:7009", "[::1]:7", "unix:/run/a b.sock"], "client_host": "fd00::2"},
