@@ -7,9 +7,11 @@ sample with the label `party`; times in seconds, sizes in bytes.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from partywire.engine.stat_figures import FIGURES
+from partywire.engine.stat_server import SUPERVISOR
 
 from .stat_reader import PartyEnded, StatReader, StatUnavailable, attach_to
 
@@ -36,11 +38,19 @@ Sample = tuple[str, dict[str, str], float]
 
 
 def prometheus_text(snapshots: Sequence[PartySnapshot]) -> str:
-    """The text of all these parties together; ends with a newline, empty for none."""
+    """The text of all these parties together; ends with a newline, empty for none.
+
+    Of several parties with one name each has the pid of its supervisor as a further label: the format does not allow a
+    sample twice.
+    """
     families: dict[str, list[str]] = {}
+    names = Counter(snapshot.party for snapshot in snapshots)
     for snapshot in snapshots:
+        whose = {"party": snapshot.party}
+        if names[snapshot.party] > 1:
+            whose["supervisor_pid"] = str(snapshot.pids.get(SUPERVISOR, 0))
         for name, labels, value in samples(snapshot):
-            line = f"{PREFIX}{name}{{{label_text({'party': snapshot.party, **labels})}}} {number_text(value)}"
+            line = f"{PREFIX}{name}{{{label_text(whose | labels)}}} {number_text(value)}"
             families.setdefault(name, []).append(line)
     lines = []
     for name, found in families.items():

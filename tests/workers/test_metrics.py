@@ -102,6 +102,15 @@ def test_several_parties_share_their_families() -> None:
     assert samples == {(("party", name), ("worker", "0")): 4.0 for name in ("alice", "bob")}
 
 
+def test_parties_of_one_name_are_told_apart() -> None:
+    one, other = (snapshot("alice", [Value("sessions", (("worker", "0"),), count)]) for count in (4, 5))
+    other.pids["supervisor"] = 11
+    samples = parse(prometheus_text([one, other]))["partywire_sessions"].samples
+    assert samples == {
+        (("party", "alice"), ("supervisor_pid", pid), ("worker", "0")): count for pid, count in (("10", 4), ("11", 5))
+    }
+
+
 def test_labels_are_escaped() -> None:
     strange = 'back\\slash "quote"\nnewline'
     values = [Value("link_up", (("peer", strange),), 1)]
