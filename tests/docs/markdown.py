@@ -77,3 +77,9 @@ def anchors(page: Path) -> set[str]:
 
 def blocks(page: Path) -> list[Block]:
     return [Block(token.info.strip(), token.content) for token in tokens(page) if token.type == "fence"]
+
+
+def code_spans(page: Path) -> list[str]:
+    """Code within text, in one line."""
+    inline = [child for token in tokens(page) for child in token.children or ()]
+    return [" ".join(child.content.split()) for child in inline if child.type == "code_inline"]
