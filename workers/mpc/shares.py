@@ -142,16 +142,13 @@ class ArithmeticShare:
 
     @staticmethod
     def concatenate(shares: Sequence[ArithmeticShare], axis: int = 0) -> ArithmeticShare:
-        return ArithmeticShare(
-            np.concatenate([share.own for share in shares], axis),
-            np.concatenate([share.prev for share in shares], axis),
-        )
+        """One after the other along an axis, as in numpy. Raises ShareMismatch for other shapes or several rings."""
+        return _from_many("concatenation", np.concatenate, shares, axis)
 
     @staticmethod
     def stack(shares: Sequence[ArithmeticShare], axis: int = 0) -> ArithmeticShare:
-        return ArithmeticShare(
-            np.stack([share.own for share in shares], axis), np.stack([share.prev for share in shares], axis)
-        )
+        """Side by side along a new axis, as in numpy. Raises ShareMismatch for other shapes or several rings."""
+        return _from_many("a stack", np.stack, shares, axis)
 
     def _joined(self, operation: str, op: Callable[[Words, Words], Words], other: object) -> ArithmeticShare:
         if not isinstance(other, ArithmeticShare) or other.dtype != self.dtype:
@@ -200,7 +197,8 @@ class BinaryShare:
 
     @staticmethod
     def concatenate(shares: Sequence[BinaryShare]) -> BinaryShare:
-        """The slices of all, in order. The shapes of the secrets must be equal."""
+        """The slices of all, in order. Raises ShareMismatch if the shapes of the secrets are not equal."""
+        require_bits("concatenation of slices", *shares)
         first = shares[0]
         for share in shares:
             if share.shape != first.shape:
@@ -230,6 +228,22 @@ def require_bits(operation: str, *operands: object) -> None:
     for operand in operands:
         if not isinstance(operand, BinaryShare):
             raise ShareMismatch(operation, described(operand), "a binary share")
+
+
+def _from_many(
+    operation: str, join: Callable[..., Words], shares: Sequence[ArithmeticShare], axis: int
+) -> ArithmeticShare:
+    require_words(operation, *shares)
+    for share in shares:
+        # numpy would widen the narrow words, and their sum would wrap no more where the secret relies on it.
+        if share.dtype != shares[0].dtype:
+            raise ShareMismatch(operation, described(shares[0]), described(share))
+    try:
+        return ArithmeticShare(
+            join([share.own for share in shares], axis), join([share.prev for share in shares], axis)
+        )
+    except ValueError as exc:
+        raise ShareMismatch(operation, " and ".join(map(described, shares)) or "no share", f"axis {axis}") from exc
 
 
 def _share(own: Any, prev: Any) -> ArithmeticShare:

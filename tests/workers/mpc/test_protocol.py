@@ -368,6 +368,14 @@ def test_values_outside_the_rings_are_refused_before_anything_is_sent(call: Any)
         lambda: BinaryShare(np.zeros((1, 2), np.uint8), np.zeros((1, 2), np.uint8), (8,)),
         lambda: bits_share(1, (8,)) ^ bits_share(1, (7,)),
         lambda: BinaryShare.concatenate([bits_share(1, (8,)), bits_share(1, (7,))]),
+        lambda: BinaryShare.concatenate([bits_share(1, (8,)), words_share((8,))]),  # type: ignore[list-item]
+        # numpy would widen the narrow words, and the shares would stand for other secrets.
+        lambda: ArithmeticShare.concatenate([words_share((2,)), words_share((2,), np.uint64)]),
+        lambda: ArithmeticShare.stack([words_share((2,), np.uint64), words_share((2,), np.uint16)]),
+        lambda: ArithmeticShare.concatenate([words_share((2, 3)), words_share((2, 4))]),
+        lambda: ArithmeticShare.stack([words_share((2,)), words_share((3,))]),
+        lambda: ArithmeticShare.stack([words_share((8,)), bits_share(1, (8,))]),  # type: ignore[list-item]
+        lambda: ArithmeticShare.concatenate([]),
     ],
 )
 def test_shares_that_do_not_fit_are_refused(build: Any) -> None:
@@ -385,6 +393,7 @@ SECRET = 1234567891
         lambda: words_share((2,)) - np.array([SECRET, SECRET]),
         lambda: bits_share(1, (8,)) ^ np.array([SECRET]),
         lambda: words_share((2,)) * "1234567891",
+        lambda: ArithmeticShare.stack([words_share((1,)), np.array([SECRET])]),  # type: ignore[list-item]
         lambda: ArithmeticShare(np.full(2, SECRET, np.uint32), np.full(3, SECRET, np.uint32)),
         lambda: words_share((2,)) * words_share((2,)),  # type: ignore[operator]
         lambda: asyncio.run(one_party(local_sessions()[0]).multiply(words_share((2,)), np.array([SECRET]))),  # type: ignore[arg-type]
