@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import types
 import typing
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
@@ -29,6 +29,7 @@ from .http_commands import (
     StartHttp,
 )
 from .http_options import HttpOptions
+from .message import ControlMessage
 from .topology import PartySpec, PeerSpec
 
 MESSAGE_SIZE_MAX: Final = 64 * 1024
@@ -69,8 +70,7 @@ class LinkOptions:
 # The opener and its supervisor.
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(ControlMessage):
     """opener -> supervisor, the first message. Descriptors: [listening socket], or none to listen on `listen`.
 
     `workers` counts the opener. Workers 1.. run `worker_module`, a module name, with the descriptor number of their
@@ -87,16 +87,14 @@ class Start:
     links_per_io_process: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(ControlMessage):
     """opener -> supervisor -> workers and I/O processes: end in an orderly way. No descriptors.
 
     A worker answers by finishing its lanes (records.FINISH) and exiting; an I/O process whose link is not up exits.
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(ControlMessage):
     """supervisor -> opener: every process runs. Keys of `pids` are roles: "gateway", "link 2", "worker 1".
 
     Links that one process serves have its pid each.
@@ -105,31 +103,27 @@ class Started:
     pids: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerStarted:
+class WorkerStarted(ControlMessage):
     """supervisor -> opener. Descriptors: [channel], a stream socket whose other end that worker has."""
 
     index: int
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerLost:
+class WorkerLost(ControlMessage):
     """supervisor -> every other worker: a child worker died. `cause` names the signal or exit code."""
 
     index: int
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class ListenFailed:
+class ListenFailed(ControlMessage):
     """supervisor -> opener: our address cannot be listened on. The supervisor ends after it."""
 
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(ControlMessage):
     """supervisor -> opener, the last message: every child ended. `complaints` is empty after a clean end."""
 
     complaints: list[str]
@@ -138,16 +132,14 @@ class Stopped:
 # The state of a link, told to the workers. (An I/O process tells its supervisor, who passes it on.)
 
 
-@dataclass(frozen=True, slots=True)
-class LinkProgress:
+class LinkProgress(ControlMessage):
     """To the opener: why the link is not up yet; sent again when the reason changes."""
 
     peer: int
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class LinkFailed:
+class LinkFailed(ControlMessage):
     """To the opener: the link will not come up. `code` is the name of a RejectCode, "TIMEOUT" or "LOCAL"."""
 
     peer: int
@@ -155,16 +147,14 @@ class LinkFailed:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class LinkLost:
+class LinkLost(ControlMessage):
     """To every worker: the I/O process of a link died, so the rings of its lanes will say no more."""
 
     peer: int
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class LinkEnded:
+class LinkEnded(ControlMessage):
     """I/O process -> supervisor, its last message: the link is over and every lane has been told by STREAM_END."""
 
     peer: int
@@ -182,8 +172,7 @@ class LinkEventKind(Enum):
     CONNECT_FAILED = "connect failed"  # no address of the peer took our connection; they are tried again
 
 
-@dataclass(frozen=True, slots=True)
-class LinkNews:
+class LinkNews(ControlMessage):
     """I/O process -> supervisor -> opener, verbatim: something happened on the way to a link, or to it.
 
     For the application's callback alone: nothing in the engine acts on it, and of too many some are dropped.
@@ -200,8 +189,7 @@ class LinkNews:
     """News that came before it and that the opener was too slow for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lanes:
+class Lanes(ControlMessage):
     """I/O process -> supervisor -> worker `worker`, verbatim: the link to `peer` is up, these are your lanes.
 
     Descriptors: I/O process's bell (eventfd, page), then (tx, rx) segments for each of `connections` in order, then
@@ -223,8 +211,7 @@ class Lanes:
 # The supervisor and its children.
 
 
-@dataclass(frozen=True, slots=True)
-class Welcome:
+class Welcome(ControlMessage):
     """supervisor -> worker (the opener is worker 0), the first message: who you are.
 
     Descriptors: own doorbell (eventfd, page); for a child worker also [channel], a stream socket to the opener.
@@ -237,8 +224,7 @@ class Welcome:
     main_path: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class OpenLinks:
+class OpenLinks(ControlMessage):
     """supervisor -> I/O process, the first message: make the links to `peers` and keep them.
 
     Descriptors: (eventfd, page) of every worker's doorbell in order, then a gateway socket for each of `peers` that
@@ -251,24 +237,21 @@ class OpenLinks:
     options: LinkOptions = LinkOptions()
 
 
-@dataclass(frozen=True, slots=True)
-class DropWorker:
+class DropWorker(ControlMessage):
     """supervisor -> I/O process: a worker died; abort its connections and expect no FINISH of it."""
 
     index: int
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class PublishStat:
+class PublishStat(ControlMessage):
     """supervisor -> opener, workers and I/O processes, while somebody reads figures: publish yours now.
 
     Descriptors: [stat page] with the first one, none later. There is no answer; the page's generation moves.
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Serve:
+class Serve(ControlMessage):
     """supervisor -> gateway, the first message.
 
     Descriptors: `listeners` listening sockets, then one link socket for each of `peers`. The rest is what the answer to
@@ -282,16 +265,14 @@ class Serve:
     options: LinkOptions = LinkOptions()
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(ControlMessage):
     """gateway -> I/O process on the link socket. Descriptors: [connection]. `preamble` has been read from it."""
 
-    preamble: bytes = field(repr=False)
+    preamble: bytes
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(ControlMessage):
     """gateway -> supervisor: totals of connections that were closed because they could not be routed.
 
     supervisor -> opener: the same, of all gateways since the start.
@@ -379,9 +360,9 @@ def decode(data: bytes | bytearray | memoryview) -> Message:
 
 
 def _plain(value: Any) -> Any:
-    """`value` as JSON can hold it: bytes as hex, dataclasses as objects."""
-    if is_dataclass(value):
-        return {member.name: _plain(getattr(value, member.name)) for member in fields(value)}
+    """`value` as JSON can hold it: bytes as hex, messages and dataclasses as objects."""
+    if (names := getattr(value, "__match_args__", None)) is not None:
+        return {name: _plain(getattr(value, name)) for name in names}
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, (list, tuple)):
@@ -428,7 +409,8 @@ def _container(kind: Any, value: Any, where: str) -> Any:
 def _record(kind: type[Any], value: Any, where: str) -> Any:
     annotations = _field_types.get(kind)
     if annotations is None:
-        annotations = _field_types[kind] = typing.get_type_hints(kind)
+        hints = typing.get_type_hints(kind)
+        annotations = _field_types[kind] = {name: hints[name] for name in kind.__match_args__}
     if not isinstance(value, dict) or value.keys() != annotations.keys():
         raise CommandError(f"{where} does not have the fields {', '.join(annotations) or 'of an empty message'}")
     typed = {name: _typed(annotations[name], item, f"{where}.{name}") for name, item in value.items()}

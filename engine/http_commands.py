@@ -5,13 +5,11 @@ Part of `commands`, which encodes and checks them; apart because a party without
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from .http_options import HttpOptions  # noqa: TC001 - the types of fields are read at run time
+from .message import ControlMessage
 
 
-@dataclass(frozen=True, slots=True)
-class StartHttp:
+class StartHttp(ControlMessage):
     """opener -> supervisor: serve HTTP from now on. Descriptors: [listening socket].
 
     The worker that answers runs `worker_module`, a module name, and is told `handlers`, the user's "module:name" or
@@ -23,46 +21,40 @@ class StartHttp:
     handlers: str
 
 
-@dataclass(frozen=True, slots=True)
-class HttpWorkerStarted:
+class HttpWorkerStarted(ControlMessage):
     """supervisor -> opener, at every start of the worker that answers. Descriptors: [channel], a stream socket whose
     other end that worker has."""
 
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class HttpFailed:
+class HttpFailed(ControlMessage):
     """supervisor -> opener: the front or its worker will not be started any more; HTTP is over."""
 
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class ServeHttp:
+class ServeHttp(ControlMessage):
     """supervisor -> front, the first message. Descriptors: [listener, own doorbell eventfd, page]."""
 
-    options: HttpOptions = field(repr=False)
+    options: HttpOptions
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerHttp:
+class AnswerHttp(ControlMessage):
     """supervisor -> worker that answers, the first message. Descriptors: [own doorbell eventfd, page, channel]."""
 
-    options: HttpOptions = field(repr=False)
+    options: HttpOptions
     handlers: str
 
 
-@dataclass(frozen=True, slots=True)
-class HttpLaneMade:
+class HttpLaneMade(ControlMessage):
     """supervisor -> front and worker: these are your rings from now on; what was in older ones is gone.
 
     Descriptors: the other side's bell (eventfd, page), then the segments to write and to read. The receiver owns them.
     """
 
 
-@dataclass(frozen=True, slots=True)
-class HttpLaneLost:
+class HttpLaneLost(ControlMessage):
     """supervisor -> front: the worker died. `cause` names the signal or exit code."""
 
     cause: str

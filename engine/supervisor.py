@@ -23,7 +23,7 @@ import os
 import selectors
 import socket
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -59,6 +59,7 @@ from .commands import (
 from .control_socket import ControlClosed, ControlSocket, ControlTimeout, close_all
 from .http_commands import StartHttp
 from .listening import ListenError, Listening, open_listening
+from .message import replaced
 from .stat_server import OPENER, ProcessEntry, StatServer
 from .topology import dials, shares_of_links
 
@@ -440,7 +441,7 @@ class Supervisor:
         if self._opener.has_pending:
             self._news_dropped += 1
             return
-        self._send(self._opener, replace(news, dropped=self._news_dropped))
+        self._send(self._opener, replaced(news, dropped=self._news_dropped))
         self._news_dropped = 0
 
     def _on_gateway_message(self, child: Child, message: Message, fds: list[int]) -> None:
