@@ -40,7 +40,6 @@ from .link import Link, LinkState, LinkTimeouts
 from .link_report import LinkReport
 from .multiplexer import Multiplexer
 from .preamble import ConnectionClass, Preamble
-from .stat_page import Value
 from .topology import routing_tag, worker_of_connection
 
 if TYPE_CHECKING:
@@ -54,6 +53,7 @@ if TYPE_CHECKING:
     from .handshake import HandshakeResult
     from .handshake_messages import Hello
     from .link_report import Home
+    from .stat_page import Value
     from .transport import Stream, Transport
 
 DUPLICATE_GRACE_S: Final = 0.3
@@ -134,6 +134,8 @@ class LinkKeeper:
         """What only this process knows of the link, for who reads figures; of one that is over there is nothing."""
         if self._standing is None or self._attempt is None:
             return []
+        from .stat_page import Value  # only here: most parties are never watched
+
         heard_ns = int(self._attempt.link.last_heard * 1e9)  # the loop's clock is CLOCK_MONOTONIC
         return [Value("link_heartbeat_age_seconds", (("peer", self._peer.name),), heard_ns)]
 

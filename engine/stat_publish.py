@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 from .commands import PublishStat
 from .control_socket import close_all
-from .stat_page import StatPageError, StatPageWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .commands import Message
-    from .stat_page import Value
+    from .stat_page import StatPageWriter, Value
 
 
 class StatPublisher:
@@ -33,6 +32,8 @@ class StatPublisher:
             close_all(fds)
             return
         if fds:
+            from .stat_page import StatPageError, StatPageWriter  # only here: most parties are never watched
+
             page_fd = fds.pop(0)
             close_all(fds)
             self.close()

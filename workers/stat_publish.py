@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from partywire.engine.stat_page import Value
 from partywire.engine.stat_publish import StatPublisher
 
 if TYPE_CHECKING:
+    from partywire.engine.stat_page import Value
+
     from .worker import Worker
 
 
@@ -19,6 +20,8 @@ def worker_publisher(worker: Worker) -> StatPublisher:
 
 def worker_values(worker: Worker) -> list[Value]:
     """A worker's figures of this moment."""
+    from partywire.engine.stat_page import Value  # only here: most parties are never watched
+
     index = str(worker.index)
     own = (("worker", index),)
     counters = worker.counters

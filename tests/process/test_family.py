@@ -497,4 +497,6 @@ def test_children_import_no_more_than_they_need(program: str) -> None:
     loaded = set(printed.split())
     assert not loaded & {"numpy", "click", "rich", "cryptography", "multiprocessing"}
     if program != "io_process":
-        assert not loaded & {"asyncio", "uvloop", "ssl", "concurrent.futures"}
+        assert not loaded & {"asyncio", "uvloop", "ssl", "concurrent.futures", "threading", "logging"}
+    if program != "supervisor":
+        assert not loaded & {"partywire.engine.stat_page", "partywire.engine.stat_server"}
