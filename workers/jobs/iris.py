@@ -124,6 +124,7 @@ def _result(gallery: GalleryShare, matches: list[list[int]], costs: list[tuple[i
         "matches": matches,
         "probes": plan.probe_count,
         "gallery": plan.gallery_count,
+        "synthetic": {"gallery": plan.has_synthetic_gallery, "probes": plan.has_synthetic_probes},
         "comparisons": plan.comparisons,
         "seconds": seconds,
         "comparisons_per_second": plan.comparisons / seconds,
@@ -136,7 +137,9 @@ def _rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [(probe, codes) for probe, codes in enumerate(result["matches"]) if codes]
     shown = [f"{probe}: {' '.join(map(str, codes[:ROWS_SHOWN]))}" for probe, codes in found[:ROWS_SHOWN]]
     each = ", ".join(f"{size:.3f}" for size in result["bytes_per_comparison"])
+    made_by = ["synthetic" if result["synthetic"][side] else "own" for side in ("gallery", "probes")]
     return [
+        ("codes", "{} gallery, {} probes".format(*made_by)),
         ("probes matched", f"{len(found):,} of {result['probes']:,}, against {result['gallery']:,} gallery codes"),
         ("first matches", "; ".join(shown) + (" ..." if len(found) > ROWS_SHOWN else "") or "none"),
         ("comparisons", f"{result['comparisons']:,} ({result['probes']:,} x {result['gallery']:,} x 31 rotations)"),

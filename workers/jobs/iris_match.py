@@ -4,8 +4,9 @@ For each probe, gallery code and rotation the parties have additive parts of d =
 (iris_shares.py); d is negative if and only if the two match. Its sign is taken in shares, the signs of the 31 rotations
 are joined by OR, and that one bit per probe and gallery code is opened.
 
-What becomes known: to all, the opened bits and the public numbers of MatchPlan. No distance, no rotation and no bit of
-a code or mask is opened; sizes and rounds of messages follow from the plan alone.
+What becomes known: to all, the opened bits, the public numbers of MatchPlan, and of each side whether its masks are
+paired. No distance, no rotation and no bit of a code or mask is opened; sizes and rounds of messages follow from the
+plan alone.
 
 Why the parts may travel as they do: masked by a zero share, party 1's go to party 2 and party 2's to party 0, which are
 two of the three messages of a re-share (mpc/protocol.py). Party 0 then knows s = the sum of its own and party 2's, the
@@ -21,7 +22,7 @@ its owner 76,800 bytes, or 102,400 if masks are not paired. 12 rounds for each s
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,8 +71,14 @@ class MatchPlan:
     probe_count: int
     chunk_size: int  # probes of one input
     block_size: int  # gallery codes of one step
-    is_synthetic: bool  # both sides are, so that every party may check the result
+    has_synthetic_gallery: bool
+    has_synthetic_probes: bool
     has_paired_masks: bool  # on both sides, so that shares are shorter
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Both sides are, so that every party may check the result."""
+        return self.has_synthetic_gallery and self.has_synthetic_probes
 
     @property
     def width(self) -> int:
@@ -93,7 +100,7 @@ class GalleryShare:
     """One party's part of the gallery, and the plan."""
 
     plan: MatchPlan
-    words: Words
+    words: Words = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -156,7 +163,8 @@ async def agree(mpc: Replicated3, gallery: list[int] | None, probes: list[int] |
         probe_count=probes_say[0],
         chunk_size=probes_say[3],
         block_size=probes_say[4],
-        is_synthetic=bool(gallery_says[1] and probes_say[1]),
+        has_synthetic_gallery=bool(gallery_says[1]),
+        has_synthetic_probes=bool(probes_say[1]),
         has_paired_masks=bool(gallery_says[2] and probes_say[2]),
     )
     for what, number, greatest in (

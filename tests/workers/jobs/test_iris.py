@@ -69,6 +69,7 @@ def test_the_report_says_what_a_comparison_costs_each_party() -> None:
     rows = dict(report.rows)
     assert rows["bytes/comparison"] == "6.500, 5.500, 5.500 sent by each party"
     assert rows["comparisons"] == "992 (4 x 8 x 31 rotations)"
+    assert rows["codes"] == "synthetic gallery, synthetic probes"
     assert rows["probes matched"] == "2 of 4, against 8 gallery codes"
 
 
@@ -95,6 +96,7 @@ def test_own_files_are_matched_and_only_the_launcher_can_check(tmp_path: Path) -
     options = own_files(tmp_path)
     reports = run_job(parties(options))
     assert [report.checked for report in reports] == [None] * 3
+    assert dict(reports[2].rows)["codes"] == "own gallery, own probes"
     assert reports[0].result["matches"] == reports[2].result["matches"] == plain_matches({"seed": 5} | DEFAULTS | SIZES)
     assert IrisJob.check(options, reports[0].result) is True
 
@@ -118,6 +120,9 @@ def test_own_probes_may_meet_a_synthetic_gallery_and_the_first_of_a_file_may_do(
     mixed = {"gallery": 3, "probes": 2, "seed": 5} | {name: options[name] for name in FILES[2:]}
     report = run_job(parties(mixed))[0]
     assert report.checked is None
+    # Whoever forgets its files, or names those of another party, sees what was matched instead.
+    assert report.result["synthetic"] == {"gallery": True, "probes": False}
+    assert dict(report.rows)["codes"] == "synthetic gallery, own probes"
     assert report.result["matches"] == plain_matches(DEFAULTS | SIZES)[:2]
     values = IrisJob(0, options | {"gallery": 2, "probes": 1}).values
     assert (len(load_gallery(values)), len(load_probes(values))) == (2, 1)

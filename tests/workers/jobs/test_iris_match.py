@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partywire.workers.jobs import JobInputError
+from partywire.workers.jobs import JobInputError, iris_shares
 from partywire.workers.jobs.iris import BLOCK_SIZE_MAX, CHUNK_SIZE_MAX, CODES_MAX
 from partywire.workers.jobs.iris_codes import (
     BITS,
@@ -26,6 +26,7 @@ from partywire.workers.jobs.iris_codes import (
 )
 from partywire.workers.jobs.iris_match import (
     ChunkMatch,
+    GalleryShare,
     MatchPlan,
     agree,
     any_of,
@@ -104,11 +105,17 @@ def test_a_third_of_the_sum_of_the_shares_is_the_secret(owner: int, conjugate: b
     assert all(share.shape == (2, 16, 200, width) and share.max() < RING for share in shares)
 
 
-def test_a_gallery_is_shared_in_messages_of_256_codes() -> None:
-    codes = IrisCodes(np.zeros((257, *SHAPE), np.bool_), np.zeros((257, *SHAPE), np.bool_), is_synthetic=False)
+@pytest.mark.parametrize(("count", "messages"), [(1, [1]), (2, [2]), (5, [2, 2, 1])])
+def test_codes_are_shared_in_messages_of_so_many(
+    monkeypatch: pytest.MonkeyPatch, count: int, messages: list[int]
+) -> None:
+    assert iris_shares._CODES_PER_MESSAGE == 256  # as the docstrings say; fewer are quicker to share here
+    monkeypatch.setattr(iris_shares, "_CODES_PER_MESSAGE", 2)
+    codes = random_codes(1, count)
     shares, sessions = shares_of(0, codes)
-    assert [message.size for message in sessions[0].sent[1:]] == [256 * 25_600, 25_600]
-    assert not (np.sum([share.astype(np.int64) for share in shares], axis=0) % RING).any()
+    assert [message.size for message in sessions[0].sent[1:]] == [25_600 * size for size in messages]
+    secret = np.sum([share[..., :4].astype(np.int64) for share in shares], axis=0) * pow(3, -1, RING) % RING
+    np.testing.assert_array_equal(secret, signed_bits(codes).astype(np.int64) % RING)
 
 
 @pytest.mark.parametrize("width", [PLAIN_WORDS, PAIRED_WORDS])
@@ -346,19 +353,25 @@ def test_sizes_are_taken_up_to_the_bounds_and_refused_beyond_them_at_all_parties
 
     [outcome] = set(run_parties(program)[0])
     if side in ("least", "greatest"):
-        assert outcome == MatchPlan(said[0], said[3], said[6], said[7], is_synthetic=False, has_paired_masks=False)
+        assert outcome == MatchPlan(said[0], said[3], said[6], said[7], False, False, has_paired_masks=False)
     else:
         assert isinstance(outcome, str)
         assert outcome.startswith(f"the codes: are announced with {said[position]} ")
 
 
 def test_chunks_are_all_probes_in_order() -> None:
-    assert list(MatchPlan(1, 5, 2, 1, is_synthetic=True, has_paired_masks=True).chunks()) == [
+    assert list(MatchPlan(1, 5, 2, 1, True, True, has_paired_masks=True).chunks()) == [
         slice(0, 2),
         slice(2, 4),
         slice(4, 5),
     ]
-    assert MatchPlan(3, 5, 2, 1, is_synthetic=True, has_paired_masks=True).comparisons == 3 * 5 * 31
+    assert MatchPlan(3, 5, 2, 1, True, True, has_paired_masks=True).comparisons == 3 * 5 * 31
+
+
+def test_a_share_of_the_gallery_does_not_show_its_words() -> None:
+    plan = MatchPlan(1, 1, 1, 1, True, False, has_paired_masks=False)
+    share = GalleryShare(plan, np.full((1, 16, 200, PLAIN_WORDS), 98765, np.uint32))
+    assert repr(share) == f"GalleryShare(plan={plan!r})"
 
 
 def test_costs_are_told_to_all_in_the_order_of_parties() -> None:
