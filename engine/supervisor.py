@@ -71,62 +71,12 @@ if TYPE_CHECKING:
 
 GATEWAY_MODULE: Final = "partywire.engine.gateway"
 IO_PROCESS_MODULE: Final = "partywire.engine.io_process"
-SUPERVISOR_MODULE: Final = "partywire.engine.supervisor"
 
 START_TIMEOUT_S: Final = 60.0
 """For the opener's Start. The opener sends it at once; a machine that swaps may take long to run either of us."""
 
 GATEWAY_RESTARTS_MAX: Final = 10
 """A gateway that dies more often than this dies of something that a restart does not cure."""
-
-
-# The opener's side.
-
-
-@dataclass(slots=True)
-class SupervisorHandle:
-    """What the opener holds of its supervisor. Ends it, and with it the whole family, by `end`."""
-
-    process: ChildProcess
-    control: ControlSocket
-
-    @property
-    def pidfd(self) -> int:
-        """Readable once the supervisor has ended."""
-        return self.process.fileno()
-
-    def end(self, timeout_s: float = 5.0) -> str:
-        """Close the control socket, wait for the supervisor to end its family, reap it; says how it ended ("": well).
-
-        Raises nothing but KeyboardInterrupt, and never leaves the supervisor behind; may be called again.
-        """
-        self.control.close()
-        try:
-            if self.process.fileno() >= 0:
-                self.process.wait(timeout_s)
-        finally:  # also when Ctrl-C ended the wait
-            cause = self.process.end()  # kills it if it still runs; its children have asked the kernel to die with it
-        return cause
-
-
-def spawn_supervisor() -> SupervisorHandle:
-    """Start a supervisor as a child of this process. Send it a Start next.
-
-    Raises:
-        OSError: no process or socket can be made.
-    """
-    ours, theirs = ControlSocket.pair()
-    with theirs:
-        control = ControlSocket(ours, "the supervisor")
-        try:
-            process = ChildProcess.start("supervisor", SUPERVISOR_MODULE, theirs.fileno(), new_session=True)
-        except BaseException:
-            control.close()
-            raise
-    return SupervisorHandle(process, control)
-
-
-# The supervisor's side.
 
 
 class Kind(Enum):

@@ -39,7 +39,7 @@ from partywire.engine.errors import HandshakeRejected, LinkProtocolError, PartyW
 from partywire.engine.frames import ResetCode
 from partywire.engine.rendezvous import RendezvousBook, check_fields_equal
 from partywire.engine.sessions import SessionBlock, SessionProposal, agree
-from partywire.engine.supervisor import SupervisorHandle, spawn_supervisor
+from partywire.engine.supervisor_handle import SupervisorHandle, spawn_supervisor
 from partywire.shm import fence
 
 from .channel import Channel

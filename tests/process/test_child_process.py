@@ -12,7 +12,7 @@ import pytest
 
 from partywire.engine.child_process import ChildProcess, describe_status
 from partywire.engine.control_socket import ControlClosed, ControlSocket
-from partywire.engine.supervisor import spawn_supervisor
+from partywire.engine.supervisor_handle import spawn_supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -500,3 +500,11 @@ def test_children_import_no_more_than_they_need(program: str) -> None:
         assert not loaded & {"asyncio", "uvloop", "ssl", "concurrent.futures", "threading", "logging"}
     if program != "supervisor":
         assert not loaded & {"partywire.engine.stat_page", "partywire.engine.stat_server"}
+
+
+def test_an_opener_imports_none_of_its_childrens_programs() -> None:
+    code = "import sys, partywire.workers.party; print(*sys.modules)"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    programs = {f"partywire.engine.{name}" for name in ("supervisor", "gateway", "io_process", "front", "stat_page")}
+    assert "partywire.engine.supervisor_handle" in printed.split()
+    assert not set(printed.split()) & programs

@@ -27,7 +27,7 @@ from partywire.engine.commands import (
 from partywire.engine.control_socket import ControlClosed
 from partywire.engine.frames import encode_goodbye
 from partywire.engine.records import StreamEnd, decode_stream_end
-from partywire.engine.supervisor import SupervisorHandle, spawn_supervisor
+from partywire.engine.supervisor_handle import SupervisorHandle, spawn_supervisor
 from partywire.engine.topology import PartySpec, PeerSpec
 from partywire.shm import fence
 from partywire.shm.doorbell import Bell, Doorbell
