@@ -7,7 +7,7 @@ integers b = c + d - 2cd, so for a secret x
 
 Round 1: party 0 deals c as in `input`, and at the same time d * x is computed: party 1 knows d, x_0 and x_1, party 2
 knows d and x_2, so each has its additive part, re-shared under fresh zero shares. Round 2: one multiplication by c.
-No oblivious transfer, nothing prepared in advance, and a whole stack of values shares one bit. Every message is an
+No oblivious transfer, nothing prepared in advance, and a whole stack of values shares one bit. Every message is a
 deal or a re-share of protocol.py, so its argument covers these protocols too.
 
 The aim is that of bit injection in ABY3 (P. Mohassel and P. Rindal, ACM CCS 2018), which uses three-party oblivious

@@ -75,9 +75,9 @@ async def truncate_stochastic(mpc: Replicated3, x: ArithmeticShare, shift: int) 
     `truncate`. The chance is that of the share: two calls on one share round alike, and an input of party 0 or a public
     value, whose component x_1 is 0, is always rounded up. Products and inputs of the others have a uniform x_1.
 
-    The result depends on the share, so that opening it tells more than its distribution does: the parties 1 and 2, who
-    know x_1, see an interval of 2^shift numbers with x in it that begins anywhere, not at a multiple of 2^shift. The
-    same secret opened from several shares narrows it. Where that matters, use `truncate`.
+    The result depends on the share, so that opening it tells more than its distribution does: every party, party 0
+    knowing x_0 + x_2 and the others x_1, sees an interval of 2^shift numbers with x in it that begins anywhere, not at
+    a multiple of 2^shift. The same secret opened from several shares narrows it. Where that matters, use `truncate`.
 
     Shapes: any -> the same. 2 rounds. Each party sends w bytes per element, party 0 besides the 1, 2, 4 or 8 bytes
     that hold `shift` bits.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from partywire.workers.mpc import NotInRing, Replicated3, ShareMismatch, truncate, truncate_stochastic
-from tests.support.local_sessions import local_sessions
+from tests.support.local_sessions import LocalSession, local_sessions, run_parties
 from tests.workers.mpc.programs import compute
 from tests.workers.mpc.test_bits import U16, U32, U64
 from tests.workers.mpc.test_protocol import bits_share, one_party, words_share
@@ -85,6 +85,28 @@ def test_what_has_no_random_component_1_is_rounded_up() -> None:
         return await truncate_stochastic(mpc, mpc.public([31, 32, 33, -31], np.uint16), 5)
 
     assert list(compute(divide, np.zeros(1, np.uint16)).opened.view(np.int16)) == [1, 1, 2, 0]
+
+
+def test_rounding_by_chance_shows_each_party_the_interval_that_its_docstring_tells_of() -> None:
+    """2^shift numbers with the secret among them, from what the party holds; where it begins depends on the share."""
+    count, shift, secret = 500, 8, 1000
+
+    async def program(session: LocalSession) -> tuple[NDArray[Any], NDArray[Any]]:
+        mpc = await Replicated3.setup(session)
+        mine = np.full(count, secret, np.uint32)
+        x = await mpc.input(0, mine if mpc.party_index == 0 else None, (count,))
+        x = x + await mpc.input(1, np.zeros_like(mine) if mpc.party_index == 1 else None, (count,))
+        known = {0: x.own + x.prev, 1: x.own, 2: x.prev}[mpc.party_index]
+        return known, await mpc.open(await truncate_stochastic(mpc, x, shift))
+
+    for party, (known, opened) in enumerate(run_parties(program)[0]):
+        # What is opened is (s >> shift) + (t >> shift), but for constants; this party knows one of the two.
+        known = known + np.uint32((1 << 30) - 1) if party == 0 else known
+        other = opened - np.uint32(1) + np.uint32(1 << 30 - shift) - (known >> np.uint32(shift))
+        begin = (known + (other << np.uint32(shift))).astype(np.uint32) - np.uint32((1 << 30) - 1)
+        distance = secret - begin.view(np.int32)
+        assert ((distance >= 0) & (distance < 1 << shift)).all()
+        assert len(set(distance.tolist())) > 100
 
 
 @pytest.mark.parametrize(("dtype", "shift", "rounds", "each", "first"), EXACT)
