@@ -53,7 +53,9 @@ def plain_array(values: ArrayLike) -> Words:
     array = np.asarray(values)
     if array.dtype.kind == "f" and not isinstance(values, np.ndarray | np.generic):
         # What numpy makes of [-1, 2**63], and of [].
-        array = np.asarray(values, dtype=object)
+        objects = np.asarray(values, dtype=object)
+        if all(type(item) is int for item in objects.flat):
+            return objects
     return array
 
 
