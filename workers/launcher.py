@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -72,13 +73,18 @@ class PartyProcess:
 
 
 def start_party(order: Order, listener: socket.socket | None) -> PartyProcess:
-    """Start the process of one party. The listener's descriptor is inherited; ours may be closed afterwards."""
-    order_read, order_write = os.pipe()
-    events_read, events_write = os.pipe()
-    output_read, output_write = os.pipe()
-    listener_fd = -1 if listener is None else listener.fileno()
-    passed = [order_read, events_write] + ([listener_fd] if listener is not None else [])
-    try:
+    """Start the process of one party. The listener's descriptor is inherited; ours may be closed afterwards.
+
+    Raises:
+        OSError: no process can be started; then nothing of it is left.
+    """
+    with ExitStack() as ours, ExitStack() as theirs:
+        order_read, order_write = os.pipe()
+        theirs.callback(os.close, order_read)
+        order_pipe = ours.enter_context(os.fdopen(order_write, "wb"))
+        events_read, events_write = _pipe(ours, theirs)
+        output_read, output_write = _pipe(ours, theirs)
+        listener_fd = -1 if listener is None else listener.fileno()
         process = subprocess.Popen(
             [
                 sys.executable,
@@ -92,21 +98,30 @@ def start_party(order: Order, listener: socket.socket | None) -> PartyProcess:
             stdin=subprocess.DEVNULL,
             stdout=output_write,
             stderr=output_write,
-            pass_fds=passed,
+            pass_fds=[order_read, events_write] + ([listener_fd] if listener is not None else []),
             process_group=0,
         )
-    finally:
-        for fd in (order_read, events_write, output_write):
-            os.close(fd)
-    with os.fdopen(order_write, "wb") as pipe:
+        ours.callback(process.wait)
+        ours.callback(process.kill)
+        theirs.close()  # with a copy of its ends here, a party process that ended would never break the pipe
         try:
-            pipe.write(pickle.dumps(order))
-            pipe.flush()
+            with order_pipe:
+                order_pipe.write(pickle.dumps(order))
         except BrokenPipeError:
             pass  # it ended at once; its exit status and output say why
-    os.set_blocking(events_read, False)
-    os.set_blocking(output_read, False)
-    return PartyProcess(order.party, process, os.pidfd_open(process.pid), events_read, output_read)
+        os.set_blocking(events_read, False)
+        os.set_blocking(output_read, False)
+        party = PartyProcess(order.party, process, os.pidfd_open(process.pid), events_read, output_read)
+        ours.pop_all()
+    return party
+
+
+def _pipe(ours: ExitStack, theirs: ExitStack) -> tuple[int, int]:
+    """A pipe that we read and a party process writes."""
+    read, write = os.pipe()
+    ours.callback(os.close, read)
+    theirs.callback(os.close, write)
+    return read, write
 
 
 class Launcher:
