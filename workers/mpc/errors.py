@@ -7,9 +7,10 @@
         └── NotThreeParties the session does not join exactly three parties
 
 All of them are bugs of the calling protocol and are raised before anything is sent, at every party that makes the same
-call; what an owner alone has, such as the values of an input, is refused there alone. Fields are texts about shapes and types, never a share, a plaintext or a seed: the sentence of an error is told to
-the other parties, and an operand that is refused may be a plaintext, so `described` makes its text. What a peer sends
-in a wrong shape is refused by the session's `recv(out=...)` with its own error.
+call; what an owner alone has, such as the values of an input, is refused there alone. Fields are texts about shapes and
+types, never a share, a plaintext or a seed: the sentence of an error is told to the other parties, and an operand that
+is refused may be a plaintext, so `described` makes its text. What a peer sends in a wrong shape is refused by the
+session's `recv(out=...)` with its own error.
 """
 
 from __future__ import annotations
