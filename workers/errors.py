@@ -334,6 +334,11 @@ def describe(error: BaseException) -> str:
 def describe_to_peers(error: BaseException) -> str:
     """`describe` for the other parties. Our own errors hold no data of a party and are told whole; of any other only
     the type is, because the message of a job's exception may quote what the job computes on."""
+    if isinstance(error, JobFailed):
+        # It quotes to its own party what the job's exception said; the peers get what is under it.
+        if error.__cause__ is not None:
+            return describe_to_peers(error.__cause__)
+        return f"job {error.index} failed at {error.party} (the cause stays at that party)"
     if isinstance(error, PartyWireError):
         return describe(error)
     return f"{type(error).__name__} (its message stays at that party)"
