@@ -23,11 +23,11 @@ from partywire.engine.errors import LinkProtocolError, PartyWireError
 from partywire.engine.http_commands import HttpFailed, HttpWorkerStarted, StartHttp
 
 from .batch import BatchRunner
-from .channel import Channel, ChannelClosed
-from .errors import JobFailed, PartyFailed, describe, describe_to_peers
+from .errors import PartyFailed, PeerAborted, describe, describe_to_peers
 from .http_listener import url_of
 from .jobs import resolve_options
-from .serve_book import DONE, FAILED, NEXT, PREPARING, QUEUED, RUNNING, JobBook, JobEntry
+from .serve_book import DONE, FAILED, PREPARING, QUEUE_MAX, QUEUED, RUNNING, JobBook, JobEntry
+from .serve_channel import WorkerLine
 from .serve_jobs import encode_result, shared_options
 from .serve_messages import (
     CancelJob,
@@ -58,9 +58,10 @@ from .serve_order import (
     encode,
     sentence,
 )
+from .serve_trust import OrderTrust
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from partywire.engine.commands import Message as Command
 
@@ -79,8 +80,6 @@ PEER_MESSAGES_MAX: Final = 64
 """Of one peer, taken from the session but not dealt with; more wait in the inbox of the session."""
 
 log = logging.getLogger("partywire")
-
-_STATE_OF: Final[dict[type[Message], str]] = {Queue: QUEUED, Prepare: PREPARING, Go: RUNNING}
 
 
 class ServiceFailed(PartyWireError):
@@ -101,9 +100,10 @@ class Service:
         self._sessions = sessions
         self._token = token
         self._book = JobBook()
+        self._trust = OrderTrust(self._name, party.names, self._book)
         self._orderer = Orderer(party.names) if party.index == 0 else None
         self._session: Session | None = None  # set by run
-        self._channel: Channel | None = None  # to the worker that answers, while there is one
+        self._line = WorkerLine(party, self._hear)
         self._told: deque[Message] = deque()  # by the orderer, for us to follow
         self._events: asyncio.Queue[tuple[str, object]] = asyncio.Queue()
         self._prepared: dict[str, Job] = {}
@@ -119,6 +119,7 @@ class Service:
         self._alarm = -1  # an eventfd that a signal writes to, while the party is open
         self._listeners: list[asyncio.Task[None]] = []
         self._is_stopping = False
+        self._waiting: asyncio.Task[None] | None = None  # what a signal cancels, outside a job
 
     # Life.
 
@@ -139,11 +140,11 @@ class Service:
         numbers = (signal.SIGINT, signal.SIGTERM)
         handlers = {number: signal.signal(number, self._on_signal) for number in numbers}
         try:
-            runner.run(self._begin(listener))
+            self._until_stopped(runner, self._begin(listener))
             if not self._is_stopping:
                 say(f"{self._name} serves {url_of(listener)} (jobs: {', '.join(self._jobs) or 'none'})")
             while not self._is_stopping:
-                runner.run(self._serve())
+                self._until_stopped(runner, self._serve())
                 if self._going:
                     self._run_native(self._going)
         finally:
@@ -151,6 +152,23 @@ class Service:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             os.close(self._alarm)
+
+    def _until_stopped(self, runner: asyncio.Runner, steps: Coroutine[Any, Any, None]) -> None:
+        """Take steps until they are done or a signal says stop: a peer that takes nothing must not hold us up."""
+        try:
+            runner.run(self._stoppable(steps))
+        except asyncio.CancelledError:
+            if not self._is_stopping:
+                raise
+
+    async def _stoppable(self, steps: Coroutine[Any, Any, None]) -> None:
+        self._waiting = task = asyncio.current_task()
+        if self._is_stopping and task is not None:
+            task.cancel()
+        try:
+            await steps
+        finally:
+            self._waiting = None
 
     async def _begin(self, listener: socket.socket) -> None:
         party = self._party.asynchronous
@@ -211,7 +229,7 @@ class Service:
                 if source in self._peers:
                     self._room[source].release()
                 if isinstance(event, PartyWireError):
-                    self._lose(source, event)
+                    self._lose(getattr(event, "peer", None) or source, event)
                 elif event is not None and not self._cause:
                     await self._take(source, event)
             except PartyFailed:
@@ -234,7 +252,8 @@ class Service:
         os.eventfd_read(self._alarm)
         if self._running:
             raise KeyboardInterrupt
-        self._wake()
+        if self._waiting is not None:
+            self._waiting.cancel()
 
     def _wake(self) -> None:
         """Let whoever waits look at what has changed."""
@@ -248,8 +267,7 @@ class Service:
         self._tell_health()
         if self._session is not None:
             self._session.close()
-        if self._channel is not None:
-            self._drop_channel(self._channel)
+        self._line.close()
 
     # The peers.
 
@@ -299,13 +317,18 @@ class Service:
             worker = self._party.worker
             worker.lose_link(worker.link_of(error.peer), str(error))
         if not self._cause:
-            self._cause = sentence(f"{peer} is gone: {describe(error)}")
+            told = isinstance(error, PeerAborted)  # it has lost somebody itself, and says whom
+            self._cause = sentence(describe(error) if told else f"{peer} is gone: {describe(error)}")
             self._state = "failed"
             self._fail_all({peer: sentence(describe(error))})
+            if self._session is not None:
+                # The others may have lost nobody, and would wait for our votes.
+                self._session.abort(self._cause)
         self._tell_health()
 
     def _fail_all(self, causes: dict[str, str]) -> None:
         self._told.clear()
+        self._trust.forget()
         self._prepared.clear()
         self._reports.clear()
         for entry in list(self._book.entries.values()):
@@ -316,22 +339,23 @@ class Service:
 
     async def _follow(self, message: Message) -> None:
         """Do what the orderer says."""
-        entry = self._book.entries.get(message.id)
-        if not isinstance(message, Ask):
-            following = message.state if isinstance(message, Close) else _STATE_OF[type(message)]
-            if entry is None or following not in NEXT.get(entry.state, ()):
-                known = "no job" if entry is None else entry.state
-                raise LinkProtocolError(self._party.names[0], "order of a service", type(message).__name__, known)
+        self._trust.check_untrusted(message)
         match message:
             case Ask(id=job_id, job=job, options=options, party=party):
-                if entry is None:
+                if party != self._name:
                     self._put(JobEntry(job_id, job, options, party))
-                await self._to_orderer(Vote(job_id, MAY_RUN, self._refusal(job, options)))
+                refusal = self._refusal(job, options)
+                if not refusal:
+                    self._trust.agree(job_id)
+                await self._to_orderer(Vote(job_id, MAY_RUN, refusal))
             case Queue(id=job_id):
                 self._change(job_id, state=QUEUED)
             case Prepare(id=job_id):
                 self._change(job_id, state=PREPARING)
-                await self._to_orderer(Vote(job_id, IS_READY, self._prepare(job_id)))
+                refusal = self._prepare(job_id)
+                if not refusal:
+                    self._trust.get_ready(job_id)
+                await self._to_orderer(Vote(job_id, IS_READY, refusal))
             case Go(id=job_id):
                 self._change(job_id, state=RUNNING)
                 self._going = job_id
@@ -366,6 +390,8 @@ class Service:
         self._party.worker.flush()  # the others wait for the word that made us begin
         try:
             self._running = True
+            if self._is_stopping:
+                raise KeyboardInterrupt  # said between the word to begin and now: the alarm for it has been read
             report = job.run(runner)
             self._running = False
             encode_result(report)  # a result that cannot be shown is the job's failure
@@ -376,9 +402,7 @@ class Service:
             self._running = False
             log.warning("%s: job %s failed: %s", self._name, job_id, describe(error))
             self._own_causes[job_id] = sentence(describe(error))
-            # A failed batch quotes to its own party what the job's exception said; the peers get what is under it.
-            own = error.__cause__ if isinstance(error, JobFailed) and error.__cause__ is not None else error
-            return sentence(describe_to_peers(own))
+            return sentence(describe_to_peers(error))
         finally:
             self._running = False
         return ""
@@ -391,7 +415,7 @@ class Service:
             return
         result = encode_result(report)
         self._book.put_result(job_id, result)
-        self._tell(JobResult(job_id, result))
+        self._line.tell(JobResult(job_id, result))
         self._change(job_id, state=DONE, checked=report.checked, result_size=len(result))
 
     def _own(self, job_id: str) -> dict[str, str]:
@@ -411,10 +435,10 @@ class Service:
 
     def _put(self, entry: JobEntry) -> None:
         self._book.put(entry)
-        self._tell(JobChanged(entry))
+        self._line.tell(JobChanged(entry))
 
     def _change(self, job_id: str, **changes: Any) -> None:
-        self._tell(JobChanged(self._book.change(job_id, **changes)))
+        self._line.tell(JobChanged(self._book.change(job_id, **changes)))
 
     # The worker that answers HTTP.
 
@@ -422,36 +446,19 @@ class Service:
         self, message: Command, fds: list[int], otherwise: Callable[[Command, list[int]], None] | None
     ) -> None:
         if isinstance(message, HttpWorkerStarted) and len(fds) == 1:
-            if self._channel is not None:
-                self._hear(self._channel)  # what the old worker has taken on is not lost with it
-            self._begin_channel(Channel(socket.socket(fileno=fds[0])))
+            self._line.replace(socket.socket(fileno=fds[0]))
+            self._line.tell(self._snapshot())
         elif isinstance(message, HttpFailed):
             self._fail_http(message.message)
         elif otherwise is not None:
             otherwise(message, fds)
 
-    def _begin_channel(self, channel: Channel) -> None:
-        if self._channel is not None:
-            self._drop_channel(self._channel)
-        self._channel = channel
-        self._party.worker.watch(channel.fileno(), lambda: self._hear(channel))
+    def _snapshot(self) -> Snapshot:
         jobs = {name: shared_options(job) for name, job in self._jobs.items()}
         entries, results = list(self._book.entries.values()), dict(self._book.results)
-        names, has_token = self._party.names, bool(self._token)
-        self._tell(Snapshot(self._name, names, jobs, entries, results, self._health(), has_token))
+        return Snapshot(self._name, self._party.names, jobs, entries, results, self._health(), bool(self._token))
 
-    def _hear(self, channel: Channel) -> None:
-        """Take what the worker says. Called while a job runs, too, so it only notes it."""
-        if channel is not self._channel:
-            return
-        try:
-            while messages := channel.poll():
-                for message in messages:
-                    self._hear_one(message)
-        except ChannelClosed:
-            self._drop_channel(channel)  # another worker comes, with a channel of its own
-
-    def _hear_one(self, message: object) -> None:
+    def _hear(self, message: object) -> None:
         match message:
             case SubmitJob(id=job_id, job=job, options=options):
                 self._submit(job_id, job, options)
@@ -463,9 +470,11 @@ class Service:
                 self._fail_http(why)
 
     def _submit(self, job_id: str, job: str, options: dict[str, Any]) -> None:
+        is_full = self._book.pending_of(self._name) >= QUEUE_MAX  # what the worker has not seen yet counts, too
         self._put(JobEntry(job_id, job, options, self._name))
-        if self._cause:
-            self._change(job_id, state=FAILED, causes={self._name: self._cause})
+        if self._cause or is_full:
+            why = self._cause or f"{QUEUE_MAX} jobs of {self._name} wait already; submit it again later"
+            self._change(job_id, state=FAILED, causes={self._name: why})
         else:
             self._events.put_nowait((self._name, Submit(job_id, job, options)))
 
@@ -481,19 +490,6 @@ class Service:
 
     def _tell_health(self) -> None:
         try:
-            self._tell(HealthChanged(self._health()))
+            self._line.tell(HealthChanged(self._health()))
         except PartyFailed:
             pass  # our own processes are gone, and so is whoever would read it
-
-    def _tell(self, message: object) -> None:
-        if self._channel is not None:
-            try:
-                self._channel.send(message)
-            except ChannelClosed:
-                self._drop_channel(self._channel)
-
-    def _drop_channel(self, channel: Channel) -> None:
-        if self._channel is channel:
-            self._channel = None
-        self._party.worker.unwatch(channel.fileno())
-        channel.close()

@@ -1,0 +1,71 @@
+"""A service that is told to stop at the worst moment: between the word to run a job and its first instruction."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from types import SimpleNamespace
+from typing import Any, cast
+
+from partywire.workers.http_config import HttpConfig
+from partywire.workers.serve import Service
+from partywire.workers.serve_book import FAILED, PREPARING, QUEUED, RUNNING, JobEntry
+
+JOB = "0123456789abcdef"
+
+
+def service_of(flush: Any) -> Service:
+    """Bob's, with a party that does nothing but what `flush` does."""
+    worker = SimpleNamespace(flush=flush, links={})
+    party = SimpleNamespace(name="bob", names=("alice", "bob"), index=1, worker=worker)
+    service = Service(cast("Any", party), HttpConfig(), {}, 1, b"")
+    service._alarm = os.eventfd(0, os.EFD_NONBLOCK)
+    return service
+
+
+def test_a_signal_between_the_word_to_run_a_job_and_its_first_instruction_stops_it() -> None:
+    def flush() -> None:  # the last look at descriptors before the job: it takes the alarm
+        service._on_signal(signal.SIGTERM, None)
+        service._on_alarm()
+
+    service = service_of(flush)
+    try:
+        service._book.put(JobEntry(JOB, "endless", {}, "alice"))
+        for state in (QUEUED, PREPARING, RUNNING):
+            service._book.change(JOB, state=state)
+        ran: list[object] = []
+        service._prepared[JOB] = cast("Any", SimpleNamespace(run=ran.append))
+        assert service._run_job(JOB) == "bob stopped its service"
+        assert not ran
+        service._stop()
+        assert service._book.entries[JOB].state == FAILED
+    finally:
+        os.close(service._alarm)
+
+
+def test_a_signal_ends_a_wait_for_a_peer_that_takes_nothing_and_whatever_is_begun_after_it() -> None:
+    service = service_of(lambda: None)
+    steps = []
+
+    async def wait_for_ever() -> None:
+        steps.append("waits")
+        loop = asyncio.get_running_loop()
+        loop.call_soon(service._on_signal, signal.SIGTERM, None)
+        loop.add_reader(service._alarm, service._on_alarm)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            loop.remove_reader(service._alarm)
+
+    async def wait_once_more() -> None:
+        await asyncio.Event().wait()
+        steps.append("went on")
+
+    try:
+        with asyncio.Runner() as runner:
+            service._until_stopped(runner, wait_for_ever())
+            service._until_stopped(runner, wait_once_more())
+        assert steps == ["waits"]
+    finally:
+        os.close(service._alarm)

@@ -1,0 +1,84 @@
+"""What a party of a service believes of the one that orders the jobs: only what an honest orderer can say. No I/O.
+
+Between the session with the orderer (`serve_order`) and what the service does at its word. The one invariant: nothing
+that this party has refused is ever queued, prepared or run here, whatever the orderer says; and a job that our own
+clients submitted is run as they submitted it or not at all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from partywire.engine.errors import LinkProtocolError
+
+from .serve_book import NEXT, PREPARING, QUEUE_MAX, QUEUED, RUNNING
+from .serve_order import Ask, Close, Go, Message, Prepare, Queue
+
+if TYPE_CHECKING:
+    from .serve_book import JobBook
+
+_STATE_OF: Final[dict[type[Message], str]] = {Queue: QUEUED, Prepare: PREPARING, Go: RUNNING}
+
+
+class OrderTrust:
+    """Knows which jobs this party has voted for, and that its data for them are loaded."""
+
+    def __init__(self, name: str, parties: tuple[str, ...], book: JobBook) -> None:
+        """Reads `book`; the service writes it."""
+        self._name = name
+        self._parties = parties
+        self._book = book
+        self._asked: set[str] = set()  # and not closed
+        self._agreed: set[str] = set()
+        self._ready: set[str] = set()
+
+    def agree(self, job_id: str) -> None:
+        """We have said that the job may run here."""
+        self._agreed.add(job_id)
+
+    def get_ready(self, job_id: str) -> None:
+        """We have said that our data are loaded."""
+        self._ready.add(job_id)
+
+    def forget(self) -> None:
+        """No job will be run any more."""
+        self._asked.clear()
+        self._agreed.clear()
+        self._ready.clear()
+
+    def check_untrusted(self, message: Message) -> None:
+        """Whether the orderer may say this now.
+
+        Raises:
+            LinkProtocolError: it may not.
+        """
+        if isinstance(message, Ask):
+            self._check_ask_untrusted(message)
+            self._asked.add(message.id)
+            return
+        entry = self._book.entries.get(message.id)
+        state = message.state if isinstance(message, Close) else _STATE_OF[type(message)]
+        if entry is None or state not in NEXT.get(entry.state, ()):
+            self._refuse("order of a service", type(message).__name__, entry.state if entry else "no job")
+        if isinstance(message, (Queue, Prepare)) and message.id not in self._agreed:
+            self._refuse("order of a service", type(message).__name__, "that the job is refused")
+        if isinstance(message, Go) and message.id not in self._ready:
+            self._refuse("order of a service", "Go", "that our data could not be loaded")
+        if isinstance(message, Close):
+            for ids in (self._asked, self._agreed, self._ready):
+                ids.discard(message.id)
+
+    def _check_ask_untrusted(self, ask: Ask) -> None:
+        entry = self._book.entries.get(ask.id)
+        if ask.party not in self._parties:
+            self._refuse("party of a job", ask.party[:80], "a party")
+        if ask.party != self._name:
+            if entry is not None:
+                self._refuse("job asked for twice", ask.id, "a fresh id")
+            if self._book.pending_of(ask.party) > QUEUE_MAX:
+                self._refuse("jobs that have not ended", QUEUE_MAX + 2, QUEUE_MAX + 1)
+        elif entry is None or ask.id in self._asked or (entry.job, entry.options) != (ask.job, ask.options):
+            self._refuse("job of our own clients", ask.id, "one as they submitted it")
+
+    def _refuse(self, what: str, found: object, expected: object) -> None:
+        raise LinkProtocolError(self._parties[0], what, found, expected)
