@@ -182,10 +182,11 @@ def serve_local(
 def watch(processes: list[tuple[int, int]]) -> int:
     """Wait for all to end; the first end, or a signal, ends them all. The worst exit code."""
     stopping = False
+    signals = passed_on = 0
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
+        nonlocal signals
+        signals += 1
 
     previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     wake_read, wake_write = os.pipe()
@@ -208,9 +209,10 @@ def watch(processes: list[tuple[int, int]]) -> int:
                     codes.append(os.waitstatus_to_exitcode(os.waitpid(running.pop(fd), 0)[1]))
                     poller.unregister(fd)
                     stopping = True
-            if stopping and deadline is None:
-                deadline = time.monotonic() + END_GRACE_S
-                signal_all(running, signal.SIGINT)
+            if (stopping and deadline is None) or passed_on < signals:
+                deadline = deadline or time.monotonic() + END_GRACE_S
+                passed_on = signals
+                signal_all(running, signal.SIGINT)  # a second one is for a job that does not look at the first
             elif deadline is not None and time.monotonic() >= deadline:
                 signal_all(running, signal.SIGKILL)
     finally:
