@@ -21,6 +21,7 @@ import numpy as np
 
 from .bits import carry_out
 from .errors import NotInRing
+from .known import share_of_others
 from .shares import BinaryShare, packed_size
 
 if TYPE_CHECKING:
@@ -55,9 +56,8 @@ async def bit_of_sum(
     products = None if s is None else np.concatenate([s, s[1:position:2] & s[0:position:2]])
     dealt_size = (bits + position // 2, size[1])
     dealt = BinaryShare(*await mpc.deal_bits(0, products, dealt_size), (count,))
-    zero = np.zeros(dealt_size, np.uint8)
-    known = zero if t is None else np.concatenate([t, t[1:position:2] & t[0:position:2]])
-    free = BinaryShare(known if mpc.party_index == 1 else zero, known if mpc.party_index == 2 else zero, (count,))
+    known = None if t is None else np.concatenate([t, t[1:position:2] & t[0:position:2]])
+    free = share_of_others(mpc, known, dealt_size, (count,))
 
     low, high = slice(0, position, 2), slice(1, position, 2)
     s_low, s_high, s_both = dealt[low], dealt[high], dealt[bits:]

@@ -23,7 +23,7 @@ import numpy as np
 from .bits import bit_slices
 from .carry import bit_of_sum
 from .errors import NotInRing
-from .known import known_to_others, sum_known_to_0
+from .known import known_to_others, share_of_others, sum_known_to_0
 from .shares import BinaryShare, packed_size, require_words
 
 if TYPE_CHECKING:
@@ -84,9 +84,8 @@ async def is_zero(mpc: Replicated3, x: ArithmeticShare, bits: int | None = None)
     size = (bits, packed_size(x.size))
     dealt = None if s_words is None else bit_slices(s_words.reshape(-1), bits)
     s = BinaryShare(*await mpc.deal_bits(0, dealt, size), x.shape)
-    zero = np.zeros(size, np.uint8)
-    known = zero if t_words is None else bit_slices(np.negative(t_words).reshape(-1), bits)
-    t = BinaryShare(known if mpc.party_index == 1 else zero, known if mpc.party_index == 2 else zero, x.shape)
+    known = None if t_words is None else bit_slices(np.negative(t_words).reshape(-1), bits)
+    t = share_of_others(mpc, known, size, x.shape)
     same = mpc.invert(s ^ t)
     while same.slices > 1:
         pairs = same.slices // 2

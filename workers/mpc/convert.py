@@ -17,7 +17,7 @@ import numpy as np
 
 from .bits import bit_slices, interleaved, prefix_carries, unpacked
 from .errors import NotInRing, ShareMismatch
-from .known import Product, known_to_others, sum_known_to_0, sum_products
+from .known import known_half, known_to_others, product_of_halves, share_of_others, sum_known_to_0, sum_products
 from .shares import BinaryShare, packed_size, require_bits, require_words, ring_dtype
 
 if TYPE_CHECKING:
@@ -47,18 +47,13 @@ async def to_binary(mpc: Replicated3, x: ArithmeticShare, bits: int | None = Non
         return BinaryShare(bit_slices(x.own.reshape(-1), 1), bit_slices(x.prev.reshape(-1), 1), x.shape)
     m = bits - 1  # positions that a carry can leave
     s_words, t_words = sum_known_to_0(mpc, x), known_to_others(mpc, x)
-    dealt = None
-    if s_words is not None:
-        slices = bit_slices(s_words.reshape(-1), bits)
-        dealt = np.concatenate([slices, slices[1:m:2] & slices[0 : m - 1 : 2]])
+    dealt, known = (
+        None if slices is None else np.concatenate([slices, slices[1:m:2] & slices[0 : m - 1 : 2]])
+        for slices in (None if words is None else bit_slices(words.reshape(-1), bits) for words in (s_words, t_words))
+    )
     size = (bits + m // 2, packed_size(x.size))
     s = BinaryShare(*await mpc.deal_bits(0, dealt, size), x.shape)
-    known = np.zeros(size, np.uint8)
-    if t_words is not None:
-        known[:bits] = bit_slices(t_words.reshape(-1), bits)
-        np.bitwise_and(known[1:m:2], known[0 : m - 1 : 2], out=known[bits:])
-    zero = np.zeros(size, np.uint8)
-    t = BinaryShare(known if mpc.party_index == 1 else zero, known if mpc.party_index == 2 else zero, x.shape)
+    t = share_of_others(mpc, known, size, x.shape)
 
     # Round 2: g at the even positions, (g, p) of two positions at the odd ones, except that no p is needed at 1.
     even, odd, below, both = slice(0, m, 2), slice(1, m, 2), slice(0, m - 1, 2), slice(bits, None)
@@ -96,15 +91,13 @@ async def to_arithmetic(mpc: Replicated3, bits: BinaryShare, dtype: DTypeLike = 
     width = 8 * ring.itemsize
     if bits.slices > width:
         raise NotInRing("conversion from bits", f"{bits.slices} slices for {ring}", f"at most {width} slices")
-    packed = {0: bits.own ^ bits.prev, 1: bits.own, 2: bits.prev}[mpc.party_index]
-    mine = [unpacked(row, bits.shape, ring) for row in packed]
+    mine = [unpacked(row, bits.shape, ring) for row in known_half(mpc, bits)]
     part = np.zeros(bits.shape, ring)
     if mpc.party_index != 2:  # d is known to two parties, and counts once
         for position, bit in enumerate(mine):
             np.add(part, np.left_shift(bit, ring.type(position)), out=part)
-    is_first = mpc.party_index == 0
     products = [
-        Product(bit if is_first else None, None if is_first else bit, position + 1, is_negative=True)
+        product_of_halves(mpc, bit, position + 1, is_negative=True)
         for position, bit in enumerate(mine[: width - 1])  # what counts 2^width times does not count
     ]
     return await sum_products(mpc, part, products)

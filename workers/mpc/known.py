@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .shares import BinaryShare
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -27,7 +29,15 @@ if TYPE_CHECKING:
 
     Words = NDArray[Any]
 
-__all__ = ["Product", "known_to_others", "sum_known_to_0", "sum_products"]
+__all__ = [
+    "Product",
+    "known_half",
+    "known_to_others",
+    "product_of_halves",
+    "share_of_others",
+    "sum_known_to_0",
+    "sum_products",
+]
 
 _BYTE = np.dtype(np.uint8)
 _DEALT_IN = (_BYTE, np.dtype(np.uint16), np.dtype(np.uint32), np.dtype(np.uint64))
@@ -51,6 +61,26 @@ def sum_known_to_0(mpc: Replicated3, x: ArithmeticShare) -> Words | None:
 def known_to_others(mpc: Replicated3, x: ArithmeticShare) -> Words | None:
     """x_1 at the parties 1 and 2. Local."""
     return {0: None, 1: x.own, 2: x.prev}[mpc.party_index]
+
+
+def known_half(mpc: Replicated3, bits: BinaryShare) -> NDArray[np.uint8]:
+    """Of bits c ^ d what this party knows, packed: c = b_2 ^ b_0 at party 0, d = b_1 at the parties 1 and 2. Local."""
+    return {0: bits.own ^ bits.prev, 1: bits.own, 2: bits.prev}[mpc.party_index]
+
+
+def product_of_halves(mpc: Replicated3, mine: Words, shift: int, *, is_negative: bool = False) -> Product:
+    """The product of c and d, of which `mine` is the one that this party knows, as words 0 and 1. Local."""
+    is_first = mpc.party_index == 0
+    return Product(mine if is_first else None, None if is_first else mine, shift, is_negative)
+
+
+def share_of_others(
+    mpc: Replicated3, packed: NDArray[np.uint8] | None, size: tuple[int, int], shape: tuple[int, ...]
+) -> BinaryShare:
+    """A share of bits that the parties 1 and 2 know, all in component 1; party 0 gives None. Local."""
+    zero = np.zeros(size, np.uint8)
+    known = zero if packed is None else packed
+    return BinaryShare(known if mpc.party_index == 1 else zero, known if mpc.party_index == 2 else zero, shape)
 
 
 async def sum_products(mpc: Replicated3, part: Words, products: Sequence[Product]) -> ArithmeticShare:

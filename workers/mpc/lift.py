@@ -28,7 +28,7 @@ import numpy as np
 from .bits import bit_slices, unpacked
 from .carry import bit_of_sum
 from .errors import NotInRing, ShareMismatch, described
-from .known import Product, known_to_others, sum_known_to_0, sum_products
+from .known import known_half, known_to_others, product_of_halves, sum_known_to_0, sum_products
 from .shares import ArithmeticShare, ring_dtype
 
 if TYPE_CHECKING:
@@ -58,13 +58,11 @@ async def lift(mpc: Replicated3, x: ArithmeticShare, dtype: DTypeLike, *, signed
     s, t = sum_known_to_0(mpc, x), known_to_others(mpc, x)
     s_slices, t_slices = (None if words is None else bit_slices(words.reshape(-1), w) for words in (s, t))
     carry = await bit_of_sum(mpc, s_slices, t_slices, bits=w, position=w, count=x.size)
-    packed = {0: carry.own ^ carry.prev, 1: carry.own, 2: carry.prev}[mpc.party_index]
-    bit = unpacked(packed[0], x.shape, wide)
+    bit = unpacked(known_half(mpc, carry)[0], x.shape, wide)
     part = np.zeros(x.shape, wide)
     if mpc.party_index != 2:  # t and d are known to two parties, and count once
         part += _first(s, t).astype(wide) - (bit << wide.type(w))
-    c, d = (bit, None) if mpc.party_index == 0 else (None, bit)
-    return mpc.add_public(await sum_products(mpc, part, [Product(c, d, w + 1)]), -offset)
+    return mpc.add_public(await sum_products(mpc, part, [product_of_halves(mpc, bit, w + 1)]), -offset)
 
 
 async def lift_small(mpc: Replicated3, x: ArithmeticShare, dtype: DTypeLike) -> ArithmeticShare:
@@ -82,12 +80,13 @@ async def lift_small(mpc: Replicated3, x: ArithmeticShare, dtype: DTypeLike) -> 
     offset = 1 << w - 2
     x = mpc.add_public(x, offset)
     s, t = sum_known_to_0(mpc, x), known_to_others(mpc, x)
-    s_top, t_top = (None if words is None else words >> words.dtype.type(w - 1) for words in (s, t))
+    mine = _first(s, t)
     part = np.zeros(x.shape, wide)
     if mpc.party_index != 2:
         # s - 2^w s_top is s read as a signed number, which keeps its value when it is widened.
-        part += _first(s, t).view(f"i{w // 8}").astype(wide)
-    return mpc.add_public(await sum_products(mpc, part, [Product(s_top, t_top, w)]), -offset)
+        part += mine.view(f"i{w // 8}").astype(wide)
+    highest = mine >> mine.dtype.type(w - 1)
+    return mpc.add_public(await sum_products(mpc, part, [product_of_halves(mpc, highest, w)]), -offset)
 
 
 def _rings(x: ArithmeticShare, dtype: DTypeLike) -> tuple[np.dtype[Any], int]:

@@ -26,12 +26,13 @@ import numpy as np
 from .bits import bit_slices, unpacked
 from .carry import bit_of_sum
 from .errors import NotInRing
-from .known import Product, known_to_others, sum_known_to_0, sum_products
+from .known import known_half, known_to_others, product_of_halves, sum_known_to_0, sum_products
 from .shares import require_words
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from .known import Product
     from .protocol import Replicated3
     from .shares import ArithmeticShare
 
@@ -58,13 +59,11 @@ async def truncate(mpc: Replicated3, x: ArithmeticShare, shift: int) -> Arithmet
     s_low, t_low = (None if words is None else bit_slices(words.reshape(-1), shift, zeros) for words in (s, t))
     low = shift + zeros
     carry = await bit_of_sum(mpc, s_low, t_low, bits=low, position=low, count=x.size)
-    packed = {0: carry.own ^ carry.prev, 1: carry.own, 2: carry.prev}[mpc.party_index]
-    mine = unpacked(packed[0], x.shape, x.dtype)
+    mine = unpacked(known_half(mpc, carry)[0], x.shape, x.dtype)
     part, wrap = _parts(mpc, s, t, x, shift)
     if mpc.party_index != 2:  # the carry is c + d - 2cd, and d is known to two parties
         np.add(part, mine, out=part)
-    is_first = mpc.party_index == 0
-    product = Product(mine if is_first else None, None if is_first else mine, 1, is_negative=True)
+    product = product_of_halves(mpc, mine, 1, is_negative=True)
     return mpc.add_public(await sum_products(mpc, part, [wrap, product]), -(1 << width - 2 - shift))
 
 
@@ -109,5 +108,4 @@ def _parts(mpc: Replicated3, s: Words | None, t: Words | None, x: ArithmeticShar
     part = np.zeros(x.shape, x.dtype)
     if mpc.party_index != 2:  # t is known to two parties, and counts once
         np.subtract(mine >> down, highest << up, out=part)
-    is_first = mpc.party_index == 0
-    return part, Product(highest if is_first else None, None if is_first else highest, width - shift)
+    return part, product_of_halves(mpc, highest, width - shift)
