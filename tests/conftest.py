@@ -70,6 +70,12 @@ def wait_for_end(pid: int) -> bool:
         os.close(pidfd)
 
 
+def pytest_collection_finish() -> None:
+    """Take the thousands of collected tests out of what each test's `gc.collect` walks through (80 ms of 82)."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind() -> Iterator[None]:
     descriptors_before = open_descriptors()
