@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from partywire.engine.commands import LinkEventKind, LinkNews, Refused
+from partywire.engine.commands import LinkEventKind, LinkNews, Refused, Stopped
 
 if TYPE_CHECKING:
     from partywire.engine.commands import Message
@@ -37,6 +37,7 @@ class PartyLog:
                 # Without it, what also raises at every session would stand on the standard error of any program.
                 logger.addHandler(logging.NullHandler())
         self._is_closing = False  # what ends now was meant to
+        self._is_stopped = False  # the supervisor has said its last word
 
     def hear(self, message: Message) -> None:
         """Log a command of the supervisor, if it tells of something that happened."""
@@ -44,6 +45,8 @@ class PartyLog:
             self._hear_news(message)
         elif isinstance(message, Refused):
             self._hear_refused(message)
+        elif isinstance(message, Stopped):
+            self._is_stopped = True
 
     def _hear_news(self, news: LinkNews) -> None:
         peer = self._names[news.peer] if 0 <= news.peer < len(self._names) else str(news.peer)
@@ -99,7 +102,7 @@ class PartyLog:
         for index, died in worker.lost_workers.items():
             extra = self._extra("worker_died", worker=index, cause=died.cause)
             process_log.error("%s", died, extra=extra)
-        if worker.failure is not None:
+        if worker.failure is not None and not self._is_stopped:  # behind its last word the supervisor ends
             extra = self._extra("party_failed", cause=worker.failure.cause)
             process_log.error("%s", worker.failure, extra=extra)
         counters = worker.counters

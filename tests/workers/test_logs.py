@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from partywire.engine.commands import LinkNews, Refused, Started
+from partywire.engine.commands import LinkNews, Refused, Started, Stopped
 from partywire.workers.errors import PartyFailed, WorkerDied
 from partywire.workers.launcher import Order
 from partywire.workers.log_lines import LogLines
@@ -237,6 +237,14 @@ def test_a_party_that_failed_says_so_and_not_that_each_link_is_lost(lines: list[
     PartyLog("alice", NAMES).end(lost_worker("party alice failed", failed=True))
     [line] = lines
     assert (line["level"], line["event"], line["cause"]) == ("error", "party_failed", "its supervisor is gone")
+
+
+def test_a_supervisor_that_ends_behind_its_last_word_is_no_failure(lines: list[dict[str, Any]]) -> None:
+    log, worker = PartyLog("alice", NAMES), lost_worker(failed=True)
+    log.begin_closing(worker)
+    log.hear(Stopped([]))
+    log.end(worker)
+    assert lines == []
 
 
 def test_refused_connections_are_counted_anew(lines: list[dict[str, Any]]) -> None:
