@@ -13,6 +13,9 @@ TWINS  := tests/engine/test_filler.py tests/process/test_multiplexer.py tests/wo
           tests/workers/test_session_faults.py tests/workers/test_calls.py tests/workers/test_scheduler.py \
           tests/workers/test_waiting.py tests/workers/test_limits.py tests/workers/test_party_end_to_end.py
 
+# A run starts several processes and the tests start hundreds, and each would compile anew what it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help run test large check docs perf clean
 
