@@ -308,16 +308,18 @@ class LinkKeeper:
         preamble = Preamble.decode_untrusted(received)
         assert preamble is not None  # the gateway routes complete ones only
         is_control = preamble.connection_class is ConnectionClass.CONTROL
-        if len(self._tasks) > ACCEPTED_MAX:
-            sock.close()
-            return
         try:
             tcp.tune(sock, self._options.heartbeat_timeout_s if is_control else None)
         except OSError:
             sock.close()  # gone already
             return
-        stream = tcp.TcpStream(sock, self._loop)
-        if is_control:
+        self.take_stream(preamble, received, tcp.TcpStream(sock, self._loop))
+
+    def take_stream(self, preamble: Preamble, received: bytes, stream: Stream) -> None:
+        """Greet whoever dialled `stream` and began with `preamble`, whose bytes are `received`. Owns the stream."""
+        if len(self._tasks) > ACCEPTED_MAX:
+            stream.close()
+        elif preamble.connection_class is ConnectionClass.CONTROL:
             self._spawn(self._accept_link(stream, received), stream)
         elif preamble.connection_class is ConnectionClass.NORMAL:
             self._spawn(self._accept_connection(stream, preamble.index, received), stream)
