@@ -40,6 +40,10 @@ PIPELINED_SIZE_MAX: Final = 64 * 1024
 """Bytes behind a request without an answer at which the socket is read no more. Below it the front goes on reading, so
 as to see the client's end."""
 
+SMALL_ANSWER_SIZE: Final = 64 * 1024
+"""Bytes of an answer that need nothing of the budget: announced bodies that fill it cannot keep the answers to what has
+been carried out already from their clients. At most one of each connection."""
+
 RETRY_AFTER: Final[Headers] = ((b"retry-after", b"%d" % RETRY_AFTER_S),)
 CHALLENGE: Final[Headers] = ((b"www-authenticate", b"Bearer"),)
 
@@ -91,7 +95,7 @@ class Client(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """The kernel has taken everything."""
-        if not self._is_sending:
+        if not self._is_sending or self._transport is None:
             return
         self._is_sending = False
         self._release()
@@ -173,8 +177,9 @@ class Client(asyncio.Protocol):
         """The worker's answer to the request in flight."""
         self._request_id = None
         self._release()
-        if not self._reserve(len(answer.body)):
-            self._send(503, RETRY_AFTER, "the front holds as many bytes as it may; try again")
+        if len(answer.body) > SMALL_ANSWER_SIZE and not self._reserve(len(answer.body)):
+            # Not "try again": the handler has done what was asked.
+            self._send(503, (), "the request was carried out, but the front holds too many bytes to take its answer")
             return
         self._write(self._http.answer(answer.status, answer.headers, answer.body, self._front.is_draining))
 
@@ -214,7 +219,12 @@ class Client(asyncio.Protocol):
         self._expire_after(self._options.send_timeout_s)
         self._connected.write(data)
         if self._transport is not None and self._connected.get_write_buffer_size() == 0:
-            self.resume_writing()  # it went out at once, so the loop has nothing to resume
+            # It went out at once, so the loop has nothing to resume. What was pipelined waits for its turn: thousands
+            # of requests that are refused at once would otherwise be answered inside each other.
+            if self._http.unread_size:
+                self._front.loop.call_soon(self.resume_writing)
+            else:
+                self.resume_writing()
 
     def _finish(self) -> None:
         """End the connection behind what was written; a client that still sends is heard out for a moment."""

@@ -2,9 +2,10 @@
 
 Around h11, which parses and frames. The one invariant: of one connection there is at most one request at a time, its
 head and body within their limits, and every answer belongs to the oldest request without one. What is refused here
-and not by h11: a request with both Content-Length and Transfer-Encoding, a chunked HTTP/1.0 request, a target that is
-neither a path nor an absolute http URL (proxies and origin servers read these differently; that is how requests are
-smuggled), and everything that is too large.
+and not by h11: a request with both Content-Length and Transfer-Encoding, a chunked HTTP/1.0 request, a head with lines
+that end without CR or go on in the next one, a target that is neither a path nor an absolute http URL (proxies and
+origin servers read these differently; that is how requests are smuggled), everything that is too large, and a body in
+so many chunks that reading it costs more than it holds.
 
 States: IDLE nothing of the next request is here; HEAD a part of its head is; BODY its head is complete; WAITING it is
 whole and has no answer yet; CLOSED nothing more is read. Driven by the client's bytes and by our answers.
@@ -34,6 +35,13 @@ RETRY_AFTER_S: Final = 1
 """What a client is told that came while there was no room; requests are short."""
 
 ABSOLUTE: Final = re.compile(rb"https?://[^/?#\s]*", re.IGNORECASE)
+
+HEAD_END: Final = re.compile(rb"\n\r?\n")
+ODD_LINE: Final = re.compile(rb"(?<!\r)\n|\n[ \t]")
+
+CHUNKS_MAX: Final = 4096
+CHUNK_SIZE_MEAN: Final = 256
+"""A body may have CHUNKS_MAX chunks, and one more for every so many bytes. Each costs h11 some microseconds."""
 
 PROBLEM_TYPE: Final = (b"content-type", b"application/problem+json")
 
@@ -84,7 +92,12 @@ class Refused:
 
 def problem(status: int, detail: str) -> bytes:
     """The body of an error, as RFC 9457 has it."""
-    return orjson.dumps({"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail})
+    return orjson.dumps({"type": "about:blank", "title": title_of(status), "status": status, "detail": detail})
+
+
+def title_of(status: int) -> str:
+    """The phrase of a status; a handler may use one that is not registered."""
+    return REASONS.get(status, b"").decode() or "Error"
 
 
 class HttpConnection:
@@ -95,6 +108,7 @@ class HttpConnection:
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=options.head_size_max)
         self._head: HeadReceived | None = None  # of the request whose body is incomplete
         self._body = bytearray()
+        self._chunks = 0  # of that body
         self._method = b""  # of the request that has no answer yet
         self.phase = Phase.IDLE
 
@@ -118,18 +132,24 @@ class HttpConnection:
             return Refused(status, f"the request is not valid HTTP/1.1: {str(error).partition(':')[0]}")
 
     def _next_event_untrusted(self) -> HeadReceived | RequestReceived | Refused | None:
+        if self.phase in (Phase.IDLE, Phase.HEAD) and self._has_odd_line():
+            return self._refuse(400, "a line of the head does not end with CR and LF, or goes on in the next line")
         while True:
             event = self._h11.next_event()
             if isinstance(event, h11.Data):
                 if len(self._body) + len(event.data) > self._options.body_size_max:
                     return self._refuse_body()
                 self._body += event.data
+                self._chunks += event.chunk_start
+                if self._chunks > CHUNKS_MAX + len(self._body) // CHUNK_SIZE_MEAN:
+                    return self._refuse(400, "the body of the request comes in too many small chunks")
             elif isinstance(event, h11.Request):
                 return self._take_head_untrusted(event)
             elif isinstance(event, h11.EndOfMessage):
                 assert self._head is not None
                 head, self._head = self._head, None
                 body, self._body = self._body, bytearray()
+                self._chunks = 0
                 self.phase = Phase.WAITING
                 return RequestReceived(head, body)
             elif event is h11.NEED_DATA:
@@ -139,6 +159,12 @@ class HttpConnection:
             else:
                 self.phase = Phase.CLOSED
                 return None
+
+    def _has_odd_line(self) -> bool:
+        """Whether the head that is next, once it is whole, has a line that not everybody reads in the same way."""
+        data = self._h11.trailing_data[0]
+        end = HEAD_END.search(data)
+        return end is not None and ODD_LINE.search(data, 0, end.end()) is not None
 
     def _take_head_untrusted(self, request: h11.Request) -> HeadReceived | Refused:
         self._method = request.method
@@ -181,7 +207,6 @@ class HttpConnection:
         return Refused(status, detail)
 
     def _refuse_body(self) -> Refused:
-        self._body = bytearray()
         return self._refuse(413, f"the body of a request has at most {self._options.body_size_max} bytes")
 
     @property
@@ -226,7 +251,8 @@ class HttpConnection:
         return data
 
     def refuse(self, status: int, detail: str, headers: Headers = ()) -> bytes:
-        """The bytes of an error and of the end; empty when no answer is possible any more."""
+        """The bytes of an error and of the end; empty when no answer is possible any more. Holds no body afterwards."""
+        self._body = bytearray()
         if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.phase = Phase.CLOSED
             return b""

@@ -9,12 +9,15 @@ import pytest
 
 from partywire.engine.front_client import names_this_host
 from partywire.engine.http_connection import (
+    CHUNK_SIZE_MEAN,
+    CHUNKS_MAX,
     HeadReceived,
     HttpConnection,
     Phase,
     Refused,
     RequestReceived,
     head_size,
+    problem,
 )
 from partywire.engine.http_options import HttpOptions
 
@@ -129,6 +132,14 @@ DIFFERENTLY_READ = [
     (b"CONNECT a:1 HTTP/1.1\r\nHost: h\r\n\r\n", 400),
     (b"brew / HTTP/1.1\r\nHost: h\r\n\r\n", 501),
     (b"GET / HTTP/1.1\r\nHost : h\r\n\r\n", 400),
+    (b"GET / HTTP/1.1\nHost: h\n\n", 400),
+    (b"GET / HTTP/1.1\r\nHost: h\nX: y\r\n\r\n", 400),
+    (b"GET / HTTP/1.1\r\nHost: h\r\n\n", 400),
+    (b"GET / HTTP/1.1\r\nHost: h\n\r\n", 400),
+    (b"GET / HTTP/1.1\r\nHost: h\r\n X: folded\r\n\r\n", 400),
+    (b"GET / HTTP/1.1\r\nHost: h\r\nX: y\r\n\tfolded\r\n\r\n", 400),
+    (b"GET / HTTP/1.1\r\nHost: h\r\r\n\r\n", 400),
+    (b"GET / HTTP/1.1\r\nHost: h\rX: y\r\n\r\n", 400),
     (b"GET / HTTP/1.1\r\nHost: h\r\nA: \x01\r\n\r\n", 400),
     (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
     (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", 400),
@@ -146,6 +157,60 @@ DIFFERENTLY_READ = [
 def test_what_two_servers_could_read_differently_is_refused() -> None:
     options = dataclasses.replace(OPTIONS, head_size_max=4000)
     assert [(data, refused(data, options).status) for data, _ in DIFFERENTLY_READ] == DIFFERENTLY_READ
+
+
+@pytest.mark.parametrize("odd", [b"GET / HTTP/1.1\nHost: h\r\n\r\n", b"GET / HTTP/1.1\r\nHost: h\r\n x\r\n\r\n"])
+def test_an_odd_line_is_refused_however_the_bytes_are_cut_and_behind_other_requests(odd: bytes) -> None:
+    for step in (1, 3, 10_000):
+        http = HttpConnection(OPTIONS)
+        events: list[Event] = []
+        data = POST + GET + odd
+        for start in range(0, len(data), step):
+            http.receive(data[start : start + step])
+            while event := http.next_event():
+                events.append(event)
+                if isinstance(event, RequestReceived):
+                    http.answer(200, [], b"", close=False)
+        assert [type(event) for event in events] == [*([HeadReceived, RequestReceived] * 2), Refused]
+        assert isinstance(events[-1], Refused)
+        assert "CR and LF" in events[-1].detail
+
+
+def test_bare_line_feeds_of_a_body_are_its_own() -> None:
+    http = HttpConnection(OPTIONS)
+    http.receive(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 8\r\n\r\n\n\n b\n\n\tc" + GET)
+    assert [type(event) for event in events_of(http)] == [HeadReceived, RequestReceived]
+    http.answer(200, [], b"", close=False)
+    assert [type(event) for event in events_of(http)] == [HeadReceived, RequestReceived]
+
+
+def test_a_body_has_a_fixed_number_of_small_chunks_and_more_of_larger_ones() -> None:
+    options = dataclasses.replace(OPTIONS, body_size_max=1 << 24)
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    few = CHUNKS_MAX + CHUNKS_MAX // (CHUNK_SIZE_MEAN - 1)  # of one byte each: the body itself allows some more
+    large = b"%x\r\n%b\r\n" % (CHUNK_SIZE_MEAN, bytes(CHUNK_SIZE_MEAN))
+    for chunks in (b"1\r\nx\r\n" * few, large * (2 * CHUNKS_MAX)):
+        http = HttpConnection(options)
+        http.receive((head + chunks + b"0\r\n\r\n") * 2)  # the second request is counted anew
+        for _ in range(2):
+            assert isinstance(events_of(http)[-1], RequestReceived)
+            http.answer(200, [], b"", close=False)
+    event = refused(head + b"1\r\nx\r\n" * (few + 1), options)
+    assert (event.status, "small chunks" in event.detail) == (400, True)
+
+
+def test_a_refused_body_is_not_held_while_the_client_is_heard_out() -> None:
+    http = HttpConnection(OPTIONS)
+    http.receive(POST[:-1])
+    events_of(http)
+    assert http.body_size == 4
+    http.refuse(408, "late")
+    assert http.body_size == 0
+
+
+@pytest.mark.parametrize(("status", "title"), [(404, "Not Found"), (299, "Error"), (599, "Error")])
+def test_every_status_of_an_error_has_a_title(status: int, title: str) -> None:
+    assert orjson.loads(problem(status, "why"))["title"] == title
 
 
 def test_an_error_never_quotes_what_could_be_a_secret() -> None:

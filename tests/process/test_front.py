@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from partywire.engine.front_client import SMALL_ANSWER_SIZE
 from partywire.engine.http_options import HttpOptions
 from tests.support.http_rig import DEADLINE_S, Client, FakeWorker, HttpRig, run_test, serving, until
 
@@ -180,8 +181,42 @@ def test_bodies_and_answers_that_do_not_fit_the_budget_get_503() -> None:
             assert (await first.answer())[0] == 200
             first.get()
             worker_of(rig).answer(await request_of(rig), body=bytes(400_001))
-            assert (await first.problem())[0] == 503
+            status, headers, body = await first.answer()
+            assert (status, "retry-after" in headers, b"was carried out" in body) == (503, False, True)
             assert rig.front.held_size == 0
+
+    run_test(test)
+
+
+def test_a_small_answer_needs_nothing_of_a_budget_that_bodies_fill() -> None:
+    async def test() -> None:
+        async with serving(options(buffer_size_max=300_000)) as rig:
+            asking, filling = await rig.connect(), await rig.connect()
+            for size, status in ((SMALL_ANSWER_SIZE, 200), (SMALL_ANSWER_SIZE + 1, 503)):
+                asking.get()
+                request = await request_of(rig)
+                if not rig.front.held_size:
+                    filling.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 300000\r\n\r\n")
+                    await until(lambda: rig.front.held_size == 300_000)
+                worker_of(rig).answer(request, body=bytes(size))
+                assert (await asking.answer())[0] == status
+                assert rig.front.held_size == 300_000
+
+    run_test(test)
+
+
+def test_thousands_of_pipelined_requests_that_are_refused_at_once_are_not_answered_inside_each_other() -> None:
+    async def test() -> None:
+        async with serving(options(in_flight_max=1)) as rig:
+            busy, many = await rig.connect(), await rig.connect()
+            busy.get()
+            await request_of(rig)
+            count = 2 * sys.getrecursionlimit()
+            many.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * count)
+            for _ in range(count):
+                assert (await many.answer())[0] == 503
+            assert rig.front.may_begin is False
+            assert len(rig.front.clients) == 2
 
     run_test(test)
 
