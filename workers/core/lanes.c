@@ -507,10 +507,6 @@ static int go_on_with_cut(Lane *lane, const RingRecord *record, uint32_t *positi
         return 0;
     PyObject *body = lane->cut;
     lane->cut = NULL;
-    if (lane->cut_descriptor != frames.bytes_descriptor)
-        body = Py_BuildValue("(IiIN)", lane->cut_session, (int)lane->cut_descriptor, lane->cut_length, body);
-    if (body == NULL)
-        return -1;
     PyObject *mailbox = find_mailbox(lane, lane->cut_session);
     if (mailbox == NULL) {
         PyObject *done = PyErr_Occurred() ? NULL
@@ -520,6 +516,10 @@ static int go_on_with_cut(Lane *lane, const RingRecord *record, uint32_t *positi
         Py_XDECREF(done);
         return done == NULL ? -1 : 0;
     }
+    if (lane->cut_descriptor != frames.bytes_descriptor)
+        body = Py_BuildValue("(IiIN)", lane->cut_session, (int)lane->cut_descriptor, lane->cut_length, body);
+    if (body == NULL)
+        return -1;
     Py_INCREF(mailbox);
     int result = deliver_entry(lane, (Mailbox *)mailbox, body, lane->cut_length);
     if (result == 0)
