@@ -785,12 +785,12 @@ def test_frames_of_a_session_that_is_being_agreed_on_are_parked(two: Table) -> N
     assert two.workers[1].inbox_size == 0
 
 
-@pytest.mark.parametrize("size", [8, 2000])
-def test_a_parked_array_that_records_cut_is_whole(size: int) -> None:
-    with Table(2, slice_max=16) as table:
+@pytest.mark.parametrize("seed", range(8))
+def test_a_parked_array_that_records_cut_is_whole(seed: int) -> None:
+    with Table(2, seed=seed, slice_max=100) as table:
         table.workers[1].expect_sessions()
         ours = table.workers[0].make_session(0)
-        sent = np.arange(size, dtype=np.uint8)
+        sent = np.arange(100, dtype=np.uint8)
         table.ok(ours.send(1, sent))
         theirs = table.workers[1].make_session(0)
         table.workers[1].expect_sessions_end()
