@@ -42,6 +42,8 @@ class RejectCode(IntEnum):
     EPOCH = 8  # the connection belongs to another life of the link
     TOKEN = 9  # the connection does not prove that it belongs to the link
     BUSY = 10  # no room for another connection at the moment; trying again later is right
+    SECURITY = 11  # the two ends protect their link in different ways
+    CREDENTIALS = 12  # the peer did not prove that it is who it must be
 
 
 _ADVICE = {
@@ -55,6 +57,8 @@ _ADVICE = {
     RejectCode.EPOCH: "The connection is of an earlier life of the link and is dialled again",
     RejectCode.TOKEN: "Something between the parties mixes up their connections; check proxies and addresses",
     RejectCode.BUSY: "Try again later",
+    RejectCode.SECURITY: "Give [security] the same mode, pattern and cipher in both configurations",
+    RejectCode.CREDENTIALS: "Compare certificates, keys and [security] of both configurations; `partywire check` says more",
 }
 
 

@@ -25,9 +25,16 @@ _LAYOUT = struct.Struct("<8sHBBHH16s")
 
 
 class SecurityMode(IntEnum):
-    """What protects the bytes behind the preamble."""
+    """What protects the bytes behind the preamble, with the pattern and cipher of Noise; the same at both ends."""
 
     PLAINTEXT = 0
+    TLS = 1
+    NOISE_XX_CHACHA = 2
+    NOISE_XX_AES = 3
+    NOISE_IX_CHACHA = 4
+    NOISE_IX_AES = 5
+    NOISE_KK_CHACHA = 6
+    NOISE_KK_AES = 7
 
 
 class ConnectionClass(IntEnum):
@@ -79,7 +86,7 @@ class Preamble:
         if version != PREAMBLE_VERSION:
             raise LinkProtocolError("", "preamble version", version, PREAMBLE_VERSION)
         if mode not in SecurityMode.__members__.values():
-            raise LinkProtocolError("", "security mode in a preamble", mode, SecurityMode.PLAINTEXT.value)
+            raise LinkProtocolError("", "security mode in a preamble", mode, max(SecurityMode).value)
         if class_ not in ConnectionClass.__members__.values():
             raise LinkProtocolError("", "connection class in a preamble", class_, ConnectionClass.PROBE.value)
         if reserved:

@@ -1,0 +1,194 @@
+"""Reads the files that prove who we are and who a peer must be.
+
+Between the files of `LinkSecurity` and the channels. The one invariant: a private key that others could have read is
+refused, and no error holds more of a file than its path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import ssl
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from ..errors import PartyWireError
+
+if TYPE_CHECKING:
+    from .link_security import LinkSecurity
+
+FILE_SIZE_MAX: Final = 1024 * 1024
+"""Of a file with keys or certificates; the certificates of a whole public key infrastructure are smaller."""
+
+ALPN: Final = "partywire/1"
+"""Named by both ends of a TLS handshake, so that a connection made for another protocol is refused."""
+
+_BEGIN: Final = "-----BEGIN CERTIFICATE-----"
+_END: Final = "-----END CERTIFICATE-----"
+
+
+class CredentialError(PartyWireError):
+    """Raised when a file that a secure link needs cannot be used. `what` says why and what to do."""
+
+    def __init__(self, path: str, what: str) -> None:
+        super().__init__(path, what)
+        self.path = path
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.what}"
+
+
+def read_file(path: str, *, private: bool = False) -> bytes:
+    """The content of a file; of a private one only if nobody else could have read it.
+
+    Raises:
+        CredentialError: it cannot be read, is too large, or is private and open to others.
+    """
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise CredentialError(path, "is not a file")
+            if private and status.st_mode & 0o077:
+                mode = stat.S_IMODE(status.st_mode)
+                raise CredentialError(
+                    path, f"is a private key that other users may read or change (mode {mode:04o}): chmod 600 it"
+                )
+            if status.st_size > FILE_SIZE_MAX:
+                raise CredentialError(path, f"has {status.st_size} bytes, at most {FILE_SIZE_MAX} are read")
+            return file.read(FILE_SIZE_MAX)
+    except OSError as error:
+        raise CredentialError(path, f"cannot be read: {(error.strerror or str(error)).lower()}") from error
+
+
+def certificates_of(path: str) -> list[bytes]:
+    """Every certificate (DER) of a PEM file, in order, at least one.
+
+    Raises:
+        CredentialError: it cannot be read, or holds none.
+    """
+    try:
+        text = read_file(path).decode("ascii", "replace")
+        parts = [part.partition(_END)[0] for part in text.split(_BEGIN)[1:]]
+        found = [ssl.PEM_cert_to_DER_cert(f"{_BEGIN}{part}{_END}") for part in parts]
+    except ValueError:
+        found = []
+    if not found:
+        raise CredentialError(path, "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)")
+    return found
+
+
+def fingerprint_of(certificate: bytes) -> str:
+    """SHA-256 of a certificate (DER), in 64 hexadecimal digits."""
+    return hashlib.sha256(certificate).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class TlsPin:
+    """What the peer's certificate must be, beyond being vouched for and valid."""
+
+    name: str
+    """Must be among its DNS names; empty: whatever they are."""
+    fingerprints: frozenset[str]
+    """Must hold that of the certificate; empty: any."""
+
+
+def tls_pin(security: LinkSecurity, peer: str) -> TlsPin:
+    """What proves that a peer is `peer`: one certificate of a file, or its name from our issuers.
+
+    Raises:
+        CredentialError: the file of its certificate cannot be used.
+    """
+    fingerprints = {security.fingerprint} if security.fingerprint else set()
+    if security.peer_certificate:
+        listed = {fingerprint_of(certificate) for certificate in certificates_of(security.peer_certificate)}
+        if fingerprints and not fingerprints <= listed:
+            raise CredentialError(security.peer_certificate, "has another fingerprint than the configuration says")
+        return TlsPin("", frozenset(fingerprints or listed))
+    return TlsPin(peer, frozenset(fingerprints))
+
+
+def tls_context(security: LinkSecurity, *, accepts: bool) -> ssl.SSLContext:
+    """TLS 1.3 alone, with certificates from both ends, without tickets, resumption or compression.
+
+    Raises:
+        CredentialError: a file cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if accepts else ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False  # the name is a party's, and is compared by the channel
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+    if accepts:
+        context.num_tickets = 0
+    context.set_alpn_protocols([ALPN])
+    _trust(context, security)
+    _prove(context, security)
+    return context
+
+
+def _trust(context: ssl.SSLContext, security: LinkSecurity) -> None:
+    path = security.peer_certificate or security.ca
+    if security.peer_certificate:
+        # The peer's certificate itself is the anchor, whoever issued it; its dates still count.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        context.load_verify_locations(cadata=b"".join(certificates_of(path)))
+    except ssl.SSLError as error:
+        raise CredentialError(path, f"holds a certificate that cannot be used ({reason_of(error)})") from None
+
+
+def _prove(context: ssl.SSLContext, security: LinkSecurity) -> None:
+    certificates_of(security.certificate)
+    read_file(security.key, private=True)
+    try:
+        context.load_cert_chain(security.certificate, security.key, password=_no_password)
+    except _EncryptedKey:
+        what = "is encrypted: store it without a pass phrase, readable by you alone"
+        raise CredentialError(security.key, what) from None
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            what = f"is not the private key of the certificate {security.certificate}"
+        else:
+            what = f"and {security.certificate} cannot be used as key and certificate ({reason_of(error)})"
+        raise CredentialError(security.key, what) from None
+
+
+class _EncryptedKey(Exception):
+    pass
+
+
+def _no_password() -> str:
+    """OpenSSL would ask on the terminal."""
+    raise _EncryptedKey
+
+
+def reason_of(error: ssl.SSLError) -> str:
+    """OpenSSL's word for an error, without its file and line."""
+    return (error.reason or "unknown reason").replace("_", " ").lower()
+
+
+def files_of(security: LinkSecurity) -> tuple[str, ...]:
+    """The files whose content decides about a link."""
+    paths = (
+        security.certificate,
+        security.key,
+        security.ca,
+        security.peer_certificate,
+        security.noise_key,
+    )
+    return tuple(path for path in paths if path)
+
+
+def stamp_of(security: LinkSecurity) -> tuple[int, ...]:
+    """Changes when a file of a link is replaced; 0 stands for one that cannot be looked at."""
+    return tuple(_changed_at_ns(path) for path in files_of(security))
+
+
+def _changed_at_ns(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0

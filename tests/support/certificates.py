@@ -1,0 +1,74 @@
+"""Certificates for tests, made on the fly: P-256 keys, any dates, names and issuers."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from partywire.engine.channel.link_security import LinkSecurity
+from partywire.engine.preamble import SecurityMode
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DAY = datetime.timedelta(days=1)
+
+
+@dataclass(slots=True)
+class Issued:
+    """A certificate and its key, and the paths of both once they are written."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+    certificate_path: str = ""
+    key_path: str = ""
+
+    def write(self, folder: Path, name: str) -> Issued:
+        folder.mkdir(exist_ok=True)
+        certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
+        certificate.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+        key.touch(0o600)
+        key.write_bytes(
+            self.key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        self.certificate_path, self.key_path = str(certificate), str(key)
+        return self
+
+
+def issue(name: str, issuer: Issued | None = None, *, days: tuple[int, int] = (-1, 2), is_ca: bool = False) -> Issued:
+    """A certificate for `name`, valid between two days from now; of itself without `issuer`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.datetime.now(datetime.UTC)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.certificate.subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now + days[0] * DAY)
+        .not_valid_after(now + days[1] * DAY)
+        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+    )
+    if not is_ca:
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+    return Issued(builder.sign(issuer.key if issuer else key, hashes.SHA256()), key)
+
+
+def tls_link(ours: Issued, *, ca: Issued | None = None, peer: Issued | None = None) -> LinkSecurity:
+    """What a link needs of written files: our own, and whom to believe."""
+    return LinkSecurity(
+        mode=SecurityMode.TLS,
+        certificate=ours.certificate_path,
+        key=ours.key_path,
+        ca=ca.certificate_path if ca else "",
+        peer_certificate=peer.certificate_path if peer else "",
+    )
