@@ -29,6 +29,7 @@ from .http_commands import (
     StartHttp,
 )
 from .http_options import HttpOptions
+from .iris_options import IrisOptions
 from .message import ControlMessage
 from .topology import PartySpec, PeerSpec
 
@@ -65,6 +66,8 @@ class LinkOptions:
     """A digest of everything else that must be equal at all parties; compared in the handshake."""
     client_host: str | None = None
     """Local address to dial from, or None for whatever the routing table says."""
+    unidentified_max: int = limits.UNIDENTIFIED_MAX
+    """Connections that the gateway keeps before they have shown whom they want."""
 
 
 # The opener and its supervisor.
@@ -284,10 +287,22 @@ class Refused(ControlMessage):
     """The first bytes were not a preamble."""
     silent: int
     """No complete preamble in time."""
+    crowded: int = 0
+    """Made room for others before their time was up: there were too many at once, of one address or in all."""
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.unknown + self.garbage + self.silent + self.crowded
 
     def plus(self, other: Refused) -> Refused:
         """The totals of both."""
-        return Refused(self.unknown + other.unknown, self.garbage + other.garbage, self.silent + other.silent)
+        return Refused(
+            self.unknown + other.unknown,
+            self.garbage + other.garbage,
+            self.silent + other.silent,
+            self.crowded + other.crowded,
+        )
 
 
 Message: TypeAlias = (
@@ -323,7 +338,7 @@ Message: TypeAlias = (
 MESSAGE_TYPES: Final[dict[str, type[Any]]] = {message.__name__: message for message in typing.get_args(Message)}
 
 _field_types: dict[type[Any], dict[str, Any]] = {}
-_RECORDS = (*MESSAGE_TYPES.values(), HttpOptions, LinkOptions, PartySpec, PeerSpec)
+_RECORDS = (*MESSAGE_TYPES.values(), HttpOptions, IrisOptions, LinkOptions, PartySpec, PeerSpec)
 
 
 def encode(message: Message) -> bytes:

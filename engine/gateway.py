@@ -1,7 +1,8 @@
 """The gateway: accepts every connection of a party, reads 32 bytes, and hands the descriptor to the right I/O process.
 
 Between strangers and the I/O processes. The one invariant: a stranger costs at most one descriptor for at most
-PREAMBLE_TIMEOUT_S, learns nothing, and delays nobody: the gateway never waits for a single socket.
+PREAMBLE_TIMEOUT_S, learns nothing, and delays nobody: the gateway never waits for a single socket, and all that wait
+have a bound, in which each address has a share (`antechamber`).
 
 A probe (`probe`) is answered here, from what the configuration says, so that no link ever notices one.
 
@@ -16,13 +17,14 @@ import errno
 import selectors
 import socket
 import time
-from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from partywire.shm import fence
 
+from . import limits
 from .addresses import format_address
+from .antechamber import Antechamber, origin_of
 from .child_process import begin_child
 from .commands import Accepted, CommandError, Refused, Serve
 from .control_socket import ControlClosed, ControlSocket, ControlTimeout
@@ -41,10 +43,6 @@ PREAMBLE_TIMEOUT_S: Final = 5.0
 for everything, the reading of its answer included."""
 
 _READ_SIZE: Final = 4096
-
-WAITING_MAX: Final = 256
-"""Connections whose preamble is incomplete. Four times the largest party set, so that honest diallers fit beside a
-crowd of silent ones; beyond it the oldest is closed, which is never one that just came."""
 
 ACCEPT_BATCH: Final = 64
 """Connections accepted before others are served."""
@@ -85,17 +83,19 @@ class Gateway:
         listeners: list[socket.socket],
         routes: dict[bytes, ControlSocket],
         answers: dict[bytes, Callable[[], Probe]] | None = None,
+        unidentified_max: int = limits.UNIDENTIFIED_MAX,
     ) -> None:
         """`routes`: routing tag -> link socket of an I/O process. Takes ownership of all.
 
-        `answers`: routing tag -> the acceptor's end of a fresh probe by the peer of that tag.
+        `answers`: routing tag -> the acceptor's end of a fresh probe by the peer of that tag. `unidentified_max`: how
+        many connections may wait here, a quarter of them from one address.
         """
         self._listeners = listeners
         self._answers = answers or {}
         self._routes = routes
         self._selector = selectors.DefaultSelector()
-        self._waiting: OrderedDict[int, Waiting] = OrderedDict()  # oldest first, as deadlines are
-        self._unknown = self._garbage = self._silent = 0
+        self._waiting: Antechamber[Waiting] = Antechamber(unidentified_max, unidentified_max // 4)
+        self._unknown = self._garbage = self._silent = self._crowded = 0
         self._resume_at: float | None = None  # while nothing is accepted for want of descriptors or memory
         self._listen()
 
@@ -106,7 +106,7 @@ class Gateway:
     @property
     def refused(self) -> Refused:
         """How many connections were closed for what they sent or did not send."""
-        return Refused(self._unknown, self._garbage, self._silent)
+        return Refused(self._unknown, self._garbage, self._silent, self._crowded)
 
     @property
     def waiting_count(self) -> int:
@@ -115,7 +115,8 @@ class Gateway:
 
     def next_deadline(self) -> float | None:
         """When `do_work` must be called again at the latest."""
-        deadlines = [self._resume_at, next(iter(self._waiting.values())).deadline if self._waiting else None]
+        oldest = self._waiting.oldest  # all have as long, so its time is up first
+        deadlines = [self._resume_at, oldest.deadline if oldest is not None else None]
         return min((at for at in deadlines if at is not None), default=None)
 
     def _listen(self) -> None:
@@ -133,22 +134,18 @@ class Gateway:
             if key.data is None:
                 if self._resume_at is None:
                     work += self._accept(key.fd, now)
-            elif (waiting := self._waiting.get(key.fd)) is not None and waiting is key.data:
-                # Not closed meanwhile to make room, with its number taken over by another.
-                self._read(waiting)
+            elif key.data.sock.fileno() >= 0:  # not closed meanwhile to make room, for another with its number perhaps
+                self._read(key.data)
                 work += 1
-        while self._waiting:
-            oldest = next(iter(self._waiting.values()))
-            if oldest.deadline > now:
-                break
+        while (oldest := self._waiting.oldest) is not None and oldest.deadline <= now:
             self._give_up(oldest)
             work += 1
         return work
 
     def close(self) -> None:
         """Close every socket."""
-        while self._waiting:
-            self._drop(next(iter(self._waiting.values())))
+        while (oldest := self._waiting.oldest) is not None:
+            self._drop(oldest)
         self._selector.close()
         for listener in self._listeners:
             listener.close()
@@ -166,24 +163,28 @@ class Gateway:
                 return count  # no more, or the one that came went away again
             sock.setblocking(False)
             waiting = Waiting(sock, address_of(address), now + PREAMBLE_TIMEOUT_S)
-            if len(self._waiting) >= WAITING_MAX:
-                self._give_up(next(iter(self._waiting.values())))
-            self._waiting[sock.fileno()] = waiting
+            if (crowded_out := self._waiting.enter(waiting, origin_of(waiting.address))) is not None:
+                self._crowd_out(crowded_out)
             self._selector.register(sock, selectors.EVENT_READ, waiting)
             self._read(waiting)  # the preamble usually came with the connection
         return ACCEPT_BATCH
 
     def _make_room(self, now: float) -> None:
-        """A connection could not be accepted: give up the oldest that shows nothing, or else wait a moment."""
-        if self._waiting:
-            self._give_up(next(iter(self._waiting.values())))
+        """A connection could not be accepted: have one of those go that show nothing, or else wait a moment."""
+        if (crowded_out := self._waiting.make_room()) is not None:
+            self._crowd_out(crowded_out)
         else:
             self._resume_at = now + ACCEPT_PAUSE_S
             for listener in self._listeners:
                 self._selector.unregister(listener)
 
+    def _crowd_out(self, waiting: Waiting) -> None:
+        if not waiting.is_answered:
+            self._crowded += 1
+        self._drop(waiting)
+
     def _give_up(self, waiting: Waiting) -> None:
-        """It took too long, makes room for another, or is over."""
+        """It took too long, or is over."""
         if not waiting.is_answered:
             self._silent += 1
         self._drop(waiting)
@@ -252,7 +253,7 @@ class Gateway:
         self._drop(waiting)
 
     def _drop(self, waiting: Waiting) -> None:
-        del self._waiting[waiting.sock.fileno()]
+        self._waiting.leave(waiting)
         self._selector.unregister(waiting.sock)
         waiting.sock.close()
 
@@ -328,7 +329,7 @@ def main() -> None:
             ]
             listeners = [socket.socket(fileno=fd) for fd in fds[: command.listeners]]
             routes = make_routes(command.party, command.peers, sockets)
-            gateway = Gateway(listeners, routes, make_answers(command))
+            gateway = Gateway(listeners, routes, make_answers(command), command.options.unidentified_max)
             try:
                 serve(control, gateway)
             finally:

@@ -57,6 +57,14 @@ to which every party has to agree, costs each of them at most 128 MiB. Further c
 
 # Set-up.
 
+UNIDENTIFIED_MAX: Final = 256
+"""Connections whose first 32 bytes a gateway waits for. Twice what all peers dial at once, so that they fit beside a
+crowd; each costs a descriptor, of which processes have 1,024 by default. The configuration may set another number; a
+quarter of it is the most for one address (IPv6: one /64 network) that is not of this host."""
+
+UNIDENTIFIED_BOUNDS: Final = (16, 4096)
+"""What it may be set to: all connections of one peer at once, and as many descriptors as a process often has."""
+
 HANDSHAKE_SIZE_MAX: Final = 8 * 1024
 """Body of one handshake message. The largest, a HELLO with 9 names of 64 bytes, has 800."""
 

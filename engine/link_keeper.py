@@ -21,7 +21,10 @@ from partywire.shm.doorbell import Doorbell
 from partywire.shm.errors import ShmError
 
 from . import limits, tcp
+from .antechamber import Antechamber, origin_of
 from .attempt import Attempt, Lane
+from .channel.credentials import CredentialError
+from .channel.link_security import security_of
 from .commands import (
     Accepted,
     CommandError,
@@ -34,6 +37,7 @@ from .control_socket import ControlClosed, close_all
 from .dialler import DialFailed, Dialler
 from .errors import HandshakeRejected, RejectCode
 from .greeting import GreetingFailed, dismiss, greet
+from .guard import Guard
 from .handshake import Attach, Handshake, Role
 from .hello import hello_of
 from .link import Link, LinkState, LinkTimeouts
@@ -62,7 +66,17 @@ restarted, may be a moment behind on its own socket."""
 
 ACCEPTED_MAX: Final = 64
 """Accepted connections in a handshake at one time: four times what a link has. A routing tag is no secret, so anybody
-may claim to be our peer; beyond this they are closed."""
+may claim to be our peer; beyond this one that claimed it earlier is closed."""
+
+ACCEPTED_SHARE_MAX: Final = 32
+"""Those of one address: all connections of a link at once, and as many of an attempt that the peer has given up."""
+
+ACCEPT_BATCH: Final = 16
+"""Accepted connections taken in one turn of the loop, so that a crowd of them delays no message for long."""
+
+_MISFITS: Final = frozenset({RejectCode.VERSION, RejectCode.PARTY_SET, RejectCode.PARAMETERS})
+"""What an honest peer can be refused for until somebody changes its configuration or ours. Anything else that is wrong
+with a handshake behind our routing tag is a stranger's doing and ends nothing but its connection."""
 
 EXIT_TIMEOUT_S: Final = 0.5
 """For tasks that were cancelled at the end."""
@@ -89,6 +103,7 @@ class LinkKeeper:
         self._options = command.options
         self._our_name = command.party.name
         self._peer = command.party.parties[peer]
+        self._guard = Guard(loop, self._our_name, self._peer.name, security_of(self._options.security, peer))
         self._fence = fence
         self._doorbell = Doorbell.create(fence)
         self._bells = bells
@@ -100,6 +115,8 @@ class LinkKeeper:
         self._report = LinkReport(home, self._peer)
         self._dropped: set[int] = set()  # workers that died
         self._tasks: set[asyncio.Task[None]] = set()
+        self._accepted: Antechamber[asyncio.Task[None]] = Antechamber(ACCEPTED_MAX, ACCEPTED_SHARE_MAX)
+        self._greetings = 0  # of accepted control connections, under way
         self._over: asyncio.Future[None] = loop.create_future()
 
     # The life of the link.
@@ -149,13 +166,16 @@ class LinkKeeper:
         if not self._over.done():
             self._over.set_result(None)
 
-    def _spawn(self, coroutine: Coroutine[object, object, None], stream: Stream | None = None) -> None:
+    def _spawn(
+        self, coroutine: Coroutine[object, object, None], stream: Stream | None = None
+    ) -> asyncio.Task[None]:
         """Have it done. `stream` is closed if it is cancelled, perhaps before its first step."""
         task = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
         if stream is not None:
             task.add_done_callback(lambda task: stream.close() if task.cancelled() else None)
+        return task
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -193,7 +213,7 @@ class LinkKeeper:
         except HandshakeRejected as error:
             self._fail(error.code.name, str(error))
             return
-        except ShmError as error:
+        except (ShmError, CredentialError) as error:
             self._fail("LOCAL", f"the link to {self._peer.name} cannot be made: {error}")
             return
         assert self._attempt is not None
@@ -295,7 +315,9 @@ class LinkKeeper:
         """The gateway hands over connections of our peer, or of somebody who knows its routing tag."""
         assert self._gateway is not None
         try:
-            while (received := self._gateway.try_receive()) is not None:
+            for _ in range(ACCEPT_BATCH):
+                if (received := self._gateway.try_receive()) is None:
+                    return
                 command, fds = received
                 if not isinstance(command, Accepted) or len(fds) != 1:
                     close_all(fds)
@@ -317,58 +339,70 @@ class LinkKeeper:
 
     def take_stream(self, preamble: Preamble, received: bytes, stream: Stream) -> None:
         """Greet whoever dialled `stream` and began with `preamble`, whose bytes are `received`. Owns the stream."""
-        if len(self._tasks) > ACCEPTED_MAX:
-            stream.close()
-        elif preamble.connection_class is ConnectionClass.CONTROL:
-            self._spawn(self._accept_link(stream, received), stream)
+        if preamble.connection_class is ConnectionClass.CONTROL:
+            task = self._spawn(self._accept_link(stream, received), stream)
         elif preamble.connection_class is ConnectionClass.NORMAL:
-            self._spawn(self._accept_connection(stream, preamble.index, received), stream)
+            task = self._spawn(self._accept_connection(stream, preamble.index, received), stream)
         else:
             stream.close()
+            return
+        if (crowded_out := self._accepted.enter(task, origin_of(stream.peer_address))) is not None:
+            crowded_out.cancel()
+        task.add_done_callback(self._accepted.leave)
 
     async def _accept_link(self, stream: Stream, preamble: bytes) -> None:
-        """Greet a dialler of the control connection; whatever it does wrong, the link can still come up after it."""
-        core = Handshake(Role.RESPONDER, self._hello(), preamble)
-        attempt = self._attempt
-        if attempt is None or attempt.link.refusal_of_greeting() is not None:
+        """Greet a dialler of the control connection. Several are greeted at a time, since one of them may be a stranger
+        that says nothing; whose handshake is done first has the link."""
+        if self._refusal_of_greeting() is not None:
             await asyncio.sleep(DUPLICATE_GRACE_S)
-            attempt = self._attempt
-        refusal = attempt.link.refusal_of_greeting() if attempt is not None else (RejectCode.BUSY, "not ready")
-        if attempt is None or refusal is not None:
-            assert refusal is not None
+        core = Handshake(Role.RESPONDER, self._hello(), preamble)
+        if (refusal := self._refusal_of_greeting()) is not None:
             try:
                 core.reject(*refusal)
             except HandshakeRejected:
                 await dismiss(stream, core.data_to_send())
             return
-        link = attempt.link
-        link.greeting_started(self._loop.time())
+        self._greetings += 1
         try:
             received = await greet(stream, core, self._peer.name)
         except HandshakeRejected as error:
-            link.rejected(error)
-            if error.is_transient:
-                self._report.progress(str(error))
-            else:
-                attempt.failure = error
-                attempt.greeted.set()
+            self._greeting_rejected(error)
+            return
         except GreetingFailed as error:
-            # The next dialler may do better; this attempt goes on waiting for it.
-            link.greeting_failed(str(error))
-            self._report.progress(str(error))
+            # The next dialler may do better; the attempt goes on waiting for it.
+            self._report.stranger_failed(str(error), self._loop.time())
+            return
+        finally:
+            self._greetings -= 1
+        attempt, result = self._attempt, core.result
+        assert result is not None
+        if attempt is None or self._refusal_of_greeting() is not None or result.epoch < self._epoch:
+            stream.close()  # another one was faster; this one hears why when it dials again
+            return
+        attempt.link.greeting_started(self._loop.time())
+        try:
+            self._begin_attaching(attempt, stream, result, received)
+        except ShmError as error:
+            attempt.failure = error
+            attempt.greeted.set()
         else:
-            assert core.result is not None
-            try:
-                self._begin_attaching(attempt, stream, core.result, received)
-            except ShmError as error:
-                attempt.failure = error
-                attempt.greeted.set()
-            else:
-                self._report.opened(LinkEventKind.ACCEPTED, stream.peer_address)
+            self._report.opened(LinkEventKind.ACCEPTED, stream.peer_address)
+
+    def _refusal_of_greeting(self) -> tuple[RejectCode, str] | None:
+        return self._attempt.link.refusal_of_greeting() if self._attempt is not None else (RejectCode.BUSY, "not ready")
+
+    def _greeting_rejected(self, error: HandshakeRejected) -> None:
+        attempt = self._attempt
+        if error.by_us and error.code in _MISFITS and attempt is not None and self._refusal_of_greeting() is None:
+            attempt.link.rejected(error)
+            attempt.failure = error
+            attempt.greeted.set()
+        else:
+            self._report.stranger_failed(str(error), self._loop.time())
 
     async def _accept_connection(self, stream: Stream, index: int, preamble: bytes) -> None:
         attempt = self._attempt
-        if attempt is not None and attempt.link.state is LinkState.GREETING:
+        if attempt is not None and attempt.result is None and self._greetings:
             # It overtook the last message of the greeting, which travels on another connection.
             try:
                 await asyncio.wait_for(attempt.greeted.wait(), limits.HANDSHAKE_TIMEOUT_S)
@@ -385,7 +419,7 @@ class LinkKeeper:
         try:
             received = await greet(stream, core, self._peer.name)
         except (HandshakeRejected, GreetingFailed) as error:
-            self._report.progress(str(error))
+            self._report.stranger_failed(str(error), self._loop.time())
             return
         if attempt.link.refusal_of_attach_untrusted(index) is None and attempt.link.state is LinkState.ATTACHING:
             self._add_connection(attempt, stream, index, received)

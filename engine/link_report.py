@@ -6,7 +6,8 @@ told to be CLOSED once before the link's last word, and exactly one of LinkFaile
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import math
+from typing import TYPE_CHECKING, Final, Protocol
 
 from .commands import LinkEnded, LinkEventKind, LinkFailed, LinkNews, LinkProgress
 from .connection import ConnectionState
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
     from .commands import Lanes
     from .topology import PeerSpec
+
+
+STRANGERS_INTERVAL_S: Final = 0.5
+"""Least time between two causes that strangers gave: each says another port, and the opener may be computing."""
 
 
 class Home(Protocol):
@@ -35,6 +40,7 @@ class LinkReport:
         self._home = home
         self._peer = peer
         self._open_at: str | None = None  # the peer's address while a connection stands that was told of
+        self._strangers_at = -math.inf  # when the next stranger may be told of
         self.last_cause = ""
         """Why the link is not up yet, as last said."""
 
@@ -43,6 +49,15 @@ class LinkReport:
         if cause != self.last_cause:
             self.last_cause = cause
             self._home.tell(LinkProgress(self._peer.index, cause))
+
+    def stranger_failed(self, cause: str, now: float) -> None:
+        """A connection that was dialled to us did not become the peer's. Of a crowd of them few are told, so that it
+        cannot fill what the opener has to read."""
+        if now < self._strangers_at:
+            self.last_cause = cause
+            return
+        self._strangers_at = now + STRANGERS_INTERVAL_S
+        self.progress(cause)
 
     def dial_failed(self, state: ConnectionState, cause: str) -> None:
         """An attempt of a dialler, now in `state`, came to nothing; there will be another."""

@@ -29,9 +29,9 @@ from .errors import PartyWireError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-BACKLOG: Final = 128
-"""Connections that the kernel completes before the gateway accepts them: all parties with a few connections each arrive
-within the same second, and the kernel's own limit is 4,096."""
+BACKLOG: Final = 4096
+"""Connections that the kernel completes before the gateway accepts them: the most that it allows by default. Who finds
+no room tries again a second later, so hundreds of strangers must not fill it while the gateway waits for a core."""
 
 LOCK_TIMEOUT_S: Final = 1.0
 """For the lock on the folder of a unix socket, which is held for microseconds."""
@@ -79,7 +79,9 @@ class Listening:
         return list(self._sockets)
 
     def adopt(self, sock: socket.socket) -> None:
-        """Own a socket that somebody else bound; its file, if it has one, stays theirs."""
+        """Own a socket that somebody else bound, listening or not; its file, if it has one, stays theirs."""
+        if not self._is_trial:
+            sock.listen(BACKLOG)
         sock.setblocking(False)
         self._sockets.append(sock)
 

@@ -346,6 +346,7 @@ class StatServer:
             Value("refused_connections_total", (("reason", "unknown party"),), self._refused.unknown),
             Value("refused_connections_total", (("reason", "not PartyWire"),), self._refused.garbage),
             Value("refused_connections_total", (("reason", "silent"),), self._refused.silent),
+            Value("refused_connections_total", (("reason", "too many"),), self._refused.crowded),
             Value("stat_readers", none, len(self._watchers)),
         ]
         return values + self.rings.values()

@@ -404,6 +404,7 @@ class Supervisor:
             (message.unknown, "of parties that are not in our configuration, or not for us"),
             (message.garbage, "that do not speak PartyWire"),
             (message.silent, "that sent nothing"),
+            (message.crowded, "too many at once"),
         )
         self._refused = ", ".join(f"{count} {what}" for count, what in kinds if count)
         for peer in self._gateway_ends:
@@ -419,7 +420,7 @@ class Supervisor:
         cause = self._progress[peer]
         if self._refused and peer in self._gateway_ends:
             cause = f"{cause}; refused connections at our address: {self._refused}"
-        self._send(self._opener, LinkProgress(peer, cause))
+        self._ask(self._opener, LinkProgress(peer, cause), ())  # strangers may not fill the room of its other messages
 
     def _on_worker_message(self, child: Child, message: Message, fds: list[int]) -> None:
         raise CommandError(f"{type(message).__name__} from a worker")

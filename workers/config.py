@@ -46,7 +46,7 @@ LISTEN_MAX = 8
 """Addresses in [listen]: more than a host has networks that parties come from. Arbitrary."""
 
 _TABLES = {
-    "limits": ("inbox_mib", "ring_mib", "message_mib"),
+    "limits": ("inbox_mib", "ring_mib", "message_mib", "unidentified"),
     "timeouts": ("connect_s", "close_s", "heartbeat_s"),
     "listen": ("address",),
     "dial": ("client_host",),
@@ -78,6 +78,8 @@ class PartyConfig:
     inbox_mib: int = INBOX_MIB_DEFAULT
     ring_mib: int = RING_MIB_DEFAULT
     message_mib: int = MESSAGE_MIB_DEFAULT
+    unidentified: int = limits.UNIDENTIFIED_MAX
+    """Connections that may be accepted and have not shown yet whom they want; a quarter of them from one address."""
     connect_s: float = limits.CONNECT_TIMEOUT_S
     close_s: float = limits.CLOSE_TIMEOUT_S
     heartbeat_s: float = limits.HEARTBEAT_TIMEOUT_S
@@ -133,6 +135,7 @@ class PartyConfig:
             message_size_max=min(self.message_mib << 20, limits.MESSAGE_SIZE_MAX),
             parameter_digest=self.parameter_digest,
             client_host=self.client_host,
+            unidentified_max=self.unidentified,
         )
 
     @property
@@ -210,6 +213,7 @@ def _problems_of(config: PartyConfig) -> Iterable[tuple[str, str]]:
     yield from _range_problem("limits.ring_mib", config.ring_mib, 1, 1024, int)
     if isinstance(config.ring_mib, int) and config.ring_mib & (config.ring_mib - 1):
         yield "limits.ring_mib", f"{config.ring_mib} is not a power of two"
+    yield from _range_problem("limits.unidentified", config.unidentified, *limits.UNIDENTIFIED_BOUNDS, int)
     yield from _range_problem("limits.message_mib", config.message_mib, 1, MESSAGE_MIB_DEFAULT, int)
     yield from _range_problem("timeouts.connect_s", config.connect_s, 0.1, 86_400)
     yield from _range_problem("timeouts.close_s", config.close_s, 0.1, 3_600)

@@ -74,11 +74,11 @@ class PartyLog:
             (refused.unknown, "of unknown parties"),
             (refused.garbage, "not PartyWire"),
             (refused.silent, "silent"),
+            (refused.crowded, "too many at once"),
         )
         cause = ", ".join(f"{count} {what}" for count, what in kinds if count)
-        total = refused.unknown + refused.garbage + refused.silent
-        extra = self._extra("connections_refused", count=total - self._refused, cause=cause)
-        self._refused = total
+        extra = self._extra("connections_refused", count=refused.total - self._refused, cause=cause)
+        self._refused = refused.total
         link_log.warning("%s: connections at our address were refused: %s", self._party, cause, extra=extra)
 
     def begin_closing(self, worker: Worker) -> None:

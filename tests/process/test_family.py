@@ -421,7 +421,7 @@ def test_different_party_sets_fail_on_both_sides(stack: ExitStack) -> None:
     assert "alice, bob, charlie" in failed.message
 
 
-def test_a_wrong_identity_behind_a_right_routing_tag_fails_on_both_sides(stack: ExitStack) -> None:
+def test_a_wrong_identity_behind_a_right_routing_tag_is_refused_and_ends_nothing(stack: ExitStack) -> None:
     listeners = listeners_for(stack, 2)
     parties = make_parties(listeners)
     alice = Opener(parties[0], listeners[0])
@@ -433,9 +433,11 @@ def test_a_wrong_identity_behind_a_right_routing_tag_fails_on_both_sides(stack: 
     mallory.settimeout(DEADLINE_S)
     mallory.sendall(preamble + core.data_to_send())
     assert b"mallory is not a party at alice" in mallory.recv(4096)
-    failed = alice.wait(lambda: alice.message(LinkFailed))
-    assert failed is not None
-    assert (failed.peer, failed.code) == (1, "UNKNOWN_PEER")
+    alice.wait(lambda: "mallory is not a party at alice" in str(alice.message(LinkProgress)))
+    bob = Opener(parties[1], listeners[1])
+    stack.callback(bob.close)
+    alice.wait(lambda: alice.is_up and bob.is_up, [bob])
+    assert alice.message(LinkFailed) is None
 
 
 def test_a_second_process_with_the_same_name_is_refused_and_the_first_is_not_disturbed(stack: ExitStack) -> None:

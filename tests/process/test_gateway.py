@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from partywire.engine import gateway as gateway_module
+from partywire.engine.antechamber import Antechamber
 from partywire.engine.commands import Accepted, Refused, Serve
 from partywire.engine.control_socket import ControlSocket
 from partywire.engine.errors import HandshakeRejected, RejectCode
@@ -227,10 +227,8 @@ def test_early_dials_are_parked_until_the_io_process_takes_them(rig: GatewayRig)
     assert len(rig.routed()) == 20
 
 
-def test_a_crowd_of_silent_callers_costs_a_bounded_number_of_descriptors(
-    rig: GatewayRig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gateway_module, "WAITING_MAX", 5)
+def test_a_crowd_of_silent_callers_costs_a_bounded_number_of_descriptors(rig: GatewayRig) -> None:
+    rig.gateway._waiting = Antechamber(5, 5)
     crowd = [rig.dial() for _ in range(12)]
     rig.gateway.do_work(0.0)
     assert rig.gateway.waiting_count == 5
@@ -240,10 +238,8 @@ def test_a_crowd_of_silent_callers_costs_a_bounded_number_of_descriptors(
     assert len(rig.routed()) == 1
 
 
-def test_a_number_that_was_taken_over_in_the_same_turn_is_another_caller(
-    rig: GatewayRig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gateway_module, "WAITING_MAX", 2)
+def test_a_number_that_was_taken_over_in_the_same_turn_is_another_caller(rig: GatewayRig) -> None:
+    rig.gateway._waiting = Antechamber(2, 2)
     first, second = rig.dial(), rig.dial()
     rig.gateway.do_work(0.0)
     # In one turn: two more callers close the first two to make room, one of them gets the number of one that was
@@ -257,7 +253,7 @@ def test_a_number_that_was_taken_over_in_the_same_turn_is_another_caller(
     fifth.sendall(PREAMBLE)
     rig.gateway.do_work(0.0)
     assert len(rig.routed()) == 2
-    assert rig.gateway.refused == Refused(unknown=0, garbage=0, silent=3)
+    assert rig.gateway.refused == Refused(unknown=0, garbage=0, silent=0, crowded=3)
     third.close()
 
 

@@ -76,6 +76,8 @@ def test_each_mistake_names_its_key(change: tuple[str, str], key: str) -> None:
         ("[limits]\nring_mib = 3", "limits.ring_mib"),
         ("[limits]\nmessage_mib = 4097", "limits.message_mib"),
         ("[limits]\nmessage_mib = 1.5", "limits.message_mib"),
+        ("[limits]\nunidentified = 15", "limits.unidentified"),
+        ("[limits]\nunidentified = 4097", "limits.unidentified"),
         ("[limits]\nring_gib = 1", "limits.ring_gib"),
         ("[timeouts]\nconnect_s = -1", "timeouts.connect_s"),
         ('[timeouts]\nheartbeat_s = "5"', "timeouts.heartbeat_s"),
@@ -151,6 +153,8 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         {"insecure": True, "listen": ["*:7009", "[::1]:7", "unix:/run/a b.sock"], "client_host": "fd00::2"},
         {"insecure": True, "listen": [f"127.0.0.1:{port}" for port in range(1, 9)], "client_host": "a.example"},
         {"connect_s": 1.5, "close_s": 2, "heartbeat_s": 9, "inbox_mib": 5, "ring_mib": 1, "message_mib": 7},
+        {"unidentified": 16},
+        {"unidentified": 4096},
     ],
 )
 def test_a_written_file_reads_back_equal(tmp_path: Path, changes: dict[str, Any]) -> None:
