@@ -143,7 +143,10 @@ class Route:
             value = orjson.loads(request.body)
         except orjson.JSONDecodeError as error:
             raise HttpError(400, f"the body is not JSON: {error.msg} at line {error.lineno}") from error
-        return convert(kind, value)
+        try:
+            return convert(kind, value)
+        except RecursionError:
+            raise HttpError(400, "the body is nested too deep") from None
 
 
 class Handlers:

@@ -9,6 +9,7 @@ float. What is not known is a mistake of the handler's author and raises when th
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from typing import Any, Final, Literal, Union
@@ -23,6 +24,9 @@ SIMPLE: Final[dict[object, tuple[str, str]]] = {
 
 INT_MAX: Final = (1 << 63) - 1
 
+NAME_LENGTH_SHOWN: Final = 80
+"""Characters of a client's own name for a field that an error quotes."""
+
 
 class ValueMismatch(ValueError):
     """Raised when a client's value is not what a handler declares; says where and what is expected."""
@@ -36,12 +40,27 @@ class ValueMismatch(ValueError):
         return f"{self.where} {self.what}"
 
 
+Seen = dict[tuple[object, int], tuple[Any, ValueMismatch | None]]
+"""(dataclass, identity of a value) -> what became of it. The values live as long as this does: they are the parts of
+the one that is converted."""
+
+
 def convert(kind: Any, value: object, where: str = "the body") -> Any:
     """`value`, as orjson made it, as a `kind`.
 
     Raises:
         ValueMismatch: it is none.
+        RecursionError: it is nested too deep.
     """
+    try:
+        return _convert(kind, value, None)
+    except ValueMismatch as error:
+        raise ValueMismatch(where + error.where, error.what) from error.__cause__
+
+
+def _convert(kind: Any, value: object, seen: Seen | None) -> Any:
+    """`convert` with places as they are inside `value`: the way there is added once something is wrong, because keys
+    are as long as a client likes and would be copied for each item under them."""
     if kind is Any or kind is object:
         return value
     if kind is None:
@@ -50,55 +69,89 @@ def convert(kind: Any, value: object, where: str = "the body") -> Any:
         if kind is float and type(value) is int:
             return float(value)
         if type(value) is not kind:
-            raise ValueMismatch(where, f"must be {SIMPLE[kind][1]}")
+            raise ValueMismatch("", f"must be {SIMPLE[kind][1]}")
         return value
     if dataclasses.is_dataclass(kind):
-        return _convert_dataclass(kind, value, where)
+        return _convert_dataclass(kind, value, seen)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         if not any(value == allowed and type(value) is type(allowed) for allowed in arguments):
-            raise ValueMismatch(where, f"must be one of {', '.join(map(repr, arguments))}")
+            raise ValueMismatch("", f"must be one of {', '.join(map(repr, arguments))}")
         return value
     if origin in (Union, types.UnionType):
-        return _convert_union(arguments, value, where)
+        return _convert_union(arguments, value, {} if seen is None else seen)
     if dict in (origin, kind):
         if not isinstance(value, dict):
-            raise ValueMismatch(where, "must be an object")
+            raise ValueMismatch("", "must be an object")
         if not arguments:
             return value
-        return {key: convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {key: _convert_part(arguments[1], item, key, seen) for key, item in value.items()}
     if not isinstance(value, list):
-        raise ValueMismatch(where, "must be a list")
+        raise ValueMismatch("", "must be a list")
     if not arguments:
         return value
-    items = [convert(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value)]
+    items = [_convert_part(arguments[0], item, index, seen) for index, item in enumerate(value)]
     return tuple(items) if origin is tuple else items
 
 
-def _convert_dataclass(kind: Any, value: object, where: str) -> Any:
+def _convert_part(kind: Any, value: object, name: str | int, seen: Seen | None) -> Any:
+    try:
+        return _convert(kind, value, seen)
+    except ValueMismatch as error:
+        step = f"[{name}]" if isinstance(name, int) else f".{name[:NAME_LENGTH_SHOWN]}"
+        raise ValueMismatch(step + error.where, error.what) from error.__cause__
+
+
+def _convert_dataclass(kind: Any, value: object, seen: Seen | None) -> Any:
     if not isinstance(value, dict):
-        raise ValueMismatch(where, "must be an object")
-    hints = typing.get_type_hints(kind)
-    members = {member.name: member for member in dataclasses.fields(kind) if member.init}
+        raise ValueMismatch("", "must be an object")
+    if seen is None:
+        return _make_dataclass(kind, value, None)
+    # Inside a union each value is looked at once as each class: without this, each of two classes that contain each
+    # other would look at all that is below it again, twice as often at each depth.
+    known = seen.get((kind, id(value)))
+    if known is None:
+        try:
+            known = _make_dataclass(kind, value, seen), None
+        except ValueMismatch as error:
+            known = None, ValueMismatch(error.where, error.what)  # without the frames that it holds
+        seen[kind, id(value)] = known
+    made, mismatch = known
+    if mismatch is not None:
+        raise ValueMismatch(mismatch.where, mismatch.what)
+    return made
+
+
+def _make_dataclass(kind: Any, value: dict[str, object], seen: Seen | None) -> Any:
+    members = _members_of(kind)
     for name in value:
         if name not in members:
-            raise ValueMismatch(where, f"has an unknown field {name[:80]!r}; known are {', '.join(members) or 'none'}")
-    for name, member in members.items():
-        if name not in value and _is_required(member):
-            raise ValueMismatch(where, f"has no field {name!r}")
+            known = ", ".join(members) or "none"
+            raise ValueMismatch("", f"has an unknown field {name[:NAME_LENGTH_SHOWN]!r}; known are {known}")
+    for name, (_, is_required) in members.items():
+        if is_required and name not in value:
+            raise ValueMismatch("", f"has no field {name!r}")
+    arguments = {name: _convert_part(members[name][0], item, name, seen) for name, item in value.items()}
     try:
-        return kind(**{name: convert(hints[name], item, f"{where}.{name}") for name, item in value.items()})
-    except ValueMismatch:
-        raise
+        return kind(**arguments)
     except ValueError as error:  # the class's own check, in __post_init__
-        raise ValueMismatch(where, f"is refused: {error}") from error
+        raise ValueMismatch("", f"is refused: {error}") from error
 
 
-def _convert_union(kinds: tuple[Any, ...], value: object, where: str) -> Any:
+@functools.cache
+def _members_of(kind: Any) -> dict[str, tuple[Any, bool]]:
+    """Name -> type and whether it must be given."""
+    hints = typing.get_type_hints(kind)
+    return {
+        member.name: (hints[member.name], _is_required(member)) for member in dataclasses.fields(kind) if member.init
+    }
+
+
+def _convert_union(kinds: tuple[Any, ...], value: object, seen: Seen) -> Any:
     mismatches = []
     for kind in kinds:
         try:
-            return convert(kind, value, where)
+            return _convert(kind, value, seen)
         except ValueMismatch as error:
             mismatches.append(error)
     # The most telling one: that which got deepest.

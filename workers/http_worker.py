@@ -30,7 +30,14 @@ from partywire.engine.http_commands import AnswerHttp, HttpLaneMade
 from partywire.engine.http_connection import PROBLEM_TYPE, problem
 from partywire.engine.http_lane import RECORD_SIZE_MAX
 from partywire.engine.http_pump import LanePump
-from partywire.engine.http_records import Answer, Cancel, Request, RequestAssembler, answer_records
+from partywire.engine.http_records import (
+    Answer,
+    Cancel,
+    HttpRecordError,
+    Request,
+    RequestAssembler,
+    answer_records,
+)
 from partywire.shm import fence
 from partywire.shm.doorbell import Doorbell
 from partywire.shm.errors import ShmError
@@ -116,6 +123,8 @@ class HttpWorker:
             if task is not None:
                 task.cancel()
         elif message is not None:
+            if message.id in self._tasks or len(self._tasks) >= self._options.in_flight_max:
+                raise HttpRecordError(f"request {message.id} beside {len(self._tasks)} others, or for the second time")
             self._tasks[message.id] = self._loop.create_task(self._answer(message, self._fronts))
 
     async def _answer(self, record: Request, front: int) -> None:
@@ -124,9 +133,14 @@ class HttpWorker:
         except Exception as error:
             log.exception("a handler for %s failed", record.method.decode())
             status, headers, body = problem_answer(HttpError(500, f"the handler failed: {type(error).__name__}"))
-        self._tasks.pop(record.id, None)
-        if front != self._fronts:
-            return  # the front that asked is gone
+        except asyncio.CancelledError:
+            if not self._is_wanted(record.id, front):
+                raise
+            log.error("a handler for %s was cancelled by itself", record.method.decode())
+            status, headers, body = problem_answer(HttpError(500, "the handler failed: CancelledError"))
+        if not self._is_wanted(record.id, front):
+            return  # a handler that went on although it was cancelled
+        del self._tasks[record.id]
         if len(body) > self._options.answer_size_max:
             what = f"the answer has {len(body)} bytes, at most {self._options.answer_size_max} are allowed"
             status, headers, body = problem_answer(HttpError(500, what))
@@ -137,6 +151,10 @@ class HttpWorker:
             failed = problem_answer(HttpError(500, "the handler gave an answer that HTTP does not allow"))
             records = answer_records(Answer(record.id, *failed), RECORD_SIZE_MAX)
         self._pump.send(records)
+
+    def _is_wanted(self, request_id: int, front: int) -> bool:
+        """Whether the front that asked is there and waits for this answer. The next front's ids begin anew."""
+        return front == self._fronts and request_id in self._tasks
 
     async def _respond(self, record: Request) -> tuple[int, HeaderList, bytes]:
         try:
@@ -152,8 +170,7 @@ class HttpWorker:
     async def _call(self, route: Route, arguments: dict[str, Any]) -> Any:
         if inspect.iscoroutinefunction(route.function):
             return await route.function(**arguments)
-        function: Callable[..., Any] = route.function
-        return await self._loop.run_in_executor(self._threads, lambda: function(**arguments))
+        return await self._loop.run_in_executor(self._threads, call_plain, route.function, arguments)
 
     def _cancel_all(self) -> None:
         tasks, self._tasks = self._tasks, {}
@@ -184,8 +201,17 @@ class HttpWorker:
         try:
             for message in self._view.channel.poll():
                 self._view.take(message)
+            self._view.note_room()
         except ChannelClosed:
             self._over.set()  # the service is gone, and the supervisor with it
+
+
+def call_plain(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    """What a plain handler returns. No future can carry a StopIteration: it would be waited for in vain."""
+    try:
+        return function(**arguments)
+    except StopIteration as error:
+        raise RuntimeError("the handler raised StopIteration") from error
 
 
 def problem_answer(error: HttpError) -> tuple[int, HeaderList, bytes]:

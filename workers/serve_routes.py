@@ -7,6 +7,7 @@ service's own socket, where the death of this worker cannot lose it.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -44,6 +45,17 @@ class ServiceView:
         self.book = JobBook()
         self.cancelled: set[str] = set()
         """Jobs that the service was told to cancel and has not closed."""
+        self._room = asyncio.Event()
+
+    def note_room(self) -> None:
+        """The channel may have room again."""
+        self._room.set()
+
+    async def flush(self) -> None:
+        """Wait until everything that was sent lies in the service's own socket."""
+        while not self.channel.is_flushed:
+            self._room.clear()
+            await self._room.wait()
 
     def take(self, message: object) -> None:
         """A message of the service."""
@@ -120,10 +132,11 @@ def make_routes(view: ServiceView) -> Handlers:
             encode(Submit(entry.id, entry.job, entry.options))
         except ValueError as error:
             raise HttpError(413, str(error)) from error
-        view.channel.send(SubmitJob(entry.id, entry.job, entry.options))
         if not view.channel.is_flushed:
             raise HttpError(503, "the service takes no submission at the moment; try again", RETRY_AFTER)
-        view.book.put(entry)
+        view.channel.send(SubmitJob(entry.id, entry.job, entry.options))
+        view.book.put(entry)  # from here on it is submitted, whatever this client hears
+        await view.flush()
         return HttpResponse(document(entry), 202, {"location": f"/jobs/{entry.id}"})
 
     @app.get("/jobs/{job_id}")

@@ -25,7 +25,7 @@ from partywire.workers.http_worker import HttpWorker
 from partywire.workers.serve_routes import ServiceView
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     from partywire.engine.http_options import HttpOptions
     from partywire.workers.http_handlers import Handlers
@@ -232,6 +232,39 @@ async def serving(options: HttpOptions, unix_path: str = "", *, fake: bool = Tru
             bell.close()
         for end in (control, front_control):
             end.close()
+
+
+@asynccontextmanager
+async def answering_records(
+    options: HttpOptions, app: Handlers, records: list[tuple[int, Sequence[bytes | memoryview]]]
+) -> AsyncIterator[asyncio.Task[str]]:
+    """A real worker whose front has written these records, whatever they are; what its `run` returns."""
+    order = fence.probe()
+    bells = [Doorbell.create(order), Doorbell.create(order)]
+    ours, theirs = ControlSocket.pair()
+    control, worker_control = ControlSocket(ours, "the worker"), ControlSocket(theirs, "the supervisor")
+    ends = [Channel(end) for end in socket.socketpair()]
+    requests, answers = Segment.create(RING_SIZE), Segment.create(RING_SIZE)
+    lane = HttpLane([os.dup(fd) for fd in (*bells[1].fds, requests.fileno(), answers.fileno())], order)
+    task = asyncio.create_task(HttpWorker(options, app, ServiceView(ends[0]), bells[1], order).run(worker_control))
+    try:
+        lane.send(iter(records))
+        lane.flush()
+        control.send(HttpLaneMade(), [*bells[0].fds, answers.fileno(), requests.fileno()])
+        yield task
+    finally:
+        control.send(Close())
+        async with asyncio.timeout(DEADLINE_S):
+            await task
+        lane.close()
+        for segment in (requests, answers):
+            segment.close()
+        for bell in bells:
+            bell.close()
+        for end in ends:
+            end.close()
+        for socket_end in (control, worker_control):
+            socket_end.close()
 
 
 async def until(condition: Callable[[], bool]) -> None:

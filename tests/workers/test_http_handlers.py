@@ -70,6 +70,56 @@ def test_what_does_not_fit_is_refused_with_its_place() -> None:
         assert str(caught.value) == sentence
 
 
+@dataclass
+class Either:
+    """In a union with Other each contains both, and only what lies deepest tells them apart."""
+
+    child: Either | Other | int | None = None
+
+
+@dataclass
+class Other:
+    child: Either | Other | str | None = None
+
+
+@dataclass
+class Nest:
+    child: Either | Other
+
+
+def nested(depth: int, leaf: object) -> dict[str, Any]:
+    value = leaf
+    for _ in range(depth):
+        value = {"child": value}
+    assert isinstance(value, dict)
+    return value
+
+
+def test_a_union_of_classes_that_contain_each_other_is_looked_at_once_for_each_value() -> None:
+    depth = 100  # 2 ** 100 ways to read it
+    with pytest.raises(ValueMismatch) as caught:
+        convert(Nest, nested(depth, [True]))
+    assert str(caught.value) == f"the body{'.child' * depth} must be an object"
+    converted = convert(Nest, nested(depth, "text"))
+    for _ in range(depth - 1):
+        converted = converted.child
+        assert type(converted) is Either or converted == Other("text")
+    assert converted == Other("text")
+
+
+def test_equal_parts_of_a_union_become_values_of_their_own() -> None:
+    made = convert(list[Either | Other], [{"child": "a"}, {"child": "a"}, {"child": {"child": 1}}, {}])
+    assert made == [Other("a"), Other("a"), Either(Either(1)), Either()]
+    assert made[0] is not made[1]
+
+
+def test_a_long_name_of_a_client_s_own_is_quoted_in_part_and_not_copied_for_each_item() -> None:
+    name = "n" * 1_000_000
+    with pytest.raises(ValueMismatch) as caught:
+        convert(dict[str, list[int]], {name: [1] * 100_000 + ["x"]})
+    assert str(caught.value) == f"the body.{'n' * 80}[100000] must be a whole number"
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -131,6 +181,10 @@ def make_app() -> Handlers:
     def add(body: Path) -> Path:
         return body
 
+    @app.post("/trees")
+    def plant(body: Tree) -> int:
+        return len(body.children)
+
     @app.put("/raw")
     def raw(body: bytes, request: HttpRequest) -> HttpResponse:
         return HttpResponse(body, 202, {"X-Method": request.method}, "image/png")
@@ -157,6 +211,7 @@ def test_a_function_gets_parts_of_the_path_the_query_and_the_body_by_name() -> N
     assert call(app, "HEAD", "/hello/%C3%A4") == {"greeting": "hello \xe4"}
     assert call(app, "GET", "/hello/world") == "the whole world"  # what is written out goes first
     assert call(app, "POST", "/points", orjson.dumps(GOOD)) == convert(Path, GOOD)
+    assert call(app, "POST", "/trees", b'{"children": [{"children": []}]}') == 1
     assert call(app, "PUT", "/raw", b"\x00", "image/png") == HttpResponse(
         b"\x00", 202, {"X-Method": "PUT"}, "image/png"
     )
@@ -177,6 +232,9 @@ ERRORS = [
     ("GET", "/hello/a?times=%ff", b"", "", 400),
     ("GET", "/hello/a?" + "&".join(f"f{n}=1" for n in range(65)), b"", "", 400),
     ("POST", "/points", b"{", "application/json", 400),
+    ("POST", "/trees", b'{"children": [' * 400 + b"]}" * 400, "application/json", 400),
+    ("POST", "/trees", b"[" * 100_000, "application/json", 400),
+    ("POST", "/trees", b'{"children": [1]}', "application/json", 422),
     ("POST", "/points", b"{}", "application/json; charset=utf-8", 422),
     ("POST", "/points", b"{}", "text/plain", 415),
     ("POST", "/points", b"{}", "", 415),
