@@ -332,13 +332,14 @@ def describe(error: BaseException) -> str:
 
 
 def describe_to_peers(error: BaseException) -> str:
-    """`describe` for the other parties. Our own errors hold no data of a party and are told whole; of any other only
-    the type is, because the message of a job's exception may quote what the job computes on."""
+    """`describe` for the other parties. Errors that this package defines hold no data of a party and are told whole; of
+    any other, a subclass of ours in a job's own module included, only the type is, because the message of a job's
+    exception may quote what the job computes on."""
     if isinstance(error, JobFailed):
         # It quotes to its own party what the job's exception said; the peers get what is under it.
         if error.__cause__ is not None:
             return describe_to_peers(error.__cause__)
         return f"job {error.index} failed at {error.party} (the cause stays at that party)"
-    if isinstance(error, PartyWireError):
+    if isinstance(error, PartyWireError) and type(error).__module__.partition(".")[0] == "partywire":
         return describe(error)
     return f"{type(error).__name__} (its message stays at that party)"
