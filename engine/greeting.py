@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from .handshake import Attach, Handshake
     from .transport import Stream
+    from .iris_handshake import Exchange
 
 FAREWELL_TIMEOUT_S: Final = 1.0
 """How long a refused peer may take to read why. Closing at once could destroy the sentence: received bytes that are

@@ -22,6 +22,7 @@ from . import tcp
 from .child_process import begin_child
 from .commands import Close, CommandError, DropWorker, OpenLinks
 from .control_socket import ControlClosed, ControlSocket, close_all
+from .iris_keeper import IrisKeeper
 from .link_keeper import EXIT_TIMEOUT_S, LinkKeeper
 from .stat_publish import StatPublisher
 from .topology import dials
@@ -112,6 +113,11 @@ class IoProcess:
     def _on_bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """An exception escaped from a callback."""
         self.fail(context.get("exception") or RuntimeError(context["message"]))
+
+
+def keeper_of(command: OpenLinks, peer: int) -> type[LinkKeeper] | type[IrisKeeper]:
+    """What serves the link to a peer, by the protocol that it speaks."""
+    return LinkKeeper if command.party.parties[peer].iris is None else IrisKeeper
 
 
 def dialled_by(command: OpenLinks) -> list[int]:

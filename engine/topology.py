@@ -17,6 +17,7 @@ from . import limits
 if TYPE_CHECKING:
     from collections.abc import Sequence
 from .addresses import format_address
+from .iris_options import IrisOptions  # noqa: TC001  (control messages look the annotation up)
 
 _ROUTING_LABEL = b"partywire routing tag 1"
 
@@ -49,6 +50,8 @@ class PeerSpec:
     index: int
     host: str
     port: int
+    iris: IrisOptions | None = None
+    """Set at a party whose link to this one speaks iris-mpc's protocol; a matter of the two alone."""
 
     def __post_init__(self) -> None:
         check_name(self.name)

@@ -18,6 +18,7 @@
     ├── MessageTooLarge             a message is above the configured size
     ├── UnexpectedMessage           the next message is not what `recv(out=...)` or the receiver can take; it is kept
     ├── UnknownPeer                 no party of this name or index
+    ├── UnsupportedByPeer           the protocol of the link to a peer has nothing for what was asked
     └── JobFailed                   a job of a batch failed at some party; the first failure with its cause
 
 Fields hold names, ids, sizes and states, never payload or keys. All of them survive pickling: `args` are the fields.
@@ -47,6 +48,7 @@ __all__ = [
     "SessionTimeout",
     "UnexpectedMessage",
     "UnknownPeer",
+    "UnsupportedByPeer",
     "WorkerDied",
 ]
 
@@ -308,6 +310,19 @@ class UnknownPeer(PartyWireError):
 
     def __str__(self) -> str:
         return f"{self.name!r} is not a peer; the peers are {', '.join(self.known) or 'none'}"
+
+
+class UnsupportedByPeer(PartyWireError):
+    """Raised when the protocol of the link to a peer has nothing for what was asked. Nothing has happened."""
+
+    def __init__(self, peer: str, what: str, advice: str) -> None:
+        super().__init__(peer, what, advice)
+        self.peer = peer
+        self.what = what
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.what} is not possible with {self.peer}, whose link speaks the iris protocol; {self.advice}"
 
 
 class JobFailed(PartyWireError):

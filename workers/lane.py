@@ -61,6 +61,9 @@ class Lane(LaneHot):
 
     def __init__(
         self,
+    carries_job_ends = True
+    """Whether the peer can be told that a job has ended."""
+
         worker: Worker,
         link: PeerLink,
         connection: int,
@@ -384,6 +387,10 @@ class Lane(LaneHot):
 
     def abandon(self, cause: str) -> None:
         """Nothing more comes or goes; who waits for room looks and finds its session failed."""
+    def end_error(self, session_id: int) -> SessionError:
+        """What a session meets behind the orderly end of the peer's stream."""
+        return PeerClosed(self.link.name, session_id, self.epoch)
+
         if not self.is_over and not self.is_finished:
             self.flush()  # our RESETs to a peer that broke the protocol
         self.is_over = True

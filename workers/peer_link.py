@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from partywire.engine.frames import Frame
+    from partywire.engine.iris_options import IrisOptions
     from partywire.shm.doorbell import Bell
 
     from .control_lane import ControlLane
@@ -38,6 +39,7 @@ class PeerLink:
         "control",
         "epoch",
         "index",
+        "iris",
         "is_closed",
         "lanes",
         "name",
@@ -45,7 +47,9 @@ class PeerLink:
         "peer_workers",
     )
 
-    def __init__(self, index: int, name: str) -> None:
+    def __init__(self, index: int, name: str, iris: IrisOptions | None = None) -> None:
+        # Set when the link speaks iris-mpc's protocol, in which openers cannot talk to each other.
+        self.iris: Final = iris
         self.index = index
         self.name = name
         self.epoch = 0

@@ -28,6 +28,7 @@ from .errors import (
     SessionTimeout,
     UnexpectedMessage,
     UnknownPeer,
+    UnsupportedByPeer,
 )
 from .hot import IS_COMPILED, SessionHot
 from .mailbox import IN_PLACE, MESSAGE_OVERHEAD, Mailbox, Target, frame_of
@@ -102,6 +103,7 @@ class Session(SessionHot):
             SessionTimeout: no room within `timeout` seconds; the session is over.
             PeerLost, PeerClosed, PeerAborted: the peer, or the session, is gone.
             MessageTooLarge, TypeError: nothing was sent; the session goes on.
+            UnsupportedByPeer: the same; the peer's link speaks the iris protocol, which cannot carry such a value.
         """
         try:
             mailbox = self._mailboxes[peer]
@@ -381,11 +383,15 @@ class Session(SessionHot):
 
         Raises:
             SessionDesync: a peer sent a message that the job did not receive; the session is over.
+            UnsupportedByPeer: a peer's link speaks the iris protocol, which has no such thing.
         """
         job = self.job
         for mailbox in self._peers:
             self._raise_failure(mailbox)
             lane = mailbox.lane
+            if not lane.carries_job_ends:
+                advice = "end a job by messages of its session"
+                raise UnsupportedByPeer(mailbox.peer, "telling the end of a job", advice)
             while lane.parts_size > lane.parts_size_max and not lane.flush():
                 await self._wait_for_room(mailbox, NEVER, None)
         self.job += 1

@@ -63,7 +63,7 @@ class SessionTable:
                 self._release(frames)
                 lane.deliver_parked(frames)
             if lane.is_over and session_id in lane.mailboxes:
-                lane.mailboxes[session_id].fail(PeerClosed(lane.link.name, session_id, lane.epoch))
+                lane.mailboxes[session_id].fail(lane.end_error(session_id))
         return session
 
     def _lane_of(self, link: PeerLink, session_id: int) -> Lane:
@@ -94,6 +94,8 @@ class SessionTable:
         if self._expectations:
             return
         for link in self._worker.links.values():
+            if link.iris is not None:
+                continue  # such a peer waits for nobody, so what it sends early stays for sessions still to come
             parked, link.parked = link.parked, {}
             for session_id, frames in parked.items():
                 self._release(frames)
@@ -103,7 +105,7 @@ class SessionTable:
         """A frame for a session that is not live here."""
         session_id, descriptor, length, body = frame
         worker = self._worker
-        if session_id < self._ceiling:
+        if self.is_past(session_id):
             worker.counters.dropped_stale += 1
             return
         if self._expectations:
@@ -117,6 +119,16 @@ class SessionTable:
         worker.counters.dropped_unknown += 1
         if descriptor != Descriptor.RESET:
             self._refuse(lane.link, session_id)
+
+    def is_past(self, session_id: int) -> bool:
+        """Whether a session of this id was made, or skipped; frames for one that is not live are late."""
+        return session_id < self._ceiling
+
+    def forget_parked(self, link: PeerLink) -> None:
+        """Nobody will receive what was kept of a peer."""
+        for frames in link.parked.values():
+            self._release(frames)
+        link.parked.clear()
 
     def _release(self, frames: list[Frame]) -> None:
         for frame in frames:

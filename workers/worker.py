@@ -44,6 +44,7 @@ from .allocation import keep_freed_memory
 from .control_lane import ControlLane
 from .errors import InboxOverflow, PartyFailed, PeerClosed, PeerLost, SessionClosed, UnknownPeer, WorkerDied
 from .hot import WorkerHot, all_idle, receive_all, watch
+from .iris_lane import IrisLane
 from .lane import Lane
 from .peer_link import PeerLink, WorkerCounters
 from .session_table import SessionTable
@@ -102,7 +103,7 @@ class Worker(WorkerHot):
         self._doorbell = doorbell
         self._fence = fence
         self._control = control
-        self.links = {peer.index: PeerLink(peer.index, peer.name) for peer in party.peers}
+        self.links = {peer.index: PeerLink(peer.index, peer.name, peer.iris) for peer in party.peers}
         self.counters = WorkerCounters()
         self.table = SessionTable(self)
         # Counted by the lanes, the mailboxes and the parked frames.
@@ -487,7 +488,8 @@ class Worker(WorkerHot):
         pairs = [(fds[at], fds[at + 1]) for at in range(2, len(fds) - 1, 2)]
         for connection, pair in zip(message.connections, pairs, strict=False):
             writer, reader = self._open_rings(pair, bell)
-            self.add_lane(Lane(self, link, connection, writer, reader, message.message_size_max))
+            kind = Lane if link.iris is None else IrisLane
+            self.add_lane(kind(self, link, connection, writer, reader, message.message_size_max))
         if message.control:
             writer, reader = self._open_rings(pairs[-1], bell)
             link.control = ControlLane(self, link, writer, reader)
@@ -544,7 +546,7 @@ class Worker(WorkerHot):
         """The peer said goodbye on a connection: what it sent can still be received."""
         lane.abandon("")
         for session_id, mailbox in tuple(lane.mailboxes.items()):
-            mailbox.fail(PeerClosed(lane.link.name, session_id, lane.epoch))
+            mailbox.fail(lane.end_error(session_id))
         if all(other.is_over for other in lane.link.lanes.values()):
             lane.link.is_closed = True
         self.notify()

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         SessionTimeout,
         UnexpectedMessage,
         UnknownPeer,
+        UnsupportedByPeer,
         WorkerDied,
     )
     from partywire.workers.http_handlers import Handlers, HttpError, HttpRequest, HttpResponse
@@ -110,6 +111,7 @@ __all__ = [
     "MessageTooLarge",
     "UnexpectedMessage",
     "UnknownPeer",
+    "UnsupportedByPeer",
     "JobFailed",
 ]
 

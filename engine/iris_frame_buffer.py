@@ -1,0 +1,72 @@
+"""Cut the stream of a connection that speaks the iris protocol into frames.
+
+Between the ring that delivers slices of the stream and the lane of such a connection. What differs from `frame_buffer`:
+only that protocol's descriptors are legal, and a message is one frame of any size up to `message_size_max`, because
+there are no fragments (and no limit at the peer). The one invariant is the same.
+
+The most that is held between two calls is one body of `message_size_max` bytes, of which the peer has sent a part of at
+least 1 / START_PART before it takes memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from .errors import FrameTooLarge, LinkProtocolError
+from .frame_buffer import FrameBuffer
+from .frames import FIXED_HEADER, HEADER, LINK_SESSION, SPEC_OF, body_size
+
+if TYPE_CHECKING:
+    from .frames import Frame
+
+
+OURS_FROM: Final = 0x80
+"""Descriptors from here on are PartyWire's own."""
+
+
+class IrisFrameBuffer(FrameBuffer):
+    """Splits what `split` is fed; like FrameBuffer in everything that is not said above."""
+
+    def __init__(self, message_size_max: int, peer: str = "") -> None:
+        super().__init__(peer=peer)
+        self._message_size_max = message_size_max
+
+    def _split_untrusted(self, chunk: memoryview, position: int, frames: list[Frame]) -> int:
+        end = len(chunk)
+        while position < end:
+            position = self._step_untrusted(chunk, position, frames)
+        return position
+
+    def _header_size_untrusted(self) -> int:
+        header = self._header
+        if len(header) < FIXED_HEADER.size:
+            return FIXED_HEADER.size
+        session, descriptor = FIXED_HEADER.unpack_from(header)
+        spec = SPEC_OF.get(descriptor)
+        if spec is None or descriptor >= OURS_FROM:
+            raise LinkProtocolError(self._peer, "descriptor that the iris protocol does not have", f"{descriptor:#04x}")
+        if session == LINK_SESSION:
+            raise LinkProtocolError(self._peer, "frame of the iris protocol without a session, its id is", session)
+        return HEADER.size if spec.fixed_size is None else FIXED_HEADER.size
+
+    def _take_header_untrusted(self, chunk: memoryview, position: int, frames: list[Frame]) -> int:
+        header = self._header
+        while len(header) < (needed := self._header_size_untrusted()):
+            take = min(needed - len(header), len(chunk) - position)
+            if not take:
+                return position
+            header += chunk[position : position + take]
+            position += take
+        session, descriptor = FIXED_HEADER.unpack_from(header)
+        length = HEADER.unpack_from(header)[2] if needed == HEADER.size else 0
+        try:
+            size = body_size(descriptor, length)
+        except ValueError as error:
+            raise LinkProtocolError(self._peer, f"length of a frame: {error}; it is", length) from None
+        if size > self._message_size_max:
+            what = f"a {SPEC_OF[descriptor].descriptor.name} message"
+            raise FrameTooLarge(self._peer, what, size, self._message_size_max)
+        header.clear()
+        self._open = (session, descriptor, length if needed == HEADER.size else size)
+        self._missing = size
+        return position
