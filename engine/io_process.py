@@ -47,7 +47,7 @@ class IoProcess:
         fence_ = fence.probe()
         transport = tcp.TcpTransport(loop)
         self._links = [
-            LinkKeeper(self, loop, command, peer, self._bells, fence_, gateways.get(peer), transport)
+            keeper_of(command, peer)(self, loop, command, peer, self._bells, fence_, gateways.get(peer), transport)
             for peer in command.peers
         ]
         self._standing = len(self._links)

@@ -30,6 +30,7 @@ from partywire.engine.records import DATA, FINISH, STREAM_END, decode_stream_end
 from partywire.engine.topology import connection_of_session
 from partywire.shm.errors import ShmError
 
+from .errors import PeerClosed
 from .hot import LaneHot
 from .mailbox import MESSAGE_OVERHEAD
 from .values import SMALL_SIZE_MAX

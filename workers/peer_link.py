@@ -7,7 +7,7 @@ empty and `is_closed` false exactly as long as new sessions with this peer may w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from partywire.engine.frames import Frame

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from partywire.engine.frames import LINK_SESSION, Descriptor, ResetCode, encode_reset
 from partywire.engine.topology import connection_of_session
 
-from .errors import PeerClosed, PeerLost
+from .errors import PeerLost
 from .mailbox import MESSAGE_OVERHEAD
 from .session import Session
 

@@ -42,7 +42,7 @@ from partywire.shm.segment import Segment
 
 from .allocation import keep_freed_memory
 from .control_lane import ControlLane
-from .errors import InboxOverflow, PartyFailed, PeerClosed, PeerLost, SessionClosed, UnknownPeer, WorkerDied
+from .errors import InboxOverflow, PartyFailed, PeerLost, SessionClosed, UnknownPeer, WorkerDied
 from .hot import WorkerHot, all_idle, receive_all, watch
 from .iris_lane import IrisLane
 from .lane import Lane
