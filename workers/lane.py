@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from partywire.engine.frames import Buffer, Frame
     from partywire.shm.ring import RingReader, RingWriter
 
+    from .errors import SessionError
     from .mailbox import Mailbox
     from .peer_link import PeerLink
     from .waiting import Wait
@@ -60,11 +61,11 @@ class Lane(LaneHot):
     Finished by `finish` (we said goodbye), by the STREAM_END of the I/O process, or by `close`.
     """
 
-    def __init__(
-        self,
     carries_job_ends = True
     """Whether the peer can be told that a job has ended."""
 
+    def __init__(
+        self,
         worker: Worker,
         link: PeerLink,
         connection: int,
@@ -386,12 +387,12 @@ class Lane(LaneHot):
 
     # Ending.
 
-    def abandon(self, cause: str) -> None:
-        """Nothing more comes or goes; who waits for room looks and finds its session failed."""
     def end_error(self, session_id: int) -> SessionError:
         """What a session meets behind the orderly end of the peer's stream."""
         return PeerClosed(self.link.name, session_id, self.epoch)
 
+    def abandon(self, cause: str) -> None:
+        """Nothing more comes or goes; who waits for room looks and finds its session failed."""
         if not self.is_over and not self.is_finished:
             self.flush()  # our RESETs to a peer that broke the protocol
         self.is_over = True
