@@ -3,24 +3,34 @@
 Between the openers of all parties, over their control connections. Each party counts its rounds 0, 1, 2 ... in the
 order in which its program enters them; the same round must have the same kind everywhere. The one invariant: an outcome
 is given only when every peer has announced the round, with our kind; so all parties get one, or all get an error.
+
+Numbers across link epochs: what is said in one epoch of a link holds in that epoch only. In a new one both ends begin
+with Resume(next round), and whoever is behind goes on at the greatest number, leaving out rounds that somebody else has
+given up; it tells everybody, so that no peer waits for it in a round that it will not enter. That is how a party that
+was restarted, and would begin at 0, comes to the number of those that ran on.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
 from . import limits
-from .control import Abort, ControlMessage, Rendezvous
+from .control import Abort, Rendezvous, Resume
 from .errors import LinkProtocolError, LocalProtocolError, SetupAborted, SetupMismatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+RESUME_AHEAD_MAX: Final = 1 << 32
+"""How far a peer's next round may be ahead of ours once we have entered one: no set gives up so many rounds while a
+link is down, and a peer that says so would soon use all numbers up."""
+
 
 class RendezvousBook:
-    """Announcements of the open rounds. Driven by our program (`our`, `outcome`) and by the peers (`theirs`)."""
+    """Announcements of the open rounds. Driven by our program (`our`, `outcome`), by the peers (`theirs`, `resumed`)
+    and by their links (`begin_epoch`)."""
 
     def __init__(self, our_name: str, peers: Iterable[str]) -> None:
         self._our_name = our_name
@@ -32,7 +42,7 @@ class RendezvousBook:
         # What we announced, per open round; an entry leaves with its outcome or its error.
         self._ours: dict[int, Rendezvous] = {}
         # What each peer announced, per round that is open or that we have not entered yet.
-        self._theirs: dict[str, dict[int, ControlMessage]] = {peer: {} for peer in self._peers}
+        self._theirs: dict[str, dict[int, Rendezvous | Abort]] = {peer: {} for peer in self._peers}
 
     @property
     def next_round(self) -> int:
@@ -63,11 +73,42 @@ class RendezvousBook:
         self._close(round_)
         return Abort(round_, reason)
 
-    def theirs(self, peer: str, message: ControlMessage) -> None:
-        """Take a peer's announcement or abort. One that concerns a round which is over here comes too late to matter.
+    def begin_epoch(self, peer: str) -> Resume:
+        """A link was made, or made anew: what its peer announced before is void. Returns what to tell it first."""
+        announced = self._theirs[peer]
+        announced.clear()
+        for round_ in self._ours:
+            announced[round_] = Abort(round_, f"the link between {peer} and {self._our_name} was made anew")
+        return Resume(self._next_round)
+
+    def resumed(self, peer: str, message: Resume) -> Resume | None:
+        """A peer says where it goes on. Returns what must be sent to every peer, if that made us skip rounds.
 
         Raises:
-            LinkProtocolError: the peer announced a round twice or is implausibly far ahead.
+            LinkProtocolError: implausibly far ahead.
+        """
+        next_round = message.round
+        if self._next_round and next_round > self._next_round + RESUME_AHEAD_MAX:
+            limit = self._next_round + RESUME_AHEAD_MAX
+            raise LinkProtocolError(peer, "next rendezvous round too far ahead", next_round, f"<= {limit}")
+        announced = self._theirs[peer]
+        for round_ in self._ours:
+            if round_ < next_round and round_ not in announced:
+                announced[round_] = Abort(round_, f"{peer} goes on at round {next_round}")
+        if next_round <= self._next_round:
+            return None
+        self._next_round = next_round
+        for theirs in self._theirs.values():
+            for round_ in [earlier for earlier in theirs if earlier < next_round and earlier not in self._ours]:
+                del theirs[round_]
+        return Resume(next_round)
+
+    def theirs(self, peer: str, message: Rendezvous | Abort) -> None:
+        """Take a peer's announcement or abort. One that concerns a round which is over here comes too late to matter;
+        so does one that is repeated, because the link was made anew and nobody knew whether the first had arrived.
+
+        Raises:
+            LinkProtocolError: the peer announced a round twice with different words or is implausibly far ahead.
         """
         announced = self._theirs[peer]
         round_ = message.round
@@ -77,7 +118,7 @@ class RendezvousBook:
             )
         if round_ < self._next_round and round_ not in self._ours:
             return
-        if isinstance(message, Rendezvous) and round_ in announced:
+        if isinstance(message, Rendezvous) and announced.get(round_, message) != message:
             raise LinkProtocolError(peer, "rendezvous round announced twice", round_)
         announced[round_] = message
 

@@ -1,83 +1,78 @@
 """The batch runner: one job function over many inputs, on all workers and sessions, in lockstep at all parties.
 
 Between the user's program (in the opener) and the workers. Every party calls `map` with the same function and the same
-number of inputs; input k meets input k of the others on session k mod N. The one invariant: `map` returns at a party
-only when every party has reported every job; otherwise it raises at every party, with the same first failure where the
-parties can still tell each other of it.
+number of inputs; input k meets input k of the others. The one invariant: `map` returns at a party only when every party
+has every result in hand; otherwise it raises at every party, with the same first failure where the parties can still
+tell each other of it.
 
-How a batch goes: children are told to expect sessions, one rendezvous agrees on what is run and on the session ids,
-every worker runs its share (batch_share.py). The first failure stops all shares (resets stop the peers'), and a second
-rendezvous finds the failure that everybody names: the one of the lowest job, at the party where it began.
+How a batch goes: an attempt (batch_attempt.py) runs every job, on new sessions; the first failure stops it everywhere.
+At its end all parties tell each other what failed and which results they hold, and decide alike (retry.py): the batch
+is done, the other jobs run again on other new sessions, or the failure is raised.
 """
 
 from __future__ import annotations
 
+import logging
 import pickle
 import sys
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from partywire.engine import limits
 from partywire.engine.errors import LinkProtocolError, SetupAborted
-from partywire.engine.rendezvous import check_fields_equal
 
-from .batch_share import (
-    BatchPlan,
-    BatchShare,
-    ExpectSessions,
-    ForgetSessions,
-    JobFinal,
-    RunShare,
-    SessionsExpected,
-    ShareFailed,
-    ShareProgress,
-    ShareStopped,
-    StopShare,
-    Totals,
-    load_error,
-)
+from .batch_attempt import BatchAttempt, Failure
+from .batch_share import Totals
 from .blocking_party import BlockingParty
-from .channel import PICKLE_PROTOCOL, ChannelClosed
+from .channel import PICKLE_PROTOCOL
 from .errors import (
     JobFailed,
     PartyFailed,
     PeerClosed,
     PeerLost,
     RendezvousTimeout,
-    SessionClosed,
-    SessionError,
     WorkerDied,
     describe,
     describe_to_peers,
 )
-from .scheduler import Scheduler
+from .retry import (
+    RETRIES_DEFAULT,
+    RETRIES_MAX,
+    RETRY_TIMEOUT_S,
+    AttemptReport,
+    Ledger,
+    Verdict,
+    decide,
+    first_failure,
+)
 from .waiting import NEVER, Wait, run_blocking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from .batch_share import JobFunction
-    from .channel import Channel
     from .party import Party
 
 SESSIONS_DEFAULT: Final = 8
 """Sessions per worker (of the least common multiple of all worker counts). Enough to hide a loopback round trip behind
 the computation of the others; more pay off when rounds are small or the network is far."""
 
-STOP_TIMEOUT_S: Final = 5.0
-"""How long a failed batch waits for our own children to stop, and for the peers to say what failed at theirs. One that
-is deep in a computation is not waited for: it finds its sessions gone."""
+END_TIMEOUT_S: Final = 5.0
+"""How long a batch that has failed for good waits for the peers to say what failed at theirs."""
 
 PROGRESS_INTERVAL_S: Final = 0.25
 
-REASON_LENGTH_MAX: Final = 300
-"""Characters of a failure's cause that the other parties are told."""
+END: Final = "the end of the batch"
+"""The kind of the round in which the parties tell each other how an attempt ended."""
+
+log = logging.getLogger("partywire.batch")
+log.addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True)
 class BatchProgress:
-    """How far a batch is at this party, over all its workers. `rounds` counts messages received per peer."""
+    """How far a batch is at this party, over all its workers. `rounds` counts messages received per peer; `retries` how
+    often jobs had to be run again, which may have taken `jobs_done` back."""
 
     jobs_done: int
     jobs_total: int
@@ -86,25 +81,7 @@ class BatchProgress:
     bytes_sent: int
     bytes_received: int
     is_start: bool = False
-
-
-@dataclass(slots=True)
-class _Failure:
-    """The failure that this party saw first. `is_ours`: it began here, and was not told by a peer."""
-
-    index: int
-    error: BaseException
-
-    @property
-    def is_ours(self) -> bool:
-        return not isinstance(self.error, SessionError)
-
-    @property
-    def rank(self) -> tuple[int, int]:
-        """Of several the least counts: ours, then what peers told us, last what our own giving up did to other jobs;
-        among these the lowest job."""
-        kind = 0 if self.is_ours else 2 if isinstance(self.error, SessionClosed) else 1
-        return kind, self.index
+    retries: int = 0
 
 
 class BatchRunner:
@@ -115,18 +92,33 @@ class BatchRunner:
         party: BlockingParty | Party,
         sessions: int = SESSIONS_DEFAULT,
         on_progress: Callable[[BatchProgress], None] | None = None,
+        *,
+        retries: int = RETRIES_DEFAULT,
+        retry_timeout_s: float = RETRY_TIMEOUT_S,
     ) -> None:
-        """`sessions` is per worker and must be the same at every party.
+        """`sessions` is per worker; it and `retries` must be the same at every party.
 
-        `on_progress` is called when all sessions are ready, about four times a second while the worker is served, and
-        at the end.
+        Args:
+            sessions: how many run jobs at the same time.
+            on_progress: called when all sessions are ready, about four times a second while the worker is served, and
+                at the end; also when jobs are about to run again.
+            retries: how often a batch may run its unfinished jobs again after a lost link, a dead worker, a session
+                time-out or a full inbox. A job then runs more than once, with the same input and fresh randomness. 0: a
+                batch fails at once.
+            retry_timeout_s: seconds that a lost link or a dead process of ours may be away before the batch fails.
         """
         if not isinstance(sessions, int) or isinstance(sessions, bool) or sessions < 1:
             raise ValueError(f"{sessions!r} sessions, at least 1 is needed")
+        if not isinstance(retries, int) or isinstance(retries, bool) or not 0 <= retries <= RETRIES_MAX:
+            raise ValueError(f"{retries!r} retries, 0 to {RETRIES_MAX} are allowed")
+        if not 0 < retry_timeout_s < NEVER:
+            raise ValueError(f"a retry timeout of {retry_timeout_s!r} s; it must be above 0")
         self.party = party
         self._party = party.asynchronous if isinstance(party, BlockingParty) else party
         self._sessions = sessions
         self._on_progress = on_progress
+        self._retries = retries
+        self._retry_timeout_s = retry_timeout_s
         self._batch: _Batch | None = None
         self._count = 0
 
@@ -135,12 +127,16 @@ class BatchRunner:
 
         `job` is a coroutine function, which gets a Session, or a plain function, which gets a BlockingSession and
         occupies its worker until it returns. With more than one worker it must be importable, and inputs and results
-        must be picklable. It may be called in any order; when it raises, the batch ends at every party.
+        must be picklable. It may be called in any order, and again after a failure that was not its own; when it raises
+        an error of its own, the batch ends at every party.
 
         Raises:
-            JobFailed: some job failed somewhere; says which, where and why. Its cause is the error if it is ours.
-            SetupMismatch: another job, number of inputs or of sessions at another party; raised at every party.
+            JobFailed: some job failed somewhere; says which, where and why, and in `history` what failed in earlier
+                attempts. Its cause is the error if it is ours.
+            SetupMismatch: another job, number of inputs, sessions or retries at another party; raised at every party.
             SetupAborted: a peer gave up before the batch began.
+            PeerLost, PeerClosed, RendezvousTimeout: a peer is gone before the batch began, or before it said that it
+                has every result.
             WorkerDied, PartyFailed: a process of our own party ended; the peers get JobFailed.
         """
         if not isinstance(self.party, BlockingParty):
@@ -148,46 +144,54 @@ class BatchRunner:
         worker = self._party.worker
         batch = self._new_batch(job, inputs)
         try:
-            if run_blocking(worker, batch.begin()):
-                batch.scheduler.run(lambda: batch.is_over)
-            run_blocking(worker, batch.end())
+            goes_on = run_blocking(worker, batch.begin())
+            while goes_on:
+                try:
+                    batch.attempt.scheduler.run(lambda: batch.attempt.is_over)
+                except WorkerDied as died:
+                    batch.attempt.fail(-1, died)
+                goes_on = run_blocking(worker, batch.end_attempt())
         except BaseException as error:
-            if batch.give_up(error):
-                run_blocking(worker, batch.end())
+            batch.give_up(error)
             raise
         finally:
             batch.close()
             self._batch = None
-        return batch.results
+        return batch.ledger.results
 
     async def amap(self, job: JobFunction, inputs: Iterable[Any], /) -> list[Any]:
         """`map` for an asynchronous Party; other tasks of the loop go on meanwhile. Cancelling it stops the batch at
         every party."""
         batch = self._new_batch(job, inputs)
         try:
-            if await batch.begin():
-                await batch.scheduler.run_async(lambda: batch.is_over)
-            await batch.end()
+            goes_on = await batch.begin()
+            while goes_on:
+                try:
+                    await batch.attempt.scheduler.run_async(lambda: batch.attempt.is_over)
+                except WorkerDied as died:
+                    batch.attempt.fail(-1, died)
+                goes_on = await batch.end_attempt()
         except BaseException as error:
-            if batch.give_up(error):
-                await batch.end()
+            batch.give_up(error)
             raise
         finally:
             batch.close()
             self._batch = None
-        return batch.results
+        return batch.ledger.results
 
     def _new_batch(self, job: JobFunction, inputs: Iterable[Any]) -> _Batch:
         if self._batch is not None:
             raise RuntimeError("a batch is running already; a BatchRunner runs one after another")
         batch = _Batch(self._party, self._count, job, list(inputs), self._sessions, self._on_progress)
+        batch.retries = self._retries
+        batch.retry_timeout_s = self._retry_timeout_s
         self._count += 1
         self._batch = batch
         return batch
 
 
 class _Batch:
-    """One call of `map` at one party. Driven by the runner (begin, end) and by the events of the shares."""
+    """One call of `map` at one party: attempts, one after another, until all parties decide that it is over."""
 
     def __init__(
         self,
@@ -200,286 +204,223 @@ class _Batch:
     ) -> None:
         if not callable(function):
             raise TypeError(f"a job is a function of (session, input), not {type(function).__name__}")
-        worker = party.worker
         self._party = party
-        self._worker = worker
-        self._round = number  # for messages
-        # Told from every other batch of this process, of other runners too: a child may still be busy with one.
-        self._number = time.monotonic_ns()
+        self._worker = party.worker
+        self._number = number
         self._function = function
         self._inputs = inputs
         self._on_progress = on_progress
         self._session_count = sessions * party.stride
         if self._session_count > limits.SESSIONS_MAX:
             raise ValueError(f"{self._session_count} sessions, at most {limits.SESSIONS_MAX} are allowed")
-        self._channels: dict[int, Channel] = party.channels
-        self._pickled = self._pickle_shares() if self._channels else {}
-        self.scheduler = Scheduler(worker)
-        self.results: list[Any] = [None] * len(inputs)
-        self._done = 0
-        self._failure: _Failure | None = None
-        self._share: BatchShare | None = None  # ours, once all parties agreed
-        self._has_expectation = False
-        self._expecting: set[int] = set()  # children that expect sessions
-        self._running: set[int] = set()  # children that were told to run
-        self._told_to_stop: set[int] = set()
-        self._stopped: set[int] = set()  # children that have stopped
-        self._child_totals: dict[int, Totals] = {}
-        self._is_ended = False
-        self._ticker = Wait(worker)
-        for index, channel in self._channels.items():
-            worker.watch(channel.fileno(), lambda index=index: self._take_messages(index))  # type: ignore[misc]
+        if party.config.workers > 1:
+            check_sendable(function)
+        # Set by the runner.
+        self.retries = RETRIES_DEFAULT
+        self.retry_timeout_s = RETRY_TIMEOUT_S
+        self.ledger = Ledger(len(inputs))
+        self._attempts = 1
+        self._history: list[str] = []
+        self._totals_before = Totals()  # of earlier attempts
+        self._is_ending = False  # the parties tell each other how the attempt ended, or have done so
+        self._ticker = Wait(self._worker)
+        self.attempt = self._new_attempt()
 
     @property
-    def is_over(self) -> bool:
-        """Whether nothing is left to run: every job is final, or one failed."""
-        return self._failure is not None or self._done == len(self._inputs)
+    def _patience(self) -> float | None:
+        return self.retry_timeout_s if self.retries else None
 
-    # Beginning.
+    def _new_attempt(self) -> BatchAttempt:
+        ledger = self.ledger
+        inputs = [self._inputs[index] for index in ledger.pending]
+        return BatchAttempt(self._party, self._function, inputs, ledger.pending, self._session_count, ledger.put)
 
     async def begin(self) -> bool:
-        """Agree with all parties and start every share. False: there is nothing to run.
+        """Begin an attempt at all parties. False: there is nothing to run.
 
         Raises:
             SetupMismatch, SetupAborted, PeerLost, PeerClosed, PartyFailed, WorkerDied.
         """
-        await self._expect_sessions()
-        plan = await self._agree()
-        self._share = BatchShare(self._worker, self.scheduler, plan, self._job_final, self._job_failed)
-        for index, channel in self._channels.items():
-            channel.send(RunShare(plan, self._pickled[index](plan), sys.path, sys.argv))
-            self._running.add(index)
-        self._share.start(self._function, {index: self._inputs[index] for index in plan.jobs_of(0, self._workers)})
-        self._end_expectation()
-        self._progress(is_start=True)
+        fields = {
+            "job": job_name(self._function),
+            "number of inputs": len(self._inputs),
+            "retries": self.retries,
+            "batch of the runner": self._number,
+            "attempt": self._attempts,
+            "jobs to run": len(self.ledger.pending),
+        }
+        self._is_ending = False
+        await self.attempt.begin(self._number, fields, self._patience)
+        self._progress(is_start=self._attempts == 1)
         self._tick()
-        return not self.is_over
-
-    @property
-    def _workers(self) -> int:
-        return self._worker.workers
-
-    async def _expect_sessions(self) -> None:
-        self._worker.expect_sessions()
-        self._has_expectation = True
-        for channel in self._channels.values():
-            channel.send(ExpectSessions(self._number, self._worker.inbox_size_max))
-
-        def everybody_expects() -> bool:
-            self._raise_dead_workers()
-            return self._expecting >= self._channels.keys()
-
-        await self._worker.until(everybody_expects)
-
-    async def _agree(self) -> BatchPlan:
-        fields = {"job": job_name(self._function), "number of inputs": len(self._inputs)}
-        block, outcome = await self._party.agree("batch", self._session_count, fields)
-        check_fields_equal(self._round, fields, outcome, fields)
-        return BatchPlan(self._number, block.first, block.count, len(self._inputs))
-
-    def _pickle_shares(self) -> dict[int, Callable[[BatchPlan], bytes]]:
-        """For each child, what makes the pickle of its share; tried out now, before anybody is told anything."""
-        sys.modules.setdefault("__mp_main__", sys.modules["__main__"])  # where children find our script's classes
-        try:
-            pickle.dumps(self._function, PICKLE_PROTOCOL)
-        except Exception as error:
-            raise TypeError(
-                f"the job {job_name(self._function)} cannot be sent to the other workers of this party: {error}. "
-                "Define it at the top level of a module or script"
-            ) from error
-        return {index: lambda plan, index=index: self._payload(plan, index) for index in self._channels}  # type: ignore[misc]
-
-    def _payload(self, plan: BatchPlan, worker: int) -> bytes:
-        inputs = {index: self._inputs[index] for index in plan.jobs_of(worker, self._workers)}
-        return pickle.dumps((self._function, inputs), PICKLE_PROTOCOL)
-
-    def _end_expectation(self) -> None:
-        if self._has_expectation:
-            self._has_expectation = False
-            self._worker.expect_sessions_end()
-
-    # Running.
-
-    def _take_messages(self, child: int) -> None:
-        channel = self._channels[child]
-        try:
-            for message in channel.poll():
-                self._take(child, message)
-        except ChannelClosed:
-            self._worker.unwatch(channel.fileno())  # WorkerLost follows on the control socket
-        self._worker.notify()
-        self.scheduler.notify()
-
-    def _take(self, child: int, message: Any) -> None:
-        if message.batch != self._number:
-            return  # of a batch that failed, from a child that was busy then
-        match message:
-            case SessionsExpected():
-                self._expecting.add(child)
-            case JobFinal(_, index, value):
-                self._job_final(index, pickle.loads(value))
-            case ShareFailed(_, index, error):
-                self._job_failed(index, load_error(error))
-            case ShareProgress(_, totals):
-                self._child_totals[child] = totals
-            case ShareStopped():
-                self._stopped.add(child)
-
-    def _job_final(self, index: int, value: Any) -> None:
-        self.results[index] = value
-        self._done += 1
-        self.scheduler.notify()
-
-    def _job_failed(self, index: int, error: BaseException) -> None:
-        failure = _Failure(index, error)
-        if self._failure is None or failure.rank < self._failure.rank:
-            self._failure = failure
-        self._stop(self._reason(failure))
-        self.scheduler.notify()
-
-    def _raise_dead_workers(self) -> None:
-        for died in self._worker.lost_workers.values():
-            raise WorkerDied(*died.args)
+        return bool(self._inputs)
 
     # Progress.
 
     def _tick(self) -> None:
-        if self._on_progress is not None and not self.is_over:
+        if self._on_progress is not None and not self.attempt.is_over:
             self._progress()
             self._ticker.waker = self._tick
             self._worker.set_timer(self._ticker, self._worker.clock() + PROGRESS_INTERVAL_S)
 
     def _progress(self, is_start: bool = False) -> None:
-        if self._on_progress is None or self._share is None:
+        if self._on_progress is None or not self.attempt.has_begun:
             return
-        totals = sum(self._child_totals.values(), self._share.totals)
+        totals = self._totals_before + self.attempt.totals
         self._on_progress(
             BatchProgress(
-                jobs_done=self._done,
+                jobs_done=self.ledger.kept + self.ledger.done,
                 jobs_total=len(self._inputs),
                 sessions=min(self._session_count, len(self._inputs)),
                 rounds=totals.messages // max(1, len(self._worker.links)),
                 bytes_sent=totals.bytes_sent,
                 bytes_received=totals.bytes_received,
                 is_start=is_start,
+                retries=self._attempts - 1,
             )
         )
 
-    # Ending.
+    # The end of an attempt.
 
-    def give_up(self, error: BaseException) -> bool:
-        """Stop everything because of an error outside the jobs. True: the peers should hear of it by `end`."""
-        if self._is_ended or self._share is None:
-            return False
-        if not isinstance(error, WorkerDied):
-            reason = describe_to_peers(error) if isinstance(error, Exception) else f"{self._party.name} was interrupted"
-            self._stop(reason)
-            self._share.stop(reason)
-            self._party.give_up_agreed(reason)  # sessions of the batch that were not even made here
-            return False
-        self._failure = _Failure(-1, error)
-        return True
-
-    async def end(self) -> None:
-        """Finish the sessions of a batch that went well; otherwise stop it, and raise what all parties agree failed.
+    async def end_attempt(self) -> bool:
+        """End the attempt at all parties. True: another one has begun. False: every party has every result.
 
         Raises:
-            JobFailed, WorkerDied, PartyFailed.
+            JobFailed, WorkerDied, PartyFailed: what all parties agree failed.
         """
-        self._is_ended = True
-        failure = self._failure
-        assert self._share is not None
-        if failure is None:
-            self._progress()
-            self._share.finish()
-            return
-        if isinstance(failure.error, PartyFailed) and not isinstance(failure.error, WorkerDied):
-            raise failure.error
-        self._stop(self._reason(failure))
-        self._share.stop(self._reason(failure))
-        # Children first: one of them may have begun what we only heard of from a peer.
-        await self._worker.until(self._children_stopped, self._worker.clock() + STOP_TIMEOUT_S)
-        failure = self._failure or failure
-        if not failure.is_ours and self._worker.lost_workers:
-            # The peers noticed the death of our worker, and told us so, before our own supervisor did.
-            failure = _Failure(-1, next(iter(self._worker.lost_workers.values())))
-        index, party, cause = await self._common_failure(failure)
-        if isinstance(failure.error, WorkerDied):
-            raise WorkerDied(*failure.error.args)
-        raise JobFailed(index, party, cause) from failure.error
-
-    def _reason(self, failure: _Failure) -> str:
-        """What the peers are told by the resets of our sessions."""
-        cause = describe_to_peers(failure.error)
-        if not failure.is_ours:
-            return cause
-        where = f"job {failure.index} failed at {self._party.name}: " if failure.index >= 0 else ""
-        return f"{where}{cause}"[:REASON_LENGTH_MAX]
-
-    def _children_stopped(self) -> bool:
-        return self._stopped >= self._running - self._worker.lost_workers.keys()
-
-    def _stop(self, reason: str) -> None:
-        """Give up all sessions of the batch, ours at once and the children's by message; resets stop the peers. Also
-        from inside a job; what is said a second time is not sent."""
-        if self._share is not None:
-            self._share.abort(reason)
-        for index in self._running - self._told_to_stop:
-            self._told_to_stop.add(index)
-            try:
-                self._channels[index].send(StopShare(self._number, reason))
-            except ChannelClosed:
-                pass  # WorkerLost follows on the control socket
-
-    async def _common_failure(self, failure: _Failure) -> tuple[int, str, str]:
-        """The failure that all parties name: of those that began at a party the one of the lowest job."""
-        cause = describe(failure.error)
-        ours = {"index": failure.index, "is_ours": failure.is_ours, "cause": cause}
-        told = ours | {"cause": describe_to_peers(failure.error)[:REASON_LENGTH_MAX]}
-        said: dict[str, Mapping[str, object]] = {self._party.name: ours}
+        attempt = self.attempt
+        await attempt.end_shares()
+        self._progress()
+        failure = attempt.failure
+        if failure is None and not self.retries:
+            return False
+        self._is_ending = True
+        ours = self._report(failure)
+        said = {self._party.name: ours}
         try:
-            said |= await self._party.rendezvous("batch failure", told, timeout=STOP_TIMEOUT_S)
-        except (PeerClosed, PeerLost) as gone:
-            if isinstance(failure.error, PeerClosed | PeerLost):
-                # We saw the end of a peer that left because of this one, whose own words are still under way.
-                return failure.index, gone.peer, describe(gone)
-        except SetupAborted as aborted:
-            if isinstance(failure.error, PeerClosed | PeerLost):
-                return failure.index, aborted.peer, aborted.reason  # the same, seen by another peer
-        except (RendezvousTimeout, LinkProtocolError):
-            pass  # somebody cannot tell any more; what we know ourselves has to do
-        began = [
-            (index, name, str(theirs.get("cause")))
-            for name, theirs in said.items()
-            if theirs.get("is_ours") is True and isinstance(index := theirs.get("index"), int)
-        ]
-        if began:
-            order = self._party.names.index
-            index, name, cause = min(began, key=lambda one: (one[0], order(one[1])))
-            return index if index >= 0 else lowest_job(said), name, cause
+            theirs, bitmaps = await self._exchange(ours, failure)
+        except (PeerClosed, PeerLost, SetupAborted, RendezvousTimeout, LinkProtocolError) as error:
+            if failure is None:
+                raise
+            raise self._alone(failure, error) from failure.error
+        said |= theirs
+        is_complete = self.ledger.settle(bitmaps)
+        verdict = decide(said, is_complete, self._attempts, self.retries)
+        if verdict is Verdict.DONE:
+            return False
+        if verdict is Verdict.FAILED:
+            raise self._common_failure(failure, said) from (failure.error if failure is not None else None)
+        self._begin_again(failure, said)
+        return await self.begin()
+
+    def _report(self, failure: Failure | None) -> AttemptReport:
+        if failure is None:
+            return AttemptReport()
+        index = self.attempt.job_of(failure)
+        return AttemptReport(index, describe(failure.error), failure.is_ours, failure.is_transient)
+
+    async def _exchange(
+        self, ours: AttemptReport, failure: Failure | None
+    ) -> tuple[dict[str, AttemptReport], list[bytes]]:
+        """What every peer says of the attempt, and which of its jobs each holds results of."""
+        told = ours.fields()
+        if failure is not None:
+            told["cause"] = AttemptReport(cause=describe_to_peers(failure.error)).fields()["cause"]
+        is_last = failure is not None and (self._attempts > self.retries or not failure.is_transient)
+        timeout, patience = (END_TIMEOUT_S, None) if is_last else (None, self._patience)
+        reports: dict[str, AttemptReport] = {}
+        bitmaps: dict[str, bytes] = {}
+        for number, chunk in enumerate(self.ledger.chunks()):
+            fields = {"final": chunk, "chunk": number, **(told if number == 0 else {})}
+            outcome = await self._party.rendezvous(END, fields, timeout=timeout, patience=patience)
+            for peer, theirs in outcome.items():
+                if number == 0:
+                    reports[peer] = AttemptReport.from_fields_untrusted(theirs, peer)
+                piece = self.ledger.take_chunk_untrusted(theirs.get("final"), number, peer)
+                bitmaps[peer] = bitmaps.get(peer, b"") + piece
+        return reports, list(bitmaps.values())
+
+    def _begin_again(self, failure: Failure | None, said: Mapping[str, AttemptReport]) -> None:
+        """Every party holds the same results and has decided to run the other jobs again."""
+        index, party, cause = first_failure(said, self._party.names) or self._seen_here(failure)
+        self._history.append(f"job {index} failed at {party}: {cause}")
+        left = len(self.ledger.pending)
+        extra = {"event": "batch_retry", "party": self._party.name, "peer": party, "cause": cause, "count": left}
+        log.warning(
+            "%s: attempt %d of %d of a batch ended (job %d failed at %s: %s); %d of %d jobs run again",
+            *(self._party.name, self._attempts, self.retries + 1, index, party, cause, left, len(self._inputs)),
+            extra=extra,
+        )
+        self._totals_before += self.attempt.totals
+        self.attempt.close()
+        self._attempts += 1
+        self.attempt = self._new_attempt()
+
+    # Failures.
+
+    def _seen_here(self, failure: Failure | None) -> tuple[int, str, str]:
+        """Job, party and cause as far as this party knows them."""
+        if failure is None:
+            return 0, self._party.name, "a peer did not end its jobs"
         peer = getattr(failure.error, "peer", None)
-        return failure.index, peer if isinstance(peer, str) else self._party.name, cause
+        name = peer if isinstance(peer, str) else self._party.name
+        return self.attempt.job_of(failure), name, describe(failure.error)
+
+    def _common_failure(self, failure: Failure | None, said: Mapping[str, AttemptReport]) -> Exception:
+        """What all parties raise: the failure that began first, if anybody says where."""
+        if failure is not None and isinstance(failure.error, PartyFailed):
+            return self._own_failure(failure.error)
+        return JobFailed(*(first_failure(said, self._party.names) or self._seen_here(failure)), tuple(self._history))
+
+    def _own_failure(self, error: PartyFailed) -> PartyFailed:
+        """A fresh object for a process of ours that ended, with what failed before."""
+        before = "".join(f"; attempt {number}: {what}" for number, what in enumerate(self._history, 1))
+        if isinstance(error, WorkerDied):
+            return WorkerDied(error.name, error.index, error.cause + before)
+        return PartyFailed(error.name, error.cause + before)
+
+    def _alone(self, failure: Failure, error: Exception) -> Exception:
+        """The failure when a peer cannot say any more what it saw."""
+        if isinstance(failure.error, PartyFailed):
+            return self._own_failure(failure.error)
+        index, party, cause = self._seen_here(failure)
+        if isinstance(failure.error, PeerClosed | PeerLost) and isinstance(error, PeerClosed | PeerLost):
+            # We saw the end of a peer that left because of this one, whose own words are still under way.
+            party, cause = error.peer, describe(error)
+        elif isinstance(failure.error, PeerClosed | PeerLost) and isinstance(error, SetupAborted):
+            party, cause = error.peer, error.reason  # the same, seen by another peer
+        return JobFailed(index, party, cause, tuple(self._history))
+
+    def give_up(self, error: BaseException) -> None:
+        """Stop everything because of an error outside the jobs, and tell the peers, who may wait for us."""
+        if self._is_ending or not self.attempt.has_begun:
+            return
+        reason = describe_to_peers(error) if isinstance(error, Exception) else f"{self._party.name} was interrupted"
+        self.attempt.cancel(reason)
+        self._party.give_up_agreed(reason)  # sessions of the batch that were not even made here
+        self._party.refuse_round(END, reason)
 
     def close(self) -> None:
         """Leave the worker as it was before the batch. May follow anything."""
-        self._end_expectation()
         self._ticker.waker = None
         self._ticker.deadline = NEVER
-        if self._share is None:
-            for channel in self._channels.values():
-                try:
-                    channel.send(ForgetSessions(self._number))
-                except ChannelClosed:
-                    pass  # WorkerLost says more, to whoever calls next
-        for channel in self._channels.values():
-            self._worker.unwatch(channel.fileno())
-        self.scheduler.close()
+        self.attempt.close()
 
 
-def lowest_job(said: Mapping[str, Mapping[str, object]]) -> int:
-    """The first job that anybody noticed to fail; for a failure that began outside the jobs."""
-    indices = [index for fields in said.values() if isinstance(index := fields.get("index"), int) and index >= 0]
-    return min(indices, default=0)
+def check_sendable(function: JobFunction) -> None:
+    """Find out that child workers cannot get a job before anybody is told of it.
+
+    Raises:
+        TypeError: it cannot be pickled.
+    """
+    sys.modules.setdefault("__mp_main__", sys.modules["__main__"])  # where children find our script's classes
+    try:
+        pickle.dumps(function, PICKLE_PROTOCOL)
+    except Exception as error:
+        raise TypeError(
+            f"the job {job_name(function)} cannot be sent to the other workers of this party: {error}. "
+            "Define it at the top level of a module or script"
+        ) from error
 
 
 def job_name(function: JobFunction) -> str:

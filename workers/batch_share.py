@@ -86,10 +86,12 @@ def totals_of(worker: Worker) -> Totals:
 
 @dataclass(frozen=True, slots=True)
 class ExpectSessions:
-    """A proposal is about to go out; keep frames of unknown sessions from now on. Answered by SessionsExpected."""
+    """A proposal is about to go out; keep frames of unknown sessions from now on. Answered by SessionsExpected, once
+    the links are there of which the opener knows: their `epochs` by peer index."""
 
     batch: int
     inbox_size_max: int
+    epochs: dict[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,7 @@ class ShareFailed:
     batch: int
     index: int
     error: bytes = field(repr=False)  # see portable_error
+    is_transient: bool  # see retry.is_transient; what the error came from stays in the child
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from .batch_share import (
 )
 from .channel import PICKLE_PROTOCOL, Channel, ChannelClosed, load_main
 from .errors import PartyFailed, WorkerDied
+from .retry import is_transient
 from .scheduler import Scheduler
 from .waiting import NEVER, Wait
 
@@ -52,6 +53,7 @@ class ChildWorker:
         self._expected: int | None = None  # the batch whose sessions are expected
         self._has_opener = True
         self._stop: StopShare | None = None  # to be obeyed as soon as no job runs
+        self._later: list[object] = []  # what the opener said behind it
         self._ticker = Wait(worker)
 
     def run(self) -> None:
@@ -60,7 +62,7 @@ class ChildWorker:
         worker.watch(self._channel.fileno(), self._take_messages)
         try:
             while not worker.is_closing and self._has_opener:
-                self._obey_stop()
+                self._obey_stops()
                 try:
                     self._scheduler.run(lambda: worker.is_closing or not self._has_opener or self._stop is not None)
                 except WorkerDied:
@@ -80,19 +82,22 @@ class ChildWorker:
     def _take_messages(self) -> None:
         try:
             for message in self._channel.poll():
-                self._take(message)
+                if self._stop is None:
+                    self._take(message)
+                else:
+                    self._later.append(message)  # a job may still run that belongs to what was stopped
         except ChannelClosed:
             self._has_opener = False
         self._worker.notify()
 
     def _take(self, message: object) -> None:
         match message:
-            case ExpectSessions(batch, inbox_size_max):
+            case ExpectSessions(batch, inbox_size_max, epochs):
                 self._worker.inbox_size_max = inbox_size_max
                 if self._expected is None:
                     self._worker.expect_sessions()
                 self._expected = batch
-                self._scheduler.spawn(self._say_when_linked(SessionsExpected(batch)))
+                self._scheduler.spawn(self._say_when_linked(SessionsExpected(batch), epochs))
             case ForgetSessions():
                 self._end_expectation()
             case RunShare():
@@ -104,18 +109,30 @@ class ChildWorker:
             case _:
                 raise TypeError(f"{type(message).__name__} is not for a worker")
 
-    def _obey_stop(self) -> None:
-        stop, self._stop = self._stop, None
-        if stop is not None:
+    def _obey_stops(self) -> None:
+        while self._stop is not None:
+            stop, self._stop = self._stop, None
             if self._share is not None:
                 self._share.stop(stop.reason)
                 self._end_share()
+            self._scheduler.cancel(stop.reason)  # also who waits for links that an attempt given up was to have
+            self._end_expectation()
             self._say(ShareStopped(stop.batch))
+            later, self._later = self._later, []
+            while later and self._stop is None:
+                self._take(later.pop(0))
+            self._later = later
 
-    async def _say_when_linked(self, message: SessionsExpected) -> None:
-        """The opener may know that a link is up before our lanes of it have arrived."""
+    async def _say_when_linked(self, message: SessionsExpected, epochs: dict[int, int]) -> None:
+        """The opener may know that a link is up, or up again, before our lanes of it have arrived."""
         links = self._worker.links.values()
-        await self._worker.until(lambda: all(link.connection_count or link.cause for link in links))
+
+        def is_linked() -> bool:
+            return all(
+                (link.connection_count or link.cause) and link.epoch >= epochs.get(link.index, 0) for link in links
+            )
+
+        await self._worker.until(is_linked)
         self._say(message)
 
     def _end_expectation(self) -> None:
@@ -132,7 +149,7 @@ class ChildWorker:
             share.start(function, inputs)
         except Exception as error:
             self._share = None
-            self._say(ShareFailed(plan.number, -1, portable_error(error)))
+            self._say(ShareFailed(plan.number, -1, portable_error(error), is_transient(error)))
             return
         finally:
             self._end_expectation()
@@ -161,7 +178,7 @@ class ChildWorker:
 
     def _failed(self, index: int, error: BaseException) -> None:
         if self._share is not None and self._stop is None:
-            self._say(ShareFailed(self._share.plan.number, index, portable_error(error)))
+            self._say(ShareFailed(self._share.plan.number, index, portable_error(error), is_transient(error)))
 
     def _end_share(self) -> None:
         self._share = None

@@ -326,16 +326,22 @@ class UnsupportedByPeer(PartyWireError):
 
 
 class JobFailed(PartyWireError):
-    """Raised by a batch at every party when one of its jobs fails anywhere. The first failure counts."""
+    """Raised by a batch at every party when one of its jobs fails anywhere. The first failure of the last attempt
+    counts; `history` has a sentence for each attempt before it."""
 
-    def __init__(self, index: int, party: str, cause: str) -> None:
-        super().__init__(index, party, cause)
+    def __init__(self, index: int, party: str, cause: str, history: tuple[str, ...] = ()) -> None:
+        super().__init__(index, party, cause, history)
         self.index = index
         self.party = party
         self.cause = cause
+        self.history = history
 
     def __str__(self) -> str:
-        return f"job {self.index} failed at {self.party}: {self.cause}"
+        sentence = f"job {self.index} failed at {self.party}: {self.cause}"
+        if not self.history:
+            return sentence
+        before = "; ".join(f"{number}: {what}" for number, what in enumerate(self.history, 1))
+        return f"{sentence} (attempt {len(self.history) + 1}; before it {before})"
 
 
 def describe(error: BaseException) -> str:

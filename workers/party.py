@@ -49,7 +49,7 @@ from .link_events import LinkEvents
 from .party_log import PartyLog
 from .stat import PartyStat, party_stat
 from .stat_publish import worker_publisher
-from .waiting import LoopDriver, deadline_of, shared_timeout
+from .waiting import NEVER, LoopDriver, deadline_of, shared_timeout
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -68,6 +68,9 @@ CHILD_VARIABLE = "PARTYWIRE_WORKER"
 """Set in the environment of child workers."""
 
 log = logging.getLogger("partywire")
+
+PATIENCE_LOOK_S = 1.0
+"""How often a common step that waits for a lost link looks whether it has waited long enough."""
 
 WELCOME_TIMEOUT_S = 20.0
 """From the start of the supervisor to its first word: the start of one Python process, on a machine that is busy."""
@@ -127,6 +130,11 @@ class Party:
         self._is_agreeing = False
         # The last round that gave session ids, and which.
         self._agreed: tuple[int, SessionBlock] | None = None
+        # Called when a peer gives up the sessions of that round, some of which may be another worker's.
+        self.on_agreed_given_up: Callable[[PeerAborted], None] | None = None
+        # What we said in our last two rounds: said again to a peer whose link was lost and came back, which may have
+        # missed it. No peer can be further behind, because each later round needs all.
+        self._said: dict[int, bytes] = {}
         # Peer index -> why its link is not up (yet), as last heard.
         self._progress: dict[int, str] = {}
         self._failed_links: dict[int, LinkFailed] = {}
@@ -207,6 +215,7 @@ class Party:
             raise
         self._worker.on_command = self._take_command
         self._worker.on_control = self._take_control
+        self._worker.on_link_up = self._say_again
 
     def _start_message(self) -> Start:
         config = self.config
@@ -382,18 +391,26 @@ class Party:
         await self.rendezvous("barrier", {}, timeout=timeout)
 
     async def rendezvous(
-        self, kind: str, fields: Mapping[str, object], *, timeout: float | None = None, equal: bool = False
+        self,
+        kind: str,
+        fields: Mapping[str, object],
+        *,
+        timeout: float | None = None,
+        equal: bool = False,
+        patience: float | None = None,
     ) -> dict[str, Mapping[str, object]]:
         """Enter a common step and return what every peer announced for it, by name.
 
-        What the fields mean is the caller's business. With `equal` they must be the same at every party.
+        What the fields mean is the caller's business. With `equal` they must be the same at every party. With
+        `patience` the link to a peer that has not come may be lost for so many seconds; what was said meanwhile is said
+        again when it is back.
 
         Raises:
             SetupMismatch: a peer is in a step of another kind, or has another value in a field that must be equal;
                 raised at every party, naming both.
             RendezvousTimeout, SetupAborted, PeerLost, PeerClosed: as for `make_sessions`.
         """
-        round_, outcome = await self._meet(kind, fields, timeout)
+        round_, outcome = await self._meet(kind, fields, timeout, patience)
         if equal:
             check_fields_equal(round_, fields, outcome, fields)
         return outcome
@@ -406,6 +423,7 @@ class Party:
         *,
         timeout: float | None = None,
         stride: int = 1,
+        patience: float | None = None,
     ) -> tuple[SessionBlock, dict[str, Mapping[str, object]]]:
         """A rendezvous that also gives a block of `count` session ids, `stride` apart. No session is made.
 
@@ -419,7 +437,7 @@ class Party:
         self._is_agreeing = True
         try:
             ours = SessionProposal(count, self._next_session_id, stride)
-            round_, outcome = await self._meet(kind, {**(fields or {}), **ours.fields()}, timeout)
+            round_, outcome = await self._meet(kind, {**(fields or {}), **ours.fields()}, timeout, patience)
             try:
                 block = self._agree_untrusted(round_, ours, outcome)
             except LinkProtocolError as error:
@@ -478,6 +496,8 @@ class Party:
         """A peer gave up a round that had its outcome here already: its sessions will never be made there."""
         if self._agreed is None or self._agreed[0] != abort.round:
             return  # no peer can be further behind, because each later round needs all of them
+        if self.on_agreed_given_up is not None:
+            self.on_agreed_given_up(PeerAborted(link.name, self._agreed[1].first, abort.reason))
         for session_id in self._agreed[1].ids:
             session = self.worker.table.live.get(session_id)
             if session is not None:
@@ -504,15 +524,22 @@ class Party:
         """Worker index -> our end of its channel, for the batch runner. They stay the party's to close."""
         return dict(self._channels)
 
+    def refuse_round(self, kind: str, reason: str) -> None:
+        """Take part in the next common step by giving it up: nobody waits for us there, and rounds stay in step."""
+        round_ = self._book.next_round
+        self._book.our(round_, kind, {})
+        self._say(round_, encode_control(self._book.abort(round_, reason)))
+
     async def _meet(
-        self, kind: str, fields: Mapping[str, object], timeout: float | None
+        self, kind: str, fields: Mapping[str, object], timeout: float | None, patience: float | None = None
     ) -> tuple[int, dict[str, Mapping[str, object]]]:
         worker = self.worker
         deadline = deadline_of(worker, timeout)
         round_ = self._book.next_round
         body = encode_control(Rendezvous(round_, kind, fields))  # raises before anybody is told
         self._book.our(round_, kind, fields)
-        self._tell_all(body)
+        self._say(round_, body)
+        lost_at: dict[str, float] = {}
         outcome: dict[str, Mapping[str, object]] | None = None
         is_over = False
 
@@ -522,28 +549,45 @@ class Party:
             outcome = self._book.outcome(round_)
             is_over = outcome is not None
             if outcome is None:
-                self._refuse_missing(round_)
+                self._refuse_missing(round_, patience, lost_at)
             return is_over
 
         try:
-            if await worker.until(is_complete, deadline) and outcome is not None:
+            look_s = NEVER if patience is None else min(patience, PATIENCE_LOOK_S)
+            while not await worker.until(is_complete, min(deadline, worker.clock() + look_s)):
+                if worker.clock() >= deadline:
+                    break
+            if outcome is not None:
                 return round_, outcome
             assert timeout is not None
             raise RendezvousTimeout(kind, self._book.missing(round_), float(timeout))
         except BaseException as error:
             if not is_over:
                 reason = str(error) if isinstance(error, PartyWireError) else f"{kind} was cancelled"
-                self._tell_all(encode_control(self._book.abort(round_, reason)))
+                self._say(round_, encode_control(self._book.abort(round_, reason)))
             raise
 
-    def _refuse_missing(self, round_: int) -> None:
-        """Whoever is missing and gone will not come any more."""
+    def _refuse_missing(self, round_: int, patience: float | None, lost_at: dict[str, float]) -> None:
+        """Whoever is missing and gone will not come any more; with patience, once it has been gone for so long."""
         missing = self._book.missing(round_)
+        now = self.worker.clock()
         for link in self.worker.links.values():
-            if link.name in missing and link.cause:
-                raise PeerLost(link.name, None, link.epoch, link.cause)
+            if link.cause and link.name in missing:
+                if patience is None or now - lost_at.setdefault(link.name, now) >= patience:
+                    raise PeerLost(link.name, None, link.epoch, link.cause)
+            else:
+                lost_at.pop(link.name, None)
             if link.name in missing and link.is_closed:
                 raise PeerClosed(link.name, None, link.epoch)
+
+    def _say(self, round_: int, body: bytes) -> None:
+        self._said = {said: text for said, text in self._said.items() if said >= round_ - 1} | {round_: body}
+        self._tell_all(body)
+
+    def _say_again(self, link: PeerLink) -> None:
+        for body in self._said.values():
+            if link.control is not None:
+                link.control.send(body)
 
     def _tell_all(self, body: bytes) -> None:
         for link in self.worker.links.values():

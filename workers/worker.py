@@ -127,6 +127,8 @@ class Worker(WorkerHot):
         # Who wants to know of commands that do not concern lanes, and of what peers write on the control lanes.
         self.on_command: Callable[[Message, list[int]], None] | None = None
         self.on_control: Callable[[PeerLink, bytes], None] | None = None
+        # Who wants to know that a control lane is there (again).
+        self.on_link_up: Callable[[PeerLink], None] | None = None
         self._receivers: list[Lane | ControlLane] = []
         # Messages and bytes of lanes that are gone.
         self._totals_before = Totals(0, 0, 0)
@@ -494,6 +496,8 @@ class Worker(WorkerHot):
             writer, reader = self._open_rings(pairs[-1], bell)
             link.control = ControlLane(self, link, writer, reader)
             self._receivers.append(link.control)
+            if self.on_link_up is not None:
+                self.on_link_up(link)
 
     def add_lane(self, lane: Lane) -> None:
         """Serve one more connection."""

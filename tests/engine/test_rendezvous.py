@@ -120,11 +120,13 @@ def test_what_comes_for_a_round_that_is_over_is_ignored() -> None:
     parties["alice"].check_invariants()
 
 
-def test_a_round_is_announced_once_by_each_peer() -> None:
+def test_a_round_is_announced_once_by_each_peer_but_may_be_said_again() -> None:
     book = books()["alice"]
-    book.theirs("bob", Rendezvous(0, "barrier", {}))
-    with pytest.raises(LinkProtocolError, match="twice"):
-        book.theirs("bob", Rendezvous(0, "barrier", {}))
+    book.theirs("bob", Rendezvous(0, "batch", {"n": [1, 2]}))
+    book.theirs("bob", Rendezvous(0, "batch", {"n": [1, 2]}))
+    for other in (Rendezvous(0, "batch", {"n": [1, 3]}), Rendezvous(0, "barrier", {"n": [1, 2]})):
+        with pytest.raises(LinkProtocolError, match="twice"):
+            book.theirs("bob", other)
 
 
 def test_a_peer_may_be_ahead_by_a_bounded_number_of_rounds() -> None:

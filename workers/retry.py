@@ -1,0 +1,203 @@
+"""Whether a batch is over, runs again or has failed: every party decides alike, from what all parties have said.
+
+Between the batch runner and what the openers of all parties tell each other at the end of an attempt. No I/O and no
+clock. The one invariant: a result is kept exactly when every party holds one of the same attempt; all others are
+discarded everywhere, and their jobs are what the next attempt runs, in the same order at every party.
+
+Why no result can be of two attempts: nobody gets results of an attempt that some party has not entered, and whoever
+enters one has discarded before what the parties did not agree to keep.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+from partywire.engine.errors import LinkProtocolError
+from partywire.engine.frames import printable_untrusted
+
+from .errors import PeerClosed, SessionClosed, SessionDesync, SessionError, WorkerDied
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+RETRIES_DEFAULT: Final = 0
+"""How often a batch runs again what did not become final. Arbitrary: enough for a process that dies while the batch
+already recovers from another failure; a fault that stays is told after the third time."""
+
+RETRIES_MAX: Final = 1000
+
+RETRY_TIMEOUT_S: Final = 30.0
+"""How long the others are waited for between two attempts: a restarted process or a link that is dialled again needs
+one or two seconds, a machine that swaps or a network that converges some more."""
+
+CHUNK_SIZE: Final = 24 * 1024
+"""Bytes of which one announcement tells which jobs are final: in base64 half of what a control message may have."""
+
+CAUSE_LENGTH_MAX: Final = 300
+"""Characters of a failure's cause that the other parties are told."""
+
+_NOT_RETRIED: Final = (SessionDesync, PeerClosed, SessionClosed)
+
+
+def is_transient(error: BaseException | None) -> bool:
+    """Whether the same job may well succeed when it runs again.
+
+    True for what happens to a job: a lost link, a session time-out, a full inbox, a peer that gave up, a dead worker,
+    and whatever the job itself raised because of one of these. False for what a job does: any other exception, parties
+    out of step, a session that it closed or aborted itself; and for a peer that left with a goodbye.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, WorkerDied):
+            return True
+        if isinstance(error, SessionError):
+            return not isinstance(error, _NOT_RETRIED)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptReport:
+    """What failed in an attempt, as one party saw it; without a `cause` nothing did.
+
+    `index` is the input of the first job that failed, -1 for a failure outside the jobs. `is_ours`: it began at the
+    party that says so. `is_transient`: nothing that this party saw speaks against another attempt.
+    """
+
+    index: int = -1
+    cause: str = ""
+    is_ours: bool = False
+    is_transient: bool = True
+
+    def fields(self) -> dict[str, object]:
+        """The report as fields of a rendezvous."""
+        return {
+            "index": self.index,
+            "cause": self.cause[:CAUSE_LENGTH_MAX],
+            "is_ours": self.is_ours,
+            "is_transient": self.is_transient,
+        }
+
+    @classmethod
+    def from_fields_untrusted(cls, fields: Mapping[str, object], peer: str) -> AttemptReport:
+        """A peer's report; other fields are left to the caller.
+
+        Raises:
+            LinkProtocolError: a field is missing or not of its type.
+        """
+        match fields:
+            case {"index": int(index), "cause": str(cause), "is_ours": bool(ours), "is_transient": bool(transient)}:
+                text = printable_untrusted(cause[:CAUSE_LENGTH_MAX].encode("utf-8", "replace"))
+                return cls(max(-1, index), text, ours, transient)
+            case _:
+                raise LinkProtocolError(peer, "report of an attempt without its fields, but", len(fields))
+
+
+class Verdict(Enum):
+    """What all parties do next."""
+
+    DONE = "done"  # every result is in hand at every party
+    AGAIN = "again"  # the jobs without a kept result run once more
+    FAILED = "failed"  # the batch ends with the first failure
+
+
+def decide(said: Mapping[str, AttemptReport], is_complete: bool, attempt: int, retries: int) -> Verdict:
+    """The same at every party that calls it with what all parties said. Attempts are counted from 1."""
+    if is_complete:
+        return Verdict.DONE
+    if attempt > retries or any(report.cause and not report.is_transient for report in said.values()):
+        return Verdict.FAILED
+    return Verdict.AGAIN
+
+
+def first_failure(said: Mapping[str, AttemptReport], order: Sequence[str]) -> tuple[int, str, str] | None:
+    """(job, party, cause) that all parties name: of the failures that began somewhere the one of the lowest job.
+
+    None: nobody says that it began there, so each party has to do with what it saw itself.
+    """
+    began = [
+        (report.index, order.index(name), report.cause)
+        for name, report in said.items()
+        if report.is_ours and report.cause
+    ]
+    if not began:
+        return None
+    index, party, cause = min(began)
+    return index if index >= 0 else lowest_job(said), order[party], cause
+
+
+def lowest_job(said: Mapping[str, AttemptReport]) -> int:
+    """The first job that anybody noticed to fail; for a failure that began outside the jobs."""
+    return min((report.index for report in said.values() if report.cause and report.index >= 0), default=0)
+
+
+class Ledger:
+    """The results of one party. Driven by the runner: `put` while an attempt runs, `settle` at its end.
+
+    A *position* is a job's place in the present attempt: its input is `pending[position]`.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.results: list[Any] = [None] * count
+        # Inputs whose results are not kept yet, in order; the same at every party.
+        self.pending: Sequence[int] = range(count)
+        # How many of them have a result here.
+        self.done = 0
+        self._bits = bytearray((count + 7) // 8)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether we hold every result."""
+        return self.done == len(self.pending)
+
+    @property
+    def kept(self) -> int:
+        """How many results all parties have agreed to keep."""
+        return len(self.results) - len(self.pending)
+
+    def put(self, position: int, value: Any) -> None:
+        """A job of the present attempt is final: every party has reported it."""
+        self.results[self.pending[position]] = value
+        self._bits[position >> 3] |= 1 << (position & 7)
+        self.done += 1
+
+    def chunks(self) -> Iterator[str]:
+        """Which jobs of the attempt have a result here, as text for as many announcements as it takes; at least one."""
+        for start in range(0, max(1, len(self._bits)), CHUNK_SIZE):
+            yield base64.b64encode(self._bits[start : start + CHUNK_SIZE]).decode()
+
+    def settle(self, theirs: Iterable[bytes]) -> bool:
+        """Keep what every party holds and discard the rest, given each peer's whole bitmap. True: nothing is left."""
+        kept = int.from_bytes(self._bits, "little")
+        for bits in theirs:
+            kept &= int.from_bytes(bits, "little")
+        bitmap = kept.to_bytes(len(self._bits), "little")
+        left = [
+            index for position, index in enumerate(self.pending) if not bitmap[position >> 3] >> (position & 7) & 1
+        ]
+        for index in left:
+            self.results[index] = None
+        self.pending = left
+        self.done = 0
+        self._bits = bytearray((len(left) + 7) // 8)
+        return not left
+
+    def take_chunk_untrusted(self, text: object, number: int, peer: str) -> bytes:
+        """A peer's announcement of the given number as bytes.
+
+        Raises:
+            LinkProtocolError: it is not base64 of as many bytes as ours.
+        """
+        size = min(CHUNK_SIZE, len(self._bits) - number * CHUNK_SIZE)
+        try:
+            bits = base64.b64decode(text if isinstance(text, str) else "", validate=True)
+        except (binascii.Error, ValueError):
+            bits = b""
+        if len(bits) != size:
+            raise LinkProtocolError(peer, "bytes of the final jobs of an attempt", len(bits), size)
+        return bits
