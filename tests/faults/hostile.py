@@ -1,0 +1,181 @@
+"""Hundreds of hostile sockets at one party's address, held open and renewed by one thread.
+
+Each kind is a script: what it says, and how it goes on. A socket that the party closes is dialled again at once, up to
+a rate, so that the party has the whole horde at it all the time.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final, Self
+
+from partywire.engine.handshake import Handshake, Role
+from partywire.engine.handshake_messages import Hello, MessageType, encode_message
+from partywire.engine.preamble import ConnectionClass, Preamble
+from partywire.engine.topology import routing_tag
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+REDIALS_PER_S: Final = 2000
+TICK_S: Final = 0.02
+TRICKLE: Final = "trickle"
+
+
+def _preamble(class_: ConnectionClass, index: int = 0, tag: bytes | None = None) -> bytes:
+    return Preamble(class_, index, tag if tag is not None else routing_tag("alice", "bob")).encode()
+
+
+def _hello(name: str = "bob", party_set: tuple[str, ...] = ("alice", "bob")) -> bytes:
+    body = Hello(name, "alice", os.urandom(32), party_set=party_set).encode()
+    return encode_message(MessageType.HELLO, body)
+
+
+_REPLAYED: Final = _hello()
+CONTROL: Final = _preamble(ConnectionClass.CONTROL)
+
+# What each kind of hostile socket says at once. They know the names of both parties, and with them the routing tag.
+KINDS: Final[dict[str, Callable[[], bytes]]] = {
+    "silent": lambda: b"",
+    "slow preamble": lambda: TRICKLE.encode(),  # replaced by a byte at a time
+    "garbage": lambda: bytes((0xFF,)) + os.urandom(200),
+    "HTTP": lambda: b"GET / HTTP/1.1\r\nHost: alice\r\n\r\n",
+    "TLS": lambda: b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + os.urandom(100),
+    "unknown tag": lambda: _preamble(ConnectionClass.CONTROL, tag=os.urandom(16)),
+    "half handshake": lambda: CONTROL,
+    "handshake without its end": lambda: CONTROL + _hello(),
+    "replayed handshake": lambda: CONTROL + _REPLAYED + encode_message(MessageType.ACCEPT, bytes(32)),
+    "wrong identity": lambda: CONTROL + _hello("mallory", ()),
+    "refusal": lambda: CONTROL + encode_message(MessageType.REJECT, b"\x05\x00no"),
+    "greatest length": lambda: CONTROL + bytes((MessageType.HELLO,)) + b"\xff\xff" + bytes(4000),
+    "silent connection": lambda: _preamble(ConnectionClass.NORMAL, 0),
+    "frame of 4 GiB": lambda: _preamble(ConnectionClass.NORMAL, 0) + b"\0\0\0\0\x01\xff\xff\xff\xff" + bytes(4000),
+    "connection that does not exist": lambda: _preamble(ConnectionClass.NORMAL, 65_535),
+    "half probe": lambda: _preamble(ConnectionClass.PROBE),
+    "nonsense in a probe": lambda: _preamble(ConnectionClass.PROBE) + b"\x05\xff\xff" + bytes(100),
+}
+
+
+class _Hostile:
+    def __init__(self, kind: str, sock: socket.socket) -> None:
+        self.kind = kind
+        self.sock = sock
+        self.is_connected = False
+        self.left = CONTROL  # of a trickle
+
+
+class Horde:
+    """`count` sockets of all kinds at `address`, from `with` to its end."""
+
+    def __init__(self, address: tuple[str, int], count: int = 500, kinds: tuple[str, ...] = tuple(KINDS)) -> None:
+        self._address = address
+        self._count = count
+        self._kinds = deque(kinds)
+        self._selector = selectors.DefaultSelector()
+        self._hostiles: set[_Hostile] = set()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="horde", daemon=True)
+        self.dialled = 0
+        """Connections that were begun."""
+        self.closed = 0
+        """Of those, how many the party ended."""
+        self.is_complete = threading.Event()
+        """Set once all of them had been dialled."""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        if not self.is_complete.wait(30):
+            self.__exit__(None, None, None)
+            raise AssertionError(f"only {self.dialled} hostile sockets could be dialled")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join(30)
+        for hostile in self._hostiles:
+            hostile.sock.close()
+        self._selector.close()
+
+    def _run(self) -> None:
+        trickle_at = 0.0
+        while not self._stop.is_set():
+            started = time.monotonic()
+            budget = int(REDIALS_PER_S * TICK_S)
+            while len(self._hostiles) < self._count and budget:
+                self._dial()
+                budget -= 1
+            if self.dialled >= self._count:
+                self.is_complete.set()
+            for key, events in self._selector.select(0):
+                self._serve(key.data, events)
+            if started >= trickle_at:
+                trickle_at = started + 0.1
+                for hostile in list(self._hostiles):
+                    if hostile.kind == "slow preamble" and hostile.is_connected:
+                        self._say(hostile, hostile.left[:1])
+                        hostile.left = hostile.left[1:-1]  # never whole
+            self._stop.wait(max(0.0, started + TICK_S - time.monotonic()))
+
+    def _dial(self) -> None:
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.connect_ex(self._address)
+        kind = self._kinds[0]
+        self._kinds.rotate(-1)
+        hostile = _Hostile(kind, sock)
+        self._hostiles.add(hostile)
+        self._selector.register(sock, selectors.EVENT_WRITE, hostile)
+        self.dialled += 1
+
+    def _serve(self, hostile: _Hostile, events: int) -> None:
+        if not hostile.is_connected:
+            hostile.is_connected = True
+            self._selector.modify(hostile.sock, selectors.EVENT_READ, hostile)
+            if hostile.kind != "slow preamble":
+                self._say(hostile, KINDS[hostile.kind]())
+            return
+        try:
+            ended = not hostile.sock.recv(4096)
+        except BlockingIOError:
+            ended = False
+        except OSError:
+            ended = True
+        if ended:
+            self._forget(hostile)
+
+    def _say(self, hostile: _Hostile, data: bytes) -> None:
+        try:
+            hostile.sock.send(data)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._forget(hostile)
+
+    def _forget(self, hostile: _Hostile) -> None:
+        if hostile in self._hostiles:
+            self._hostiles.remove(hostile)
+            self._selector.unregister(hostile.sock)
+            hostile.sock.close()
+            self.closed += 1
+
+
+def honest_greeting(address: tuple[str, int]) -> Handshake:
+    """Bob's side of a whole handshake with alice, without what follows it. Raises OSError when alice hangs up."""
+    core = Handshake(Role.INITIATOR, Hello("bob", "alice", os.urandom(32), party_set=("alice", "bob")), CONTROL)
+    with socket.create_connection(address, timeout=30) as sock:
+        sock.sendall(CONTROL + core.data_to_send())
+        while core.result is None:
+            data = sock.recv(4096)
+            if not data:
+                raise ConnectionResetError
+            core.receive_data(data)
+        sock.sendall(core.data_to_send())
+    return core
