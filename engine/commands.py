@@ -18,6 +18,7 @@ from typing import Any, Final, TypeAlias
 import orjson
 
 from . import limits
+from .channel.link_security import LinkSecurity
 from .errors import PartyWireError
 from .http_commands import (
     AnswerHttp,
@@ -66,6 +67,8 @@ class LinkOptions:
     """A digest of everything else that must be equal at all parties; compared in the handshake."""
     client_host: str | None = None
     """Local address to dial from, or None for whatever the routing table says."""
+    security: tuple[LinkSecurity, ...] = ()
+    """What protects the link to each party, in index order, ours included; empty: no link is protected."""
     unidentified_max: int = limits.UNIDENTIFIED_MAX
     """Connections that the gateway keeps before they have shown whom they want."""
 
@@ -269,7 +272,10 @@ class Serve(ControlMessage):
 
 
 class Accepted(ControlMessage):
-    """gateway -> I/O process on the link socket. Descriptors: [connection]. `preamble` has been read from it."""
+    """gateway -> I/O process on the link socket. Descriptors: [connection]. `preamble` has been read from it.
+
+    In its place a connection of iris-mpc's protocol has its introduction.
+    """
 
     preamble: bytes
     address: str
@@ -338,7 +344,7 @@ Message: TypeAlias = (
 MESSAGE_TYPES: Final[dict[str, type[Any]]] = {message.__name__: message for message in typing.get_args(Message)}
 
 _field_types: dict[type[Any], dict[str, Any]] = {}
-_RECORDS = (*MESSAGE_TYPES.values(), HttpOptions, IrisOptions, LinkOptions, PartySpec, PeerSpec)
+_RECORDS = (*MESSAGE_TYPES.values(), HttpOptions, IrisOptions, LinkOptions, LinkSecurity, PartySpec, PeerSpec)
 
 
 def encode(message: Message) -> bytes:

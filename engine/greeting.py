@@ -15,9 +15,10 @@ from .errors import HandshakeRejected, LinkProtocolError, PartyWireError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .channel.channel import Channel
     from .handshake import Attach, Handshake
-    from .transport import Stream
     from .iris_handshake import Exchange
+    from .transport import Stream
 
 FAREWELL_TIMEOUT_S: Final = 1.0
 """How long a refused peer may take to read why. Closing at once could destroy the sentence: received bytes that are
@@ -39,7 +40,9 @@ class GreetingFailed(PartyWireError):
         return f"no handshake with {self.peer} at {self.address}: {self.cause}"
 
 
-async def greet(stream: Stream, core: Handshake | Attach, peer: str, preamble: bytes = b"") -> bytes:
+async def greet(
+    stream: Stream, core: Handshake | Attach | Exchange | Channel, peer: str, preamble: bytes = b""
+) -> bytes:
     """Exchange handshake messages until `core` is done; the initiator passes the preamble that goes out first.
 
     Returns:

@@ -227,6 +227,7 @@ class LinkKeeper:
 
     async def _bring_up(self) -> None:
         """Make attempts until one reached UP; its lanes are announced."""
+        self._guard.check()
         dialler = self._new_dialler()
         while True:
             attempt = self._attempt = Attempt(self._new_link())
@@ -275,9 +276,10 @@ class LinkKeeper:
         if isinstance(stream, tcp.TcpStream):
             stream.bound_unacknowledged(self._options.heartbeat_timeout_s)
         preamble = self._preamble(ConnectionClass.CONTROL, 0)
+        stream, opening = await self._guard.admit_dialled(stream, preamble)
         core = Handshake(Role.INITIATOR, self._hello(), preamble)
         attempt.link.greeting_started(self._loop.time())
-        received = await greet(stream, core, self._peer.name, preamble)
+        received = await greet(stream, core, self._peer.name, opening)
         assert core.result is not None
         self._begin_attaching(attempt, stream, core.result, received)
         self._report.opened(LinkEventKind.CONNECTED, attempt.dialled)
@@ -291,14 +293,15 @@ class LinkKeeper:
         dialler = self._new_dialler()
         stream = await dialler.dial(self._report.progress)
         preamble = self._preamble(ConnectionClass.NORMAL, index)
+        stream, opening = await self._guard.admit_dialled(stream, preamble)
         core = Attach(
             Role.INITIATOR, self._our_name, self._peer.name, result.epoch, result.secret, index, preamble=preamble
         )
-        received = await greet(stream, core, self._peer.name, preamble)
+        received = await greet(stream, core, self._peer.name, opening)
         self._add_connection(attempt, stream, index, received)
 
     def _preamble(self, class_: ConnectionClass, index: int) -> bytes:
-        return Preamble(class_, index, routing_tag(self._peer.name, self._our_name)).encode()
+        return Preamble(class_, index, routing_tag(self._peer.name, self._our_name), self._guard.mode).encode()
 
     # As the responder.
 
@@ -353,6 +356,9 @@ class LinkKeeper:
     async def _accept_link(self, stream: Stream, preamble: bytes) -> None:
         """Greet a dialler of the control connection. Several are greeted at a time, since one of them may be a stranger
         that says nothing; whose handshake is done first has the link."""
+        if (admitted := await self._admit(stream, preamble)) is None:
+            return
+        stream = admitted
         if self._refusal_of_greeting() is not None:
             await asyncio.sleep(DUPLICATE_GRACE_S)
         core = Handshake(Role.RESPONDER, self._hello(), preamble)
@@ -400,7 +406,18 @@ class LinkKeeper:
         else:
             self._report.stranger_failed(str(error), self._loop.time())
 
+    async def _admit(self, stream: Stream, preamble: bytes) -> Stream | None:
+        """The accepted stream as the peer's, once its other end has proven to be the peer if it must; else closed."""
+        try:
+            return await self._guard.admit_accepted(stream, preamble)
+        except (GreetingFailed, CredentialError) as error:
+            self._report.stranger_failed(str(error), self._loop.time())
+            return None
+
     async def _accept_connection(self, stream: Stream, index: int, preamble: bytes) -> None:
+        if (admitted := await self._admit(stream, preamble)) is None:
+            return
+        stream = admitted
         attempt = self._attempt
         if attempt is not None and attempt.result is None and self._greetings:
             # It overtook the last message of the greeting, which travels on another connection.
