@@ -4,6 +4,9 @@ Between strangers and the I/O processes. The one invariant: a stranger costs at 
 PREAMBLE_TIMEOUT_S, learns nothing, and delays nobody: the gateway never waits for a single socket, and all that wait
 have a bound, in which each address has a share (`antechamber`).
 
+A peer whose link speaks iris-mpc's protocol has no preamble: it is told apart at its first byte, and answered here as
+far as it takes to hear its name (`iris_handshake`).
+
 A probe (`probe`) is answered here, from what the configuration says, so that no link ever notices one.
 
 It runs on `selectors`, without asyncio, because it must listen as early as possible and does very little. Early dials
@@ -31,6 +34,7 @@ from .control_socket import ControlClosed, ControlSocket, ControlTimeout
 from .errors import HandshakeRejected, LinkProtocolError
 from .handshake import HandshakeState, Role
 from .hello import hello_of
+from .iris_handshake import Introducing, may_be_iris
 from .preamble import PREAMBLE_SIZE, ConnectionClass, Preamble
 from .probe import Probe
 from .topology import PartySpec, routing_tag
@@ -60,7 +64,7 @@ REPORT_INTERVAL_S: Final = 0.5
 class Waiting:
     """One accepted connection that has not shown its whole preamble."""
 
-    __slots__ = ("address", "deadline", "probe", "received", "sock")
+    __slots__ = ("address", "deadline", "introducing", "probe", "received", "sock")
 
     def __init__(self, sock: socket.socket, address: str, deadline: float) -> None:
         self.sock = sock
@@ -68,6 +72,14 @@ class Waiting:
         self.deadline = deadline
         self.received = b""
         self.probe: Probe | None = None  # set by a preamble of that class
+        self.introducing: Introducing | None = None  # set by the first byte of that protocol
+
+    @property
+    def wanted(self) -> int:
+        """Bytes that may be read now: exactly to the end of the beginning, since the rest is the I/O process's."""
+        if self.probe is not None:
+            return _READ_SIZE
+        return PREAMBLE_SIZE - len(self.received) if self.introducing is None else self.introducing.missing
 
     @property
     def is_answered(self) -> bool:
@@ -84,15 +96,18 @@ class Gateway:
         routes: dict[bytes, ControlSocket],
         answers: dict[bytes, Callable[[], Probe]] | None = None,
         unidentified_max: int = limits.UNIDENTIFIED_MAX,
+        iris_routes: dict[str, ControlSocket] | None = None,
     ) -> None:
         """`routes`: routing tag -> link socket of an I/O process. Takes ownership of all.
 
         `answers`: routing tag -> the acceptor's end of a fresh probe by the peer of that tag. `unidentified_max`: how
-        many connections may wait here, a quarter of them from one address.
+        many connections may wait here, a quarter of them from one address. `iris_routes`: like `routes`, by the names
+        of peers that dial us in iris-mpc's protocol.
         """
         self._listeners = listeners
         self._answers = answers or {}
         self._routes = routes
+        self._iris_routes = iris_routes or {}
         self._selector = selectors.DefaultSelector()
         self._waiting: Antechamber[Waiting] = Antechamber(unidentified_max, unidentified_max // 4)
         self._unknown = self._garbage = self._silent = self._crowded = 0
@@ -149,7 +164,7 @@ class Gateway:
         self._selector.close()
         for listener in self._listeners:
             listener.close()
-        for route in self._routes.values():
+        for route in (*self._routes.values(), *self._iris_routes.values()):
             route.close()
 
     def _accept(self, fd: int, now: float) -> int:
@@ -191,8 +206,7 @@ class Gateway:
 
     def _read(self, waiting: Waiting) -> None:
         try:
-            # Exactly the preamble: what follows it belongs to the I/O process.
-            data = waiting.sock.recv(_READ_SIZE if waiting.probe else PREAMBLE_SIZE - len(waiting.received))
+            data = waiting.sock.recv(waiting.wanted)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -202,6 +216,11 @@ class Gateway:
             return
         if waiting.probe is not None:
             self._answer(waiting, waiting.probe, data)
+            return
+        if waiting.introducing is None and not waiting.received and self._iris_routes and may_be_iris(data):
+            waiting.introducing = Introducing()
+        if waiting.introducing is not None:
+            self._introduce(waiting, waiting.introducing, data)
             return
         waiting.received += data
         try:
@@ -215,7 +234,25 @@ class Gateway:
         if preamble.connection_class is ConnectionClass.PROBE:
             self._begin_probe(waiting, preamble)
         else:
-            self._hand_over(waiting, preamble)
+            self._hand_over(waiting, self._routes.get(preamble.routing_tag), waiting.received)
+
+    def _introduce(self, waiting: Waiting, introducing: Introducing, data: bytes) -> None:
+        """More of what a connection of iris-mpc's protocol begins with."""
+        try:
+            introduction = introducing.receive_data_untrusted(data)
+        except LinkProtocolError:
+            self._garbage += 1
+            self._drop(waiting)
+            return
+        echo = introducing.data_to_send()
+        try:
+            is_said = not echo or waiting.sock.send(echo) == len(echo)
+        except OSError:
+            is_said = False
+        if not is_said:
+            self._drop(waiting)
+        elif introduction is not None:
+            self._hand_over(waiting, self._iris_routes.get(introduction.name), introducing.received)
 
     def _begin_probe(self, waiting: Waiting, preamble: Preamble) -> None:
         answer = self._answers.get(preamble.routing_tag)
@@ -240,14 +277,13 @@ class Gateway:
         if answer and not _say_last(waiting.sock, answer):
             self._drop(waiting)
 
-    def _hand_over(self, waiting: Waiting, preamble: Preamble) -> None:
-        route = self._routes.get(preamble.routing_tag)
+    def _hand_over(self, waiting: Waiting, route: ControlSocket | None, beginning: bytes) -> None:
         if route is None:
             self._unknown += 1
         else:
             try:
                 # No waiting: what the kernel does not park at once is dialled again.
-                route.send(Accepted(waiting.received, waiting.address), [waiting.sock.fileno()], timeout_s=0)
+                route.send(Accepted(beginning, waiting.address), [waiting.sock.fileno()], timeout_s=0)
             except (ControlClosed, ControlTimeout):
                 pass  # its I/O process is gone, or hundreds of dials wait for it: this dialler comes again
         self._drop(waiting)
@@ -298,21 +334,27 @@ def serve(control: ControlSocket, gateway: Gateway) -> None:
 
 
 def make_routes(party: PartySpec, peers: list[int], sockets: list[ControlSocket]) -> dict[bytes, ControlSocket]:
-    """Routing tags of the peers that dial us."""
-    return {
-        routing_tag(party.name, party.parties[peer].name): sock for peer, sock in zip(peers, sockets, strict=True)
-    }
+    """Routing tags of the peers that dial us with a preamble."""
+    routes = zip((party.parties[peer] for peer in peers), sockets, strict=True)
+    return {routing_tag(party.name, peer.name): sock for peer, sock in routes if peer.iris is None}
+
+
+def make_iris_routes(party: PartySpec, peers: list[int], sockets: list[ControlSocket]) -> dict[str, ControlSocket]:
+    """Names of the peers that dial us in iris-mpc's protocol."""
+    routes = zip((party.parties[peer] for peer in peers), sockets, strict=True)
+    return {peer.name: sock for peer, sock in routes if peer.iris is not None}
 
 
 def make_answers(command: Serve) -> dict[bytes, Callable[[], Probe]]:
-    """Routing tags of all peers, also of those that we dial, with what answers a probe of each."""
+    """Routing tags of all peers that know probes, also of those that we dial, with what answers a probe of each."""
 
     def answer(peer: str) -> Probe:
         hello = hello_of(command.party, peer, command.workers, command.options)
         return Probe(Role.RESPONDER, hello, int(time.time() * 1000))
 
     party = command.party
-    return {routing_tag(party.name, peer.name): partial(answer, peer.name) for peer in party.peers}
+    speakers = [peer.name for peer in party.peers if peer.iris is None]
+    return {routing_tag(party.name, name): partial(answer, name) for name in speakers}
 
 
 def main() -> None:
@@ -329,7 +371,9 @@ def main() -> None:
             ]
             listeners = [socket.socket(fileno=fd) for fd in fds[: command.listeners]]
             routes = make_routes(command.party, command.peers, sockets)
-            gateway = Gateway(listeners, routes, make_answers(command), command.options.unidentified_max)
+            iris_routes = make_iris_routes(command.party, command.peers, sockets)
+            unidentified_max = command.options.unidentified_max
+            gateway = Gateway(listeners, routes, make_answers(command), unidentified_max, iris_routes)
             try:
                 serve(control, gateway)
             finally:

@@ -30,6 +30,7 @@ from partywire.engine.addresses import (
 from partywire.engine.commands import LinkOptions
 from partywire.engine.topology import PartySpec, PeerSpec, check_name
 
+from .compat_config import compat_lines, compat_problems, iris_options
 from .errors import ConfigError
 from .http_config import HttpConfig, http_lines, read_http
 
@@ -52,7 +53,7 @@ _TABLES = {
     "dial": ("client_host",),
 }
 _STAND_IN: Mapping[str, Any] = {"name": "a", "parties": {"a": ("localhost", 1), "b": ("localhost", 2)}}
-_TOP = ("name", "insecure", "workers", "links_per_io_process", "parties", "parameters", "http", *_TABLES)
+_TOP = ("name", "insecure", "workers", "links_per_io_process", "parties", "parameters", "compat", "http", *_TABLES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +86,8 @@ class PartyConfig:
     heartbeat_s: float = limits.HEARTBEAT_TIMEOUT_S
     parameters: Mapping[str, object] = field(default_factory=dict)
     """Whatever else must be equal at all parties (text, numbers, true or false); compared when they connect."""
+    compat: Mapping[str, Any] = field(default_factory=dict)
+    """Peers whose links speak another protocol, each with its table (docs/iris-compat.md)."""
     http: HttpConfig | None = None
     """What `partywire serve` offers; without it a party cannot serve, and nothing else looks at it."""
     path: str = field(default="", compare=False)
@@ -107,7 +110,8 @@ class PartyConfig:
     def spec(self) -> PartySpec:
         """All parties as the engine sees them."""
         parties = tuple(
-            PeerSpec(name, index, host, port) for index, (name, (host, port)) in enumerate(self.parties.items())
+            PeerSpec(name, index, host, port, iris_options(self.compat[name]) if name in self.compat else None)
+            for index, (name, (host, port)) in enumerate(self.parties.items())
         )
         return PartySpec(self.name, list(self.parties).index(self.name), parties)
 
@@ -207,6 +211,7 @@ def _problems_of(config: PartyConfig) -> Iterable[tuple[str, str]]:
     if config.client_host is not None:
         yield from _client_host_problem(config.client_host)
     yield from _range_problem("workers", config.workers, 1, limits.WORKERS_MAX, int)
+    yield from compat_problems(config)
     links, most = config.links_per_io_process, limits.LINKS_PER_IO_PROCESS_MAX
     yield from _range_problem("links_per_io_process", links, 1, most, int)
     yield from _range_problem("limits.inbox_mib", config.inbox_mib, 1, 1 << 20, int)
@@ -310,6 +315,8 @@ class _Reader:
             values["parameters"] = parameters
         else:
             self.problems.append(("parameters", "must be a table: [parameters]"))
+        if "compat" in self._document:
+            values["compat"] = self._document["compat"]
         if "http" in self._document:
             values["http"] = read_http(self._document["http"], self._path, self.problems)
         for table, keys in _TABLES.items():
@@ -423,6 +430,7 @@ def write_config(config: PartyConfig) -> str:
     if config.parameters:
         lines += ["", "[parameters]"]
         lines += [f"{_quoted(key)} = {_value(value)}" for key, value in config.parameters.items()]
+    lines += compat_lines(config.compat)
     for table in ("limits", "timeouts"):
         lines += ["", f"[{table}]"]
         lines += [f"{key} = {getattr(config, key)}" for key in _TABLES[table]]

@@ -44,7 +44,17 @@ from partywire.shm import fence
 
 from .channel import Channel
 from .config import PartyConfig, load_config
-from .errors import AddressUnavailable, ConnectFailed, PartyFailed, PeerAborted, PeerClosed, PeerLost, RendezvousTimeout
+from .errors import (
+    AddressUnavailable,
+    ConnectFailed,
+    PartyFailed,
+    PeerAborted,
+    PeerClosed,
+    PeerLost,
+    RendezvousTimeout,
+    describe_to_peers,
+)
+from .iris_sessions import refuse_common_step, refuse_stride, validate
 from .link_events import LinkEvents
 from .party_log import PartyLog
 from .stat import PartyStat, party_stat
@@ -68,6 +78,9 @@ CHILD_VARIABLE = "PARTYWIRE_WORKER"
 """Set in the environment of child workers."""
 
 log = logging.getLogger("partywire")
+
+MAKE_SESSIONS = "make_sessions"
+"""The one common step in which a peer without a control connection is not missed: its ids follow without a word."""
 
 PATIENCE_LOOK_S = 1.0
 """How often a common step that waits for a lost link looks whether it has waited long enough."""
@@ -125,7 +138,7 @@ class Party:
         self._supervisor: SupervisorHandle | None = None
         self._worker: Worker | None = None
         self._loop_driver: LoopDriver | None = None
-        self._book = RendezvousBook(spec.name, [peer.name for peer in spec.peers])
+        self._book = RendezvousBook(spec.name, [peer.name for peer in spec.peers if peer.iris is None])
         self._next_session_id = 0
         self._is_agreeing = False
         # The last round that gave session ids, and which.
@@ -375,16 +388,28 @@ class Party:
             RendezvousTimeout, SetupAborted: some peer did not come in time; raised at every party that did.
             PeerLost, PeerClosed: a peer is gone.
             LinkProtocolError: a peer's proposal is impossible; the link to it is given up.
+            SessionTimeout: the same as RendezvousTimeout, of a peer whose link speaks the iris protocol.
+            UnsupportedByPeer: such a peer sits at a table with a party of several workers.
 
         When it raises at one party after others have made their sessions, those fail with PeerAborted.
         """
         worker = self.worker
+        timeout = shared_timeout(worker, timeout)
+        refuse_stride(worker, self.stride)
         worker.expect_sessions()
         try:
-            block, _ = await self.agree("make_sessions", count, timeout=timeout, stride=self.stride)
-            return self._make_sessions(block)
+            block, _ = await self.agree(MAKE_SESSIONS, count, timeout=timeout, stride=self.stride)
+            sessions = self._make_sessions(block)
         finally:
             worker.expect_sessions_end()
+        try:
+            await validate(worker, sessions, timeout)
+        except BaseException as error:
+            for session in sessions:
+                session.close()
+            self.give_up_agreed(describe_to_peers(error))
+            raise
+        return sessions
 
     async def barrier(self, *, timeout: float | None = None) -> None:
         """Return when every party has called it. Raises like `make_sessions`."""
@@ -534,6 +559,8 @@ class Party:
         self, kind: str, fields: Mapping[str, object], timeout: float | None, patience: float | None = None
     ) -> tuple[int, dict[str, Mapping[str, object]]]:
         worker = self.worker
+        if kind != MAKE_SESSIONS:
+            refuse_common_step(worker, kind)
         deadline = deadline_of(worker, timeout)
         round_ = self._book.next_round
         body = encode_control(Rendezvous(round_, kind, fields))  # raises before anybody is told
