@@ -82,6 +82,7 @@ def nothing_is_left_behind() -> Iterator[None]:
     children_before = living_children()
     yield
     gc.collect()
+    gc.freeze()  # what is left is none of the next tests' garbage, and each of them would walk through it again
     leaked = {fd: what for fd, what in open_descriptors().items() if descriptors_before.get(fd) != what}
     children = living_children() - children_before
     running = sorted(pid for pid in children if not wait_for_end(pid))
