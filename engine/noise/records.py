@@ -38,9 +38,9 @@ PLAINTEXT_SIZE_MAX: Final = CIPHERTEXT_SIZE_MAX - TAG_SIZE
 
 RECORD_OVERHEAD: Final = HEADER_SIZE + TAG_SIZE
 
-STRAIGHT_SIZE_MIN: Final = 16 * 1024
-"""From here on a view is not joined with its neighbours. Copying so many bytes takes about as long as a further record
-costs at both ends."""
+STRAIGHT_SIZE_MIN: Final = 32 * 1024
+"""From here on a view is not joined with its neighbours. Below, copying it is cheaper than a further record at both
+ends; here the two cost about the same, and what is not copied does not push anything out of the caches."""
 
 SEAL_SIZE_MAX: Final = 256 * 1024
 """Plaintext of one call of `seal`: one fragment. Its ciphertext is sent with one system call, and both stay in the
@@ -51,8 +51,11 @@ REKEY_RECORDS: Final = 2**16
 advantage of 2**-73 (he may have 2**-57 by the bounds that TLS 1.3 uses). It also bounds what a key stolen from memory
 opens to a few seconds of a busy connection, and costs a hundredth of a per mille of the time."""
 
-_SEALED_SIZE_MAX: Final = SEAL_SIZE_MAX + RECORD_OVERHEAD * (2 * SEAL_SIZE_MAX // STRAIGHT_SIZE_MIN + 2)
-"""What `seal` may write: each record but the last is at least STRAIGHT_SIZE_MIN long or stands before one that is."""
+_RECORDS_MAX: Final = 2 * (SEAL_SIZE_MAX // (PLAINTEXT_SIZE_MAX - STRAIGHT_SIZE_MIN)) + 1
+"""Of one `seal`. A record is large itself, or full but for a small view, or stands before a large one: so any two
+neighbours hold more than PLAINTEXT_SIZE_MAX - STRAIGHT_SIZE_MIN bytes."""
+
+_SEALED_SIZE_MAX: Final = SEAL_SIZE_MAX + RECORD_OVERHEAD * _RECORDS_MAX
 
 
 class SealerState(Enum):
