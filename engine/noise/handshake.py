@@ -86,7 +86,7 @@ class HandshakeState:
         self._messages: Final = pattern.messages
         self._message = 0  # index of the message that comes next
         self._static: Final = static
-        self._ephemeral: PrivateKey | None = None  # made by our token E
+        self._ephemeral: PrivateKey | None = None  # made by our token E, gone after `split`
         self._remote_ephemeral: PublicKey | None = None  # set by the peer's token E
         self._remote_static = remote_static  # or set by the peer's token S
         self._is_verified = remote_static is not None
@@ -210,6 +210,7 @@ class HandshakeState:
         """
         self._take_turn(Turn.SPLIT, "split")
         from_initiator, from_responder = self._symmetric.split()
+        self._ephemeral = None
         self.turn = Turn.OVER
         return (from_initiator, from_responder) if self._is_initiator else (from_responder, from_initiator)
 

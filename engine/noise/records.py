@@ -249,9 +249,9 @@ class RecordOpener:
                     self._spilled = plaintext.toreadonly()
                     count = self._unspill(view)
                 break
-        self.has_more = bool(self._spilled) or self._whole is not None or self._failure is not None
+        self.has_more = self._whole is not None or self._failure is not None or bool(self._spilled)
         if count:
-            self.has_more = self.has_more or self.is_ended
+            self.has_more = self.has_more or self._state is OpenerState.ENDED  # which the next call tells
             return count
         if self._failure is not None:
             self._fail(self._failure)
@@ -303,9 +303,10 @@ class RecordOpener:
     def _look(self) -> None:
         """Find the next whole record in what was fed, or keep the part of it that is there."""
         left = len(self._fed) - self._position
+        if not left:
+            return
         if self._state is OpenerState.ENDED:
-            if left:
-                self._failure = self._refusal("it stands behind the end of the stream")
+            self._failure = self._refusal("it stands behind the end of the stream")
         elif self._part:
             self._complete_part()
         elif left < HEADER_SIZE:

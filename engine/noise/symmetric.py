@@ -62,8 +62,11 @@ class SymmetricState:
         return plaintext
 
     def split(self) -> tuple[CipherState, CipherState]:
-        """Split: the ciphers from the initiator to the responder, and back."""
+        """Split: the ciphers from the initiator to the responder, and back. Only the hash is kept: who gets hold of
+        this object later must not be able to make them again."""
         first, second = self._hkdf(b"")
+        self._chaining_key = b""
+        self._cipher = None
         return (
             CipherState(self._cipher_name, first[:KEY_SIZE], self._peer),
             CipherState(self._cipher_name, second[:KEY_SIZE], self._peer),

@@ -116,6 +116,15 @@ def test_a_payload_of_each_allowed_size_arrives(protocol: NoiseProtocol, stage: 
     assert_dead(writer)
 
 
+@by_name
+def test_nothing_that_could_make_the_keys_again_outlives_the_split(protocol: NoiseProtocol) -> None:
+    alice = Ends(protocol).run().alice
+    alice.split()
+    assert alice._ephemeral is None
+    assert not alice._symmetric._chaining_key
+    assert alice._symmetric._cipher is None
+
+
 # Who is accepted.
 
 

@@ -28,6 +28,7 @@ from partywire.engine.noise.errors import (
 )
 from partywire.engine.noise.keys import LowOrderKey
 from tests.noise.noise_pair import ALICE, BOB, XX, Ends
+from tests.test_structure import FORBIDDEN_WITHOUT_IO, ROOT, imported_names
 
 P = 2**255 - 19
 
@@ -153,3 +154,16 @@ def test_the_examples_are_every_error_and_all_are_listed() -> None:
     assert defined == {type(error).__name__ for error in EXAMPLES}
     assert defined | {"NoiseError"} == set(errors.__all__)
     assert issubclass(NoiseError, PartyWireError)
+
+
+# The half of the engine that this is part of.
+
+
+def test_noise_does_no_io_and_reads_no_clock() -> None:
+    sources = list((ROOT / "engine" / "noise").glob("*.py"))
+    assert len(sources) > 5
+    for path in sources:
+        names = imported_names(path)
+        assert not {name.split(".")[0] for name in names} & FORBIDDEN_WITHOUT_IO
+        ours = {name for name in names if name.startswith("partywire.")}
+        assert {name for name in ours if not name.startswith("partywire.engine.noise")} <= {"partywire.engine.errors"}

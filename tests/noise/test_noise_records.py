@@ -133,8 +133,10 @@ def test_one_call_seals_no_more_than_its_bound() -> None:
     sealer, _ = record_pair()
     assert sealer.seal([NOISE])[1] == SEAL_SIZE_MAX
     assert sealer.seal([NOISE[:SEAL_SIZE_MAX]])[1] == SEAL_SIZE_MAX
-    assert sealer.seal([NOISE], 7)[1] == 7
-    assert sealer.seal([b"abc", b"def"], 4)[1] == 4
+    assert sealer.seal([NOISE[: SEAL_SIZE_MAX + 1]])[1] == SEAL_SIZE_MAX
+    for size_max in (1, 2, 3, 4, 5):
+        sealed, count = sealer.seal([b"abc", b"def"], size_max)
+        assert (count, len(sealed)) == (size_max, size_max + RECORD_OVERHEAD)
 
 
 def test_the_views_may_change_as_soon_as_they_are_sealed() -> None:
@@ -152,6 +154,14 @@ def test_nothing_cannot_be_sealed_and_that_harms_nothing(views: list[bytes]) -> 
     with pytest.raises(ValueError, match="nothing"):
         sealer.seal(views)
     assert open_all(opener, [bytes(sealer.seal([b"abc"])[0])]) == b"abc"
+
+
+def test_the_end_that_came_with_the_last_bytes_is_told_behind_them() -> None:
+    sealer, opener = record_pair()
+    opener.feed(bytes(sealer.seal([b"abc"])[0]) + sealer.seal_end())
+    view = memoryview(bytearray(9))
+    assert (opener.open_into(view), opener.has_more) == (3, True)
+    assert (opener.open_into(view), opener.has_more) == (0, False)
 
 
 # What is refused.
