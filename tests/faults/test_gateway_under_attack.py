@@ -43,7 +43,7 @@ def test_an_honest_peer_connects_while_500_hostile_sockets_are_at_it(stack: Exit
     parties = make_parties(listeners)
     alice = Opener(parties[0], listeners[0])
     stack.callback(alice.close)
-    alice.wait(lambda: alice.pids and alice.message(LinkProgress))
+    alice.wait(lambda: bool(alice.pids and alice.message(LinkProgress)))
     watched = {role: alice.pids[role] for role in ("gateway", "link 1")}
     before = {role: (rss_kib(pid), descriptor_count(pid)) for role, pid in watched.items()}
     with Horde(listeners[0].getsockname(), 500) as horde:

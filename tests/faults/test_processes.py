@@ -1,0 +1,155 @@
+"""Each kind of process of a party is killed, stopped and woken again, or ends, in the middle of a job with traffic.
+
+What a party can live without, it lives without; everything else is a typed error at every party, in time, and nothing
+stays behind. (Child workers: tests/workers/test_batch.py. Interrupts of the command: tests/cli/test_failures.py.)
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+
+import pytest
+
+from partywire.workers.errors import PartyFailed, PeerAborted, PeerLost
+from tests.faults.figures import wait_until_gone
+from tests.faults.rig import DEADLINE_S, Parties, errors, play, stop, until
+from tests.workers.party_cast import Cast
+
+pytestmark = pytest.mark.timeout(120)
+
+SOON_S = 10.0
+"""Much longer than the second that a lost link may take to be told, and much shorter than the jobs' own time-outs."""
+
+
+def is_listening(address: tuple[str, int]) -> bool:
+    """Whether a gateway serves the address: it ends a connection that does not begin like PartyWire."""
+    with socket.create_connection(address, timeout=DEADLINE_S) as stranger:
+        stranger.sendall(b"?")
+        try:
+            return stranger.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+
+def test_what_a_running_job_does_not_need_may_die_or_stop_meanwhile() -> None:
+    async def scenario() -> None:
+        async with Parties(3) as parties:
+            talks = await parties.talk()
+            [alice, *_] = parties.parties
+            for role, stopped in (("supervisor", True), ("gateway", True), ("link 1", True), ("gateway", False)):
+                pid = alice.pids[role]
+                os.kill(pid, signal.SIGSTOP if stopped else signal.SIGKILL)
+                if role != "link 1":
+                    await parties.go_on(talks)  # nobody notices
+                if stopped:
+                    os.kill(pid, signal.SIGCONT)
+                else:
+                    wait_until_gone([pid])
+                await parties.go_on(talks)
+                assert is_listening(parties.addresses[0])
+            pids = parties.all_pids()
+            await stop(talks)
+        wait_until_gone(pids)
+
+    play(scenario())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_end_of_an_io_process_is_a_typed_error_at_every_party(number: signal.Signals) -> None:
+    async def scenario() -> None:
+        async with Parties(3) as parties:
+            talks = await parties.talk()
+            began = time.monotonic()
+            os.kill(parties.parties[0].pids["link 1"], number)
+            alice, bob, charlie = await errors(talks)
+            assert max(talk.ended_at for talk in talks) - began < SOON_S
+            assert isinstance(alice, PeerLost)
+            assert (alice.peer, alice.session) == ("bob", talks[0]._session.id)
+            assert f"killed by {number.name}" in alice.cause
+            assert isinstance(bob, (PeerLost, PeerAborted))
+            assert bob.peer in ("alice", "charlie")
+            assert isinstance(charlie, PeerAborted)
+            assert charlie.peer in ("alice", "bob")
+            pids = parties.all_pids()
+        wait_until_gone(pids)
+
+    play(scenario())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_end_of_a_supervisor_is_a_typed_error_at_every_party(number: signal.Signals) -> None:
+    async def scenario() -> None:
+        async with Parties(2) as parties:
+            talks = await parties.talk()
+            began = time.monotonic()
+            own = list(parties.parties[0].pids.values())
+            os.kill(parties.parties[0].pids["supervisor"], number)
+            alice, bob = await errors(talks)
+            assert max(talk.ended_at for talk in talks) - began < SOON_S
+            assert isinstance(alice, (PartyFailed, PeerLost))
+            assert isinstance(bob, (PeerLost, PeerAborted))
+            assert bob.peer == "alice"
+            with pytest.raises(PartyFailed):
+                await parties.parties[0].make_sessions(1, timeout=1)
+            wait_until_gone(own)
+            pids = parties.all_pids()
+        wait_until_gone(pids)
+
+    play(scenario())
+
+
+def test_an_io_process_that_is_stopped_for_long_is_found_by_the_silence() -> None:
+    heartbeat_s = 0.6
+
+    async def scenario() -> None:
+        async with Parties(2, heartbeat_s=heartbeat_s) as parties:
+            alice, bob = talks = await parties.talk()
+            pid = parties.parties[0].pids["link 1"]
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                began = time.monotonic()
+                await until(bob.task.done)
+                assert heartbeat_s / 2 < bob.ended_at - began < SOON_S
+                assert isinstance(bob.error, PeerLost)
+                assert bob.error.peer == "alice"
+                assert alice.error is None  # its own process says nothing; no more can be known
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            await errors(talks)
+            assert isinstance(alice.error, (PeerLost, PeerAborted))
+            pids = parties.all_pids()
+        wait_until_gone(pids)
+
+    play(scenario())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
+def test_a_whole_party_that_dies_or_stops_is_named_by_the_others(number: signal.Signals) -> None:
+    """Every process of charlie at once; of a SIGTERM the opener's end does the rest."""
+    with Cast("tests.faults.talker") as cast:
+        cast.start("0.6", 3)
+        pids = cast.wait_until_ready()
+        charlie = cast._members[2].process.pid
+        family = [charlie] if number is signal.SIGTERM else [charlie, *pids[2].values()]
+        began = time.monotonic()
+        try:
+            for pid in family:
+                os.kill(pid, number)
+            for index in (0, 1):
+                answer = cast.answer(index)
+                assert answer["error"] in ("PeerLost", "PeerAborted")
+                assert "charlie" in answer["message"]
+                assert answer["session"] is not None
+                assert answer["at"] - began < SOON_S
+        finally:
+            if number is signal.SIGSTOP:
+                for pid in family:
+                    os.kill(pid, signal.SIGCONT)
+        if number is signal.SIGSTOP:  # it wakes up and finds out
+            assert cast.answer(2)["error"] in ("PeerLost", "PeerAborted", "PeerClosed")
+        for member in cast._members:
+            member.process.wait(DEADLINE_S)
+        wait_until_gone([pid for family_pids in pids for pid in family_pids.values()])
