@@ -287,6 +287,7 @@ class Lane(LaneHot):
         size = 0  # in the queues, and not counted by the inbox yet
         special = 0
         done = -1
+        was_over = self.is_over  # then these were parked before the peer left, and are still to be had
         frame: Frame | None = None
         try:
             for frame in frames:
@@ -297,7 +298,7 @@ class Lane(LaneHot):
                     worker.inbox_size += size
                     size = 0
                     self._deliver_special_untrusted(frame, mailbox)
-                    if self.is_over:
+                    if self.is_over and not was_over:
                         break
                     room = worker.inbox_size_max - worker.inbox_size
                     continue
@@ -307,7 +308,7 @@ class Lane(LaneHot):
                 if waker is not None:
                     mailbox.waker = None
                     waker()
-                    if self.is_over:
+                    if self.is_over and not was_over:
                         break
                 if size > room:
                     worker.inbox_size += size

@@ -799,6 +799,31 @@ def test_a_parked_array_that_records_cut_is_whole(seed: int) -> None:
         assert table.workers[1].inbox_size == 0
 
 
+def test_parked_messages_of_a_peer_that_has_left_are_received_to_the_last(two: Table) -> None:
+    two.workers[1].expect_sessions()
+    ours = two.workers[0].make_session(0)
+    large = np.arange(MIB, dtype=np.uint32)
+
+    async def send() -> None:
+        for _ in range(2):
+            await ours.send(1, large)
+        await ours.send(1, b"last")
+        await two.workers[0].finish(two.clock.now + 1.0)
+
+    two.ok(send())
+    theirs = two.workers[1].make_session(0)
+    two.workers[1].expect_sessions_end()
+
+    async def receive() -> list[Any]:
+        return [await theirs.recv(0) for _ in range(3)]
+
+    first, second, last = two.ok(nothing(), receive())[1]
+    assert np.array_equal(first, large)
+    assert np.array_equal(second, large)
+    assert last == b"last"
+    assert isinstance(two.run(nothing(), theirs.recv(0))[1], PeerClosed)
+
+
 def test_parked_frames_of_a_session_that_is_never_made_are_refused(two: Table) -> None:
     two.workers[1].expect_sessions()
     ours = two.workers[0].make_session(0)
