@@ -15,6 +15,7 @@ import orjson
 from . import limits
 from .errors import FrameTooLarge, LinkProtocolError
 from .frames import printable_untrusted
+from .session_resets import ResetSession
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +40,7 @@ class Abort:
     reason: str
 
 
-ControlMessage: TypeAlias = Rendezvous | Abort
+ControlMessage: TypeAlias = Rendezvous | Abort | ResetSession
 
 
 def encode_control(message: ControlMessage) -> bytes:
@@ -58,6 +59,8 @@ def encode_control(message: ControlMessage) -> bytes:
             "kind": message.kind,
             "fields": dict(message.fields),
         }
+    elif isinstance(message, ResetSession):
+        document = message.document()
     else:
         reason = message.reason.encode("utf-8", "replace")[: limits.REASON_SIZE_MAX].decode("utf-8", "ignore")
         document = {"type": "abort", "round": message.round, "reason": reason}
@@ -98,5 +101,7 @@ def decode_control_untrusted(body: bytes | bytearray | memoryview, peer: str = "
             if len(encoded) > limits.REASON_SIZE_MAX:
                 raise FrameTooLarge(peer, "the reason of an abort", len(encoded), limits.REASON_SIZE_MAX)
             return Abort(round_, printable_untrusted(encoded))
+        case {"type": "reset session"}:
+            return ResetSession.from_document_untrusted(document, peer)
         case _:
             raise LinkProtocolError(peer, "control message has an unknown type or shape, fields", len(document))

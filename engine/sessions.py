@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from . import limits
 from .errors import LinkProtocolError, SetupMismatch
-from .frames import LINK_SESSION
+from .session_resets import RESET_IDS_FIRST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,7 +46,7 @@ class SessionProposal:
         object.__setattr__(self, "count", operator.index(self.count))  # one of numpy's is no JSON
         if not 1 <= self.count <= limits.SESSIONS_MAX:
             raise ValueError(f"{self.count} sessions, between 1 and {limits.SESSIONS_MAX} are allowed in one call")
-        if not 0 <= self.next_id <= LINK_SESSION:
+        if not 0 <= self.next_id <= RESET_IDS_FIRST:
             raise ValueError(f"next id {self.next_id} is not a session id")
         if not 1 <= self.stride <= _STRIDE_MAX:
             raise ValueError(f"stride {self.stride}, between 1 and {_STRIDE_MAX} are allowed")
@@ -96,8 +96,8 @@ class SessionBlock:
 def agree(round_: int, our_name: str, proposals: Mapping[str, SessionProposal]) -> SessionBlock:
     """The block that follows from everybody's proposals, ours among them.
 
-    The first id is a multiple of the stride. Ids start again at 0 when the block would pass LINK_SESSION: four
-    thousand million ids later nothing of the old sessions is under way.
+    The first id is a multiple of the stride. Ids start again at 0 when the block would pass RESET_IDS_FIRST:
+    three thousand million ids later nothing of the old sessions is under way.
 
     Raises:
         SetupMismatch: a peer wants another number of sessions, or another stride.
@@ -110,6 +110,6 @@ def agree(round_: int, our_name: str, proposals: Mapping[str, SessionProposal]) 
             raise SetupMismatch(round_, "stride of session ids", ours.stride, theirs.stride, peer)
     greatest = max(proposal.next_id for proposal in proposals.values())
     first = -(-greatest // ours.stride) * ours.stride
-    if first + ours.count * ours.stride > LINK_SESSION:
+    if first + ours.count * ours.stride > RESET_IDS_FIRST:
         first = 0
     return SessionBlock(first, ours.count, ours.stride)

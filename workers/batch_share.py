@@ -220,7 +220,9 @@ class BatchShare:
         try:
             # All are made before any of them runs: a peer's frames for the last may be here already.
             for number in numbers:
-                self._sessions.append(self._worker.make_session(plan.first_id + number))
+                session = self._worker.make_session(plan.first_id + number)
+                session.reset_refusal = "let the failure end the job, and the batch runs it again on another session"
+                self._sessions.append(session)
         except BaseException as error:
             self.abort(describe_to_peers(error))
             raise

@@ -192,7 +192,7 @@ class SessionTimeout(SessionError):
         self.what = what
 
     def __str__(self) -> str:
-        return f"session {self.session} gave up after {self.seconds:g} s {self.what} {self.peer}; make a new session"
+        return f"session {self.session} gave up after {self.seconds:g} s {self.what} {self.peer}; reset it"
 
 
 class SessionDesync(SessionError):

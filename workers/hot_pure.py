@@ -352,7 +352,8 @@ class SessionHot:
 
     def __init__(self, worker: Worker, session_id: int, next_peer: int, previous_peer: int) -> None:
         self.worker: Final = worker
-        self.id: Final = session_id
+        # Changed by `reset` alone.
+        self.id = session_id
         # By name and by index, so that either is one look-up.
         self._mailboxes: dict[str | int, Mailbox] = {}
         self._next: Final = next_peer

@@ -38,6 +38,7 @@ from partywire.engine.control_socket import ControlClosed, ControlSocket, Contro
 from partywire.engine.errors import HandshakeRejected, LinkProtocolError, PartyWireError, RejectCode, SetupAborted
 from partywire.engine.frames import ResetCode
 from partywire.engine.rendezvous import RendezvousBook, check_fields_equal
+from partywire.engine.session_resets import ResetSession
 from partywire.engine.sessions import SessionBlock, SessionProposal, agree
 from partywire.engine.supervisor_handle import SupervisorHandle, spawn_supervisor
 from partywire.shm import fence
@@ -57,6 +58,7 @@ from .errors import (
 from .iris_sessions import refuse_common_step, refuse_stride, validate
 from .link_events import LinkEvents
 from .party_log import PartyLog
+from .resets import SessionResets
 from .stat import PartyStat, party_stat
 from .stat_publish import worker_publisher
 from .waiting import NEVER, LoopDriver, deadline_of, shared_timeout
@@ -229,6 +231,7 @@ class Party:
         self._worker.on_command = self._take_command
         self._worker.on_control = self._take_control
         self._worker.on_link_up = self._say_again
+        self._worker.resets = SessionResets(self._worker, lambda: self.stride)
 
     def _start_message(self) -> Start:
         config = self.config
@@ -336,6 +339,10 @@ class Party:
     def _take_control(self, link: PeerLink, body: bytes) -> None:
         try:
             message = decode_control_untrusted(body, link.name)
+            if isinstance(message, ResetSession):
+                if self.worker.resets is not None:
+                    self.worker.resets.take_untrusted(link, message)
+                return
             if isinstance(message, Abort) and not self._was_opened:
                 self._gave_up[link.name] = message.reason
             self._book.theirs(link.name, message)
@@ -615,6 +622,8 @@ class Party:
         for body in self._said.values():
             if link.control is not None:
                 link.control.send(body)
+        if self.worker.resets is not None:
+            self.worker.resets.link_was_made(link)
 
     def _tell_all(self, body: bytes) -> None:
         for link in self.worker.links.values():

@@ -46,6 +46,10 @@ if TYPE_CHECKING:
     from .values import Encoded
     from .worker import Worker
 
+RESET_TIMEOUT_S: Final = 30.0
+"""How long `reset` waits for the other parties unless told otherwise: for a link that is dialled again, and for peers
+that still compute."""
+
 _BYTES: Final = Descriptor.BYTES.value
 _ARRAY: Final = Descriptor.ARRAY.value
 _JOB_END: Final = Descriptor.JOB_END.value
@@ -66,6 +70,11 @@ class Session(SessionHot):
         self.parties: Final = party.names
         # In index order.
         self._peers: list[Mailbox] = []
+        # The id that it was made with, and the latest round of its resets that we took part in.
+        self.origin: Final = session_id
+        self.reset_round = 0
+        # Why a job may not reset it; empty for a session of one's own.
+        self.reset_refusal = ""
         # Why the session is over.
         self.failure: SessionError | None = None
         # The job that runs now; jobs of a session are counted from 0.
@@ -189,7 +198,7 @@ class Session(SessionHot):
         except ShmError:
             raise  # the lane is lost, which says more
         except BaseException:
-            if may_have_begun and self.failure is None:
+            if may_have_begun and self.failure is None and mailbox in self._peers:  # else it has begun again since
                 # The peer has half of a message; whatever came next would be taken for its other half.
                 self.abort(f"a send to {mailbox.peer} was cancelled half way")
             raise
@@ -473,7 +482,40 @@ class Session(SessionHot):
         """A RESET arrived: the peer has told everybody else itself."""
         self.fail(PeerAborted(mailbox.peer, self.id, reason or code.name))
 
+    async def reset(self, *, timeout: float | None = RESET_TIMEOUT_S) -> None:
+        """Begin again with a fresh id that all parties agree on, after a failure or at any time.
+
+        Every party has to call it for this session; the order in which sessions are reset does not matter. What was
+        sent before is dropped wherever it still is, and counted (`late_frames_dropped`): none of it is ever taken for a
+        message of the new life. A session that still works ends first, here and at the peers, where PeerAborted names
+        us. A link that was lost is waited for.
+
+        After an error, and when it is cancelled, the session is over as before, and `reset` may be called again: a
+        party that comes later, or has finished alone, is met there.
+
+        Raises:
+            RendezvousTimeout: some party has not called it within `timeout` seconds, None for no limit.
+            PeerLost: the link to a peer did not come back within `timeout` seconds, or broke again.
+            PeerClosed: a peer has closed its party.
+            UnsupportedByPeer: a peer's link speaks the iris protocol.
+            RuntimeError: the session is one of a batch, or is being reset already.
+        """
+        if self.reset_refusal:
+            raise RuntimeError(f"session {self.id} cannot be reset: {self.reset_refusal}")
+        if self.worker.resets is None:
+            raise RuntimeError(f"session {self.id} cannot be reset: it was not made by a party")
+        await self.worker.resets.reset(self, timeout)
+
     # Made by the worker.
+
+    def begin_again(self, session_id: int) -> None:
+        """Set-up of a further life: nothing is left of the one before but `origin`. The session is over by now."""
+        self.id = session_id
+        self._mailboxes.clear()
+        self._peers = []
+        self._settled = {}
+        self.failure = None
+        self.job = self.jobs_final = 0
 
     def add_peer(self, lane: Lane) -> None:
         """Set-up: the lane that carries this session to one peer."""
@@ -598,3 +640,7 @@ class BlockingSession:
     def close(self) -> None:
         """Like Session.close."""
         self._session.close()
+
+    def reset(self, *, timeout: float | None = RESET_TIMEOUT_S) -> None:
+        """Like Session.reset."""
+        run_blocking(self._worker, self._session.reset(timeout=timeout))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from partywire.engine.frames import LINK_SESSION, Descriptor, ResetCode, encode_reset
+from partywire.engine.session_resets import HEARD_MAX, RESET_IDS_FIRST
 from partywire.engine.topology import connection_of_session
 
 from .errors import PeerLost
@@ -35,11 +36,14 @@ class SessionTable:
         self.live: dict[int, Session] = {}
         # Every id below it was made here or skipped; frames for those that are not live are late.
         self._ceiling = 0
+        # The ids of resets that were made here, the latest last. Unlike others they come in no particular order.
+        self._renewed: dict[int, None] = {}
         self._expectations = 0
         self._answered: set[int] = set()
 
-    def make(self, session_id: int) -> Session:
-        """A session with an id on which all parties agreed. Takes what was parked for it.
+    def make(self, session_id: int, session: Session | None = None) -> Session:
+        """A session with an id on which all parties agreed, a new one or one that begins again. Takes what was parked
+        for it.
 
         A peer may have sent its messages and left before we come to make the session: then they can be received, and
         what comes behind them is PeerClosed.
@@ -50,12 +54,20 @@ class SessionTable:
         """
         if session_id in self.live or not 0 <= session_id < LINK_SESSION:
             raise ValueError(f"session id {session_id} is in use or not a session id")
-        session = Session(self._worker, session_id)
         lanes = [self._lane_of(link, session_id) for link in self._worker.links.values()]
+        if session is None:
+            session = Session(self._worker, session_id)
+        else:
+            session.begin_again(session_id)
         for lane in lanes:
             session.add_peer(lane)
         self.live[session_id] = session
-        self._ceiling = max(self._ceiling, session_id + 1)
+        if session_id < RESET_IDS_FIRST:
+            self._ceiling = max(self._ceiling, session_id + 1)
+        else:
+            self._renewed[session_id] = None
+            if len(self._renewed) > HEARD_MAX:
+                del self._renewed[next(iter(self._renewed))]
         session.register()
         for lane in lanes:
             frames = lane.link.parked.pop(session_id, None)
@@ -122,7 +134,7 @@ class SessionTable:
 
     def is_past(self, session_id: int) -> bool:
         """Whether a session of this id was made, or skipped; frames for one that is not live are late."""
-        return session_id < self._ceiling
+        return session_id < self._ceiling if session_id < RESET_IDS_FIRST else session_id in self._renewed
 
     def forget_parked(self, link: PeerLink) -> None:
         """Nobody will receive what was kept of a peer."""

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from partywire.engine.topology import PartySpec
 
     from .mailbox import Mailbox
+    from .resets import SessionResets
     from .session import Session
     from .waiting import LoopDriver
 
@@ -127,6 +128,8 @@ class Worker(WorkerHot):
         # Who wants to know of commands that do not concern lanes, and of what peers write on the control lanes.
         self.on_command: Callable[[Message, list[int]], None] | None = None
         self.on_control: Callable[[PeerLink, bytes], None] | None = None
+        # What resets sessions; a child worker, whose sessions are all of batches, has none.
+        self.resets: SessionResets | None = None
         # Who wants to know that a control lane is there (again).
         self.on_link_up: Callable[[PeerLink], None] | None = None
         self._receivers: list[Lane | ControlLane] = []

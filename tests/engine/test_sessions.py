@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from partywire.engine import limits
 from partywire.engine.errors import LinkProtocolError, SetupMismatch
-from partywire.engine.frames import LINK_SESSION
+from partywire.engine.session_resets import RESET_IDS_FIRST
 from partywire.engine.sessions import SessionBlock, SessionProposal, agree
 
 NAMES = ("alice", "bob", "charlie")
@@ -20,7 +20,7 @@ def everybody(count: int, next_ids: tuple[int, ...], stride: int = 1) -> dict[st
 
 @given(
     st.integers(1, limits.SESSIONS_MAX),
-    st.lists(st.integers(0, LINK_SESSION), min_size=3, max_size=3),
+    st.lists(st.integers(0, RESET_IDS_FIRST), min_size=3, max_size=3),
     st.integers(1, 48),
 )
 def test_all_parties_compute_the_same_unused_legal_block(count: int, next_ids: list[int], stride: int) -> None:
@@ -30,13 +30,13 @@ def test_all_parties_compute_the_same_unused_legal_block(count: int, next_ids: l
     block = blocks.pop()
     assert len(block.ids) == count
     assert all(identifier % stride == 0 for identifier in (block.ids[0], block.ids[-1]))
-    assert block.ids[-1] < LINK_SESSION
-    assert block.next_id <= LINK_SESSION
+    assert block.ids[-1] < RESET_IDS_FIRST
+    assert block.next_id <= RESET_IDS_FIRST
     SessionProposal(count, block.next_id, stride)  # what follows can be proposed
     wrapped = block.first == 0
     assert wrapped or block.first >= max(next_ids)
     if wrapped and max(next_ids):
-        assert max(next_ids) + stride - 1 + count * stride > LINK_SESSION
+        assert max(next_ids) + stride - 1 + count * stride > RESET_IDS_FIRST
 
 
 def test_a_restarted_party_skips_the_ids_that_it_does_not_remember() -> None:
@@ -59,20 +59,20 @@ def test_contiguous_ids_are_dealt_over_the_workers() -> None:
 @pytest.mark.parametrize(
     ("next_id", "count", "first"),
     [
-        (LINK_SESSION - 10, 10, LINK_SESSION - 10),  # the last id is LINK_SESSION - 1
-        (LINK_SESSION - 9, 10, 0),
-        (LINK_SESSION, 1, 0),
-        (LINK_SESSION - 1, 1, LINK_SESSION - 1),
+        (RESET_IDS_FIRST - 10, 10, RESET_IDS_FIRST - 10),  # the last id is RESET_IDS_FIRST - 1
+        (RESET_IDS_FIRST - 9, 10, 0),
+        (RESET_IDS_FIRST, 1, 0),
+        (RESET_IDS_FIRST - 1, 1, RESET_IDS_FIRST - 1),
     ],
 )
-def test_ids_start_again_below_the_id_of_the_link(next_id: int, count: int, first: int) -> None:
+def test_ids_start_again_below_those_of_resets(next_id: int, count: int, first: int) -> None:
     block = agree(0, "alice", everybody(count, (0, next_id, 5)))
     assert block.first == first
-    assert LINK_SESSION not in block.ids
+    assert RESET_IDS_FIRST not in block.ids
 
 
 def test_after_a_wrap_all_parties_go_on_together() -> None:
-    block = agree(0, "alice", everybody(10, (LINK_SESSION, LINK_SESSION, LINK_SESSION)))
+    block = agree(0, "alice", everybody(10, (RESET_IDS_FIRST, RESET_IDS_FIRST, RESET_IDS_FIRST)))
     following = agree(1, "alice", everybody(5, (block.next_id,) * 3))
     assert (block.first, following.first) == (0, 10)
 
@@ -96,7 +96,7 @@ def test_a_different_wish_is_an_error_at_every_party(
         assert (raised.value.peer == "bob") == (name != "bob")
 
 
-@given(st.integers(1, limits.SESSIONS_MAX), st.integers(0, LINK_SESSION), st.integers(1, 1024))
+@given(st.integers(1, limits.SESSIONS_MAX), st.integers(0, RESET_IDS_FIRST), st.integers(1, 1024))
 def test_a_proposal_round_trips_as_fields(count: int, next_id: int, stride: int) -> None:
     proposal = SessionProposal(count, next_id, stride)
     assert SessionProposal.from_fields_untrusted(proposal.fields() | {"job": "digits"}) == proposal

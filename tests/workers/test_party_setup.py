@@ -8,6 +8,7 @@ import pytest
 
 from partywire.engine.control import Rendezvous, encode_control
 from partywire.engine.errors import LinkProtocolError, SetupAborted
+from partywire.engine.session_resets import RESET_IDS_FIRST
 from partywire.workers.blocking_party import BlockingParty
 from partywire.workers.config import PartyConfig
 from partywire.workers.errors import PeerAborted, PeerLost, RendezvousTimeout
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from partywire.workers.session import Session
 
-LAST_ID = 2**32 - 2
+LAST_ID = RESET_IDS_FIRST - 1
 
 
 @pytest.fixture

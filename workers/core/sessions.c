@@ -561,7 +561,7 @@ static void session_dealloc(Session *session)
 
 static PyMemberDef session_members[] = {
     {"worker", T_OBJECT, offsetof(Session, worker), READONLY, NULL},
-    {"id", T_UINT, offsetof(Session, id), READONLY, NULL},
+    {"id", T_UINT, offsetof(Session, id), 0, NULL}, /* changed by `reset` alone */
     {"_mailboxes", T_OBJECT, offsetof(Session, mailboxes), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
