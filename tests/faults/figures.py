@@ -38,7 +38,7 @@ def is_gone(pid: int) -> bool:
 
 
 def wait_until_gone(pids: list[int]) -> None:
-    """Every one of them ends, or the test fails with the command line of one that does not; /dev/shm has nothing of them."""
+    """Every one of them ends, or the test fails and names one that does not; /dev/shm has nothing of them."""
     deadline = time.monotonic() + END_TIMEOUT_S
     for pid in pids:
         while not is_gone(pid):

@@ -54,11 +54,10 @@ def check_lost(found: list[BaseException]) -> None:
     "fault",
     [
         Fault(cut_at=HEADER_SIZE // 2, only=ConnectionClass.NORMAL),
-        Fault(cut_at=5, only=ConnectionClass.CONTROL),
         Fault(close_at=SIZE // 2, only=ConnectionClass.NORMAL),
         Fault(swallows=True),
     ],
-    ids=["cut in a header", "cut in control", "half closed in a frame", "swallowed"],
+    ids=["cut in a header", "half closed in a frame", "swallowed"],
 )
 def test_a_broken_link_is_told_at_both_ends(fault: Fault) -> None:
     heartbeat_s = 0.6
