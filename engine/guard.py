@@ -9,7 +9,6 @@ Files are read again when they were replaced, so new certificates hold for the n
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 from .channel.channel import encode_refusal
@@ -19,7 +18,7 @@ from .errors import HandshakeRejected, RejectCode
 from .greeting import GreetingFailed, dismiss, greet
 from .handshake import Role
 from .preamble import PREAMBLE_SIZE, Preamble, SecurityMode
-from .secure_stream import RECEIVE_SIZE, SecureStream
+from .secure_stream import SecureStream
 
 if TYPE_CHECKING:
     import asyncio
@@ -40,10 +39,6 @@ class Guard:
         self.mode = security.security_mode
         """What every preamble of the link must say."""
         self._maker = ChannelMaker(our_name, peer, security)
-
-    @functools.cached_property
-    def _received(self) -> memoryview:
-        return memoryview(bytearray(RECEIVE_SIZE))
 
     def check(self) -> None:
         """Have a look at our files before anybody is dialled or waited for.
@@ -96,4 +91,4 @@ class Guard:
             stream.close()
             raise
         await greet(stream, channel, self._peer, preamble if role is Role.INITIATOR else b"")
-        return SecureStream(stream, channel, self._loop, self._received)
+        return SecureStream(stream, channel, self._loop)

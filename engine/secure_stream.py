@@ -5,8 +5,8 @@ the stream below whole and in the order in which it was sealed, so a batch that 
 finished before anything else is sealed.
 
 Each batch costs one sealing of all that is there (up to SEAL_SIZE) and one `send`, or one `recv_into` and the opening
-of what came. Memory: a batch of ciphertext for each stream that waits for the kernel, what was received and not opened
-yet, and one receive buffer for all streams of a link.
+of what came. Memory of a stream: RECEIVE_SIZE, a batch of ciphertext while the kernel does not take it, and what its
+channel holds.
 """
 
 from __future__ import annotations
@@ -39,14 +39,12 @@ class SecureStream(Stream):
     must be given the same bytes again, and tells when all of them are with the kernel.
     """
 
-    def __init__(
-        self, stream: Stream, channel: Channel, loop: asyncio.AbstractEventLoop, received: memoryview
-    ) -> None:
-        """Owns `stream`. `received` is memory for one receive; streams of one event loop may share it."""
+    def __init__(self, stream: Stream, channel: Channel, loop: asyncio.AbstractEventLoop) -> None:
+        """Owns `stream`, on which the handshake of `channel` is done."""
         self._stream = stream
         self._channel = channel
         self._loop = loop
-        self._received = received
+        self._received = memoryview(bytearray(RECEIVE_SIZE))  # what the channel opens, until it `has_more` no more
         self._unsent: memoryview = memoryview(b"")  # ciphertext that the kernel has not taken
         self._taken = 0  # bytes of plaintext in it
         self._is_shut = False  # whether our end was sealed

@@ -33,6 +33,7 @@ from partywire.engine.topology import PartySpec, PeerSpec, check_name
 from .compat_config import compat_lines, compat_problems, iris_options
 from .errors import ConfigError
 from .http_config import HttpConfig, http_lines, read_http
+from .security import SecurityConfig, links_of, read_security, security_lines, security_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,7 +54,8 @@ _TABLES = {
     "dial": ("client_host",),
 }
 _STAND_IN: Mapping[str, Any] = {"name": "a", "parties": {"a": ("localhost", 1), "b": ("localhost", 2)}}
-_TOP = ("name", "insecure", "workers", "links_per_io_process", "parties", "parameters", "compat", "http", *_TABLES)
+_NAMED_TABLES = ("parties", "parameters", "compat", "security", "http")
+_TOP = ("name", "insecure", "workers", "links_per_io_process", *_NAMED_TABLES, *_TABLES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,8 @@ class PartyConfig:
     """Whatever else must be equal at all parties (text, numbers, true or false); compared when they connect."""
     compat: Mapping[str, Any] = field(default_factory=dict)
     """Peers whose links speak another protocol, each with its table (docs/iris-compat.md)."""
+    security: SecurityConfig | None = None
+    """How links are protected (docs/security.md). None: they are plaintext."""
     http: HttpConfig | None = None
     """What `partywire serve` offers; without it a party cannot serve, and nothing else looks at it."""
     path: str = field(default="", compare=False)
@@ -140,6 +144,7 @@ class PartyConfig:
             parameter_digest=self.parameter_digest,
             client_host=self.client_host,
             unidentified_max=self.unidentified,
+            security=links_of(self),
         )
 
     @property
@@ -201,10 +206,8 @@ def _problems_of(config: PartyConfig) -> Iterable[tuple[str, str]]:
         if (address[1] or is_unix(address[0])) and address in seen:
             yield f"parties.{name}", f"has the same address as {seen[address]}"
         seen[address] = name
-    if config.insecure is False:
-        yield "insecure", "must be true: encrypted links are not available in this version"
-    elif config.insecure is None and not config.is_loopback:
-        yield "insecure", "must be set to true, because an address is not on this host and links are plaintext"
+    if config.name in config.parties:
+        yield from security_problems(config)
     for key, value in config.parameters.items():
         if not isinstance(key, str) or type(value) not in (str, int, float, bool):
             yield f"parameters.{key}", "must be text, a number, true or false"
@@ -317,6 +320,8 @@ class _Reader:
             self.problems.append(("parameters", "must be a table: [parameters]"))
         if "compat" in self._document:
             values["compat"] = self._document["compat"]
+        if "security" in self._document:
+            values["security"] = read_security(self._document["security"], self.problems)
         if "http" in self._document:
             values["http"] = read_http(self._document["http"], self._path, self.problems)
         for table, keys in _TABLES.items():
@@ -417,7 +422,7 @@ def write_config(config: PartyConfig) -> str:
 
     lines = [f"name = {_quoted(config.name)}  # which of the parties below this file belongs to"]
     if config.insecure is not None:
-        lines.append(f"insecure = {str(config.insecure).lower()}  # links are plaintext: use a trusted network")
+        lines.append(f"insecure = {str(config.insecure).lower()}  # whether a link may be plaintext")
     lines += [f"workers = {config.workers}  # compute processes of this party"]
     lines += [f"links_per_io_process = {config.links_per_io_process}  # peers that one I/O process serves", ""]
     lines += ["[parties]  # the same lines in the same order at every party"]
@@ -434,6 +439,8 @@ def write_config(config: PartyConfig) -> str:
     for table in ("limits", "timeouts"):
         lines += ["", f"[{table}]"]
         lines += [f"{key} = {getattr(config, key)}" for key in _TABLES[table]]
+    if config.security is not None:
+        lines += ["", *security_lines(config.security)]
     if config.http is not None:
         lines += ["", *http_lines(config.http)]
     return "\n".join(lines) + "\n"

@@ -59,6 +59,7 @@ from .iris_sessions import refuse_common_step, refuse_stride, validate
 from .link_events import LinkEvents
 from .party_log import PartyLog
 from .resets import SessionResets
+from .security import announcement, check_files
 from .stat import PartyStat, party_stat
 from .stat_publish import worker_publisher
 from .waiting import NEVER, LoopDriver, deadline_of, shared_timeout
@@ -206,10 +207,8 @@ class Party:
                 "a child worker is loading the script that opened its party; put what opens the party "
                 "under `if __name__ == '__main__':`"
             )
-        if self.config.insecure and not self.config.is_loopback:
-            log.warning("%s: links are plaintext (insecure = true); use a trusted network only", self.name)
-        else:
-            log.info("%s: links are plaintext; every address is on this host", self.name)
+        check_files(self.config)
+        log.log(*announcement(self.config))
         fence.register()
         self._supervisor = spawn_supervisor()
         try:

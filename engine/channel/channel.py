@@ -92,12 +92,17 @@ class Channel(ABC):
 
     # Opening.
 
-    has_more: bool
-    """Whether `open_into` may return bytes without being fed."""
+    @property
+    @abstractmethod
+    def has_more(self) -> bool:
+        """Whether `open_into` may return bytes, the end or an error without being fed."""
 
     @abstractmethod
     def feed(self, ciphertext: Buffer) -> None:
-        """Take the next slice of the stream, to be opened. Called only while `has_more` is False."""
+        """Take the next slice of the stream, to be opened. Called only while `has_more` is False.
+
+        It must not change as long as `has_more` is True.
+        """
 
     @abstractmethod
     def open_into(self, view: memoryview) -> int | None:
@@ -134,21 +139,17 @@ class ClearRefusal:
 
     def __init__(self, peer: str) -> None:
         self._peer = peer
-        self._reader: MessageReader | None = None
-        self._is_settled = False  # whether the first byte was seen, and was not that of a REJECT
+        self._reader: MessageReader | None = None  # set by the first byte of a refusal
 
     def look_at(self, data: Buffer) -> bool:
-        """Whether `data` is part of a refusal and must not be taken for anything else.
+        """Whether `data`, which begins where a message begins, is part of a refusal and nothing else.
 
         Raises:
             HandshakeRejected: the refusal is complete.
             LinkProtocolError: it began like one and is none.
         """
-        if self._is_settled:
-            return False
         if self._reader is None:
-            if data and data[0] != MessageType.REJECT:
-                self._is_settled = True
+            if data[0] != MessageType.REJECT:
                 return False
             self._reader = MessageReader(self._peer)
         self._reader.receive_data(data)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from ..errors import PartyWireError
 
 if TYPE_CHECKING:
+    from ..noise import PrivateKey
     from .link_security import LinkSecurity
 
 FILE_SIZE_MAX: Final = 1024 * 1024
@@ -192,3 +193,18 @@ def _changed_at_ns(path: str) -> int:
         return os.stat(path).st_mtime_ns
     except OSError:
         return 0
+
+
+def noise_private_key(path: str) -> PrivateKey:
+    """Our static key of Noise: a file with 64 hexadecimal digits that nobody else could have read.
+
+    Raises:
+        CredentialError: it cannot be read or used.
+    """
+    from ..noise import PrivateKey
+
+    text = read_file(path, private=True)
+    try:
+        return PrivateKey.from_bytes(bytes.fromhex(text.decode("ascii")))
+    except ValueError:  # says nothing of what it was given
+        raise CredentialError(path, "does not hold a private key of Noise: 64 hexadecimal digits") from None

@@ -55,7 +55,7 @@ class LinkSecurity:
     fingerprint: str = ""
     """SHA-256 of the certificate that the peer must have, in 64 hexadecimal digits."""
     noise_key: str = ""
-    """Path of our static X25519 key (PEM)."""
+    """Path of our static X25519 key, in 64 hexadecimal digits."""
     peer_key: str = ""
     """The peer's static public key, in 64 hexadecimal digits."""
 

@@ -15,6 +15,7 @@ from ..preamble import SecurityMode
 if TYPE_CHECKING:
     import ssl
 
+    from ..noise import PrivateKey
     from .channel import Channel
     from .credentials import TlsPin
     from .link_security import LinkSecurity
@@ -28,6 +29,7 @@ class ChannelMaker:
         self._peer = peer
         self._security = security
         self._stamp: tuple[int, ...] = ()  # of the files as they were read
+        self._noise_key: PrivateKey | None = None
         self._tls: dict[Role, tuple[ssl.SSLContext, TlsPin]] = {}
 
     def make(self, role: Role, preamble: bytes) -> Channel:
@@ -42,8 +44,10 @@ class ChannelMaker:
         if stamp != self._stamp:
             self._stamp = stamp
             self._tls.clear()
-        assert self._security.security_mode is SecurityMode.TLS
-        return self._make_tls(role)
+            self._noise_key = None
+        if self._security.security_mode is SecurityMode.TLS:
+            return self._make_tls(role)
+        return self._make_noise(role, preamble)
 
     def _make_tls(self, role: Role) -> Channel:
         """The preamble is covered by the transcript of the handshake that follows inside."""
@@ -54,3 +58,14 @@ class ChannelMaker:
             context = tls_context(self._security, accepts=role is Role.RESPONDER)
             self._tls[role] = context, tls_pin(self._security, self._peer)
         return TlsChannel(self._tls[role][0], role, self._peer, self._tls[role][1])
+
+    def _make_noise(self, role: Role, preamble: bytes) -> Channel:
+        from .credentials import noise_private_key
+        from .noise import NoiseChannel
+
+        if self._noise_key is None:
+            self._noise_key = noise_private_key(self._security.noise_key)
+        names = (self._our_name, self._peer) if role is Role.INITIATOR else (self._peer, self._our_name)
+        return NoiseChannel(
+            self._security.security_mode, role, self._peer, self._noise_key, self._security.peer_key, preamble, names
+        )

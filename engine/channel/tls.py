@@ -69,7 +69,7 @@ class TlsChannel(Channel):
         self._opened = bytearray()  # what had to be opened before our end could be sealed
         self._is_ended = False  # whether the peer's end was opened
         self._is_answered = role is Role.RESPONDER  # whether the peer is known to have accepted our proof
-        self.has_more = False
+        self._has_more = False
         if role is Role.INITIATOR:
             self._shake()
 
@@ -83,8 +83,10 @@ class TlsChannel(Channel):
         return self._outgoing.read()
 
     def receive_data(self, data: Buffer) -> None:
-        if self._refusal is not None and self._refusal.look_at(data):
-            return
+        if self._refusal is not None:
+            if self._refusal.look_at(data):
+                return
+            self._refusal = None
         self._incoming.write(data)
         self._shake()
 
@@ -117,7 +119,7 @@ class TlsChannel(Channel):
             self._refuse_inside(f"the certificate shown for {self._peer} belongs to {shown}")
         else:
             self._proof = fingerprint_of(certificate)
-            self.has_more = self._has_pending
+            self._has_more = self._has_pending
 
     def _peer_names(self) -> list[str]:
         described = self._tls.getpeercert() or {}
@@ -187,9 +189,13 @@ class TlsChannel(Channel):
                 self._opened += piece[:count]
         except LinkProtocolError:
             pass  # found again by whoever opens what comes after
-        self.has_more = bool(self._opened)
+        self._has_more = bool(self._opened)
 
     # Opening.
+
+    @property
+    def has_more(self) -> bool:
+        return self._has_more
 
     @property
     def _has_pending(self) -> bool:
@@ -197,7 +203,7 @@ class TlsChannel(Channel):
 
     def feed(self, ciphertext: Buffer) -> None:
         self._incoming.write(ciphertext)
-        self.has_more = True
+        self._has_more = True
 
     def open_into(self, view: memoryview) -> int | None:
         """One call of OpenSSL for each record, and one that finds nothing more."""
@@ -210,10 +216,10 @@ class TlsChannel(Channel):
         while opened < size:
             count = self._open_record(view[opened:] if opened else view)
             if not count:
-                self.has_more = False
+                self._has_more = False
                 return opened or count
             opened += count
-        self.has_more = bool(self._opened) or self._has_pending
+        self._has_more = bool(self._opened) or self._has_pending
         return opened
 
     def _open_record(self, view: memoryview) -> int | None:
@@ -226,7 +232,7 @@ class TlsChannel(Channel):
         except ssl.SSLZeroReturnError:
             count = 0
         except ssl.SSLError as error:
-            self.has_more = False
+            self._has_more = False
             if not self._is_answered:
                 self._raise_alert(error)
             raise LinkProtocolError(self._peer, "a TLS record was refused", reason_of(error)) from None

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from partywire.workers.http_handlers import Handlers, HttpError, HttpRequest, HttpResponse
     from partywire.workers.link_events import LinkEvent, LinkEventKind
     from partywire.workers.party import Party
+    from partywire.workers.security import PeerSecurity, SecurityConfig
     from partywire.workers.session import BlockingSession, Session
     from partywire.workers.values import (
         Bit,
@@ -69,6 +70,8 @@ __all__ = [
     "BatchRunner",
     "PartyConfig",
     "load_config",
+    "SecurityConfig",
+    "PeerSecurity",
     "LinkEvent",
     "LinkEventKind",
     "Handlers",
@@ -123,6 +126,7 @@ _HOME = {
     "workers.link_events": ("LinkEvent", "LinkEventKind"),
     "workers.blocking_party": ("BlockingParty",),
     "workers.party": ("Party",),
+    "workers.security": ("PeerSecurity", "SecurityConfig"),
     "workers.session": ("BlockingSession", "Session"),
     "workers.values": (
         "Bit", "NetworkVec", "PrfCheck", "PrfKey", "Ring16", "Ring32", "Ring48", "Ring64", "StateChecksum",

@@ -10,7 +10,8 @@ import pytest
 
 from partywire.engine.channel.link_security import LinkSecurity
 from partywire.engine.commands import LinkFailed, LinkOptions, LinkProgress, Stopped
-from tests.support.certificates import issue, tls_link
+from partywire.engine.preamble import SecurityMode
+from tests.support.certificates import issue, noise_links, tls_link
 from tests.support.family import Opener, make_listener, make_parties
 
 if TYPE_CHECKING:
@@ -54,10 +55,11 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[LinkSecurity, LinkSec
     return alice, bob
 
 
+@pytest.mark.parametrize("kind", ["tls", "noise"])
 def test_bulk_travels_both_ways_at_once_and_the_end_is_clean(
-    stack: ExitStack, tls: tuple[LinkSecurity, LinkSecurity]
+    stack: ExitStack, tls: tuple[LinkSecurity, LinkSecurity], kind: str, tmp_path: Path
 ) -> None:
-    pair = Pair(stack, tls).up()
+    pair = Pair(stack, tls if kind == "tls" else noise_links(tmp_path, SecurityMode.NOISE_KK_CHACHA)).up()
     alice, bob = pair.openers
     data = bytes(range(256)) * (BULK // 256)
     mirrored = data[::-1]

@@ -16,7 +16,7 @@ from partywire.engine.guard import Guard
 from partywire.engine.memory import memory_pair
 from partywire.engine.preamble import PREAMBLE_SIZE, ConnectionClass, Preamble, SecurityMode
 from partywire.engine.topology import routing_tag
-from tests.support.certificates import issue, tls_link
+from tests.support.certificates import issue, noise_links, tls_link
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,6 +32,18 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Ends:
     ca = issue("ca", is_ca=True).write(folder, "ca")
     alice, bob = (tls_link(issue(name, ca).write(folder, name), ca=ca) for name in ("alice", "bob"))
     return alice, bob
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Ends:
+    alice, bob = noise_links(tmp_path_factory.mktemp("noise"), SecurityMode.NOISE_XX_AES)
+    return alice, bob
+
+
+@pytest.fixture(params=["tls", "noise"])
+def ends(request: pytest.FixtureRequest) -> Ends:
+    found: Ends = request.getfixturevalue(request.param)
+    return found
 
 
 def preamble(mode: SecurityMode) -> bytes:
@@ -86,7 +98,7 @@ async def receive_all(stream: Stream) -> bytes:
 
 
 @pytest.mark.parametrize("capacity", [7, 1000, 1 << 20])
-def test_everything_arrives_both_ways_at_once_whatever_room_there_is(tls: Ends, capacity: int) -> None:
+def test_everything_arrives_both_ways_at_once_whatever_room_there_is(ends: Ends, capacity: int) -> None:
     data = bytes(range(256)) * (200 if capacity < 100 else 3000)
 
     async def scenario(link: Link) -> None:
@@ -100,10 +112,10 @@ def test_everything_arrives_both_ways_at_once_whatever_room_there_is(tls: Ends, 
         assert (results[2] == data, results[3] == data[::-1]) == (True, True)
         assert bob.try_recv_into(memoryview(bytearray(1))) == 0  # again and again
 
-    run(tls, scenario, capacity)
+    run(ends, scenario, capacity)
 
 
-def test_a_reader_is_called_for_what_was_received_and_not_taken(tls: Ends) -> None:
+def test_a_reader_is_called_for_what_was_received_and_not_taken(ends: Ends) -> None:
     """Nothing of it shows on the socket any more."""
 
     async def scenario(link: Link) -> None:
@@ -128,10 +140,10 @@ def test_a_reader_is_called_for_what_was_received_and_not_taken(tls: Ends) -> No
         await done.wait()
         assert taken == b"0123456789"
 
-    run(tls, scenario)
+    run(ends, scenario)
 
 
-def test_a_stream_that_is_cut_off_breaks_and_does_not_end(tls: Ends) -> None:
+def test_a_stream_that_is_cut_off_breaks_and_does_not_end(ends: Ends) -> None:
     async def scenario(link: Link) -> None:
         bob, alice = await link.up()
         await send_all(bob, b"the last that arrives")
@@ -141,7 +153,7 @@ def test_a_stream_that_is_cut_off_breaks_and_does_not_end(tls: Ends) -> None:
             with pytest.raises(OSError, match="cut off"):
                 await receive_some(alice)
 
-    run(tls, scenario)
+    run(ends, scenario)
 
 
 def test_a_changed_byte_breaks_the_stream(tls: Ends) -> None:
@@ -154,7 +166,7 @@ def test_a_changed_byte_breaks_the_stream(tls: Ends) -> None:
     run(tls, scenario)
 
 
-def test_no_more_than_one_batch_is_sealed_for_a_kernel_that_takes_nothing(tls: Ends) -> None:
+def test_no_more_than_one_batch_is_sealed_for_a_kernel_that_takes_nothing(ends: Ends) -> None:
     async def scenario(link: Link) -> None:
         bob, alice = await link.up()
         data = bytes(1 << 20)
@@ -168,7 +180,7 @@ def test_no_more_than_one_batch_is_sealed_for_a_kernel_that_takes_nothing(tls: E
         assert count == 256 * 1024  # what was sealed at first, and is told when the kernel has all of it
         assert received <= count
 
-    run(tls, scenario, capacity=4096)
+    run(ends, scenario, capacity=4096)
 
 
 def test_silence_in_a_handshake_ends_it_in_time(tls: Ends, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from partywire.engine.channel.link_security import LinkSecurity
+from partywire.engine.noise import PrivateKey
 from partywire.engine.preamble import SecurityMode
 
 if TYPE_CHECKING:
@@ -72,3 +73,15 @@ def tls_link(ours: Issued, *, ca: Issued | None = None, peer: Issued | None = No
         ca=ca.certificate_path if ca else "",
         peer_certificate=peer.certificate_path if peer else "",
     )
+
+
+def noise_links(folder: Path, mode: SecurityMode) -> tuple[LinkSecurity, LinkSecurity]:
+    """Alice's and bob's ends of a link of Noise, with new keys in files."""
+    keys = PrivateKey.generate(), PrivateKey.generate()
+    links = []
+    for index, name in enumerate(("alice", "bob")):
+        path = folder / f"{name}.noise"
+        path.touch(0o600)
+        path.write_text(keys[index].secret_bytes().hex())
+        links.append(LinkSecurity(mode=mode, noise_key=str(path), peer_key=str(keys[1 - index].public)))
+    return links[0], links[1]

@@ -1,0 +1,377 @@
+"""The table [security] of a configuration: how the links to our peers are protected, and what proves who is who.
+
+Between whoever writes the configuration and the processes that serve links. The one invariant: a SecurityConfig without
+problems gives every peer one mode and all that this mode needs; nothing is protected less than what was asked for, and
+no private key is in it, only the path of its file.
+
+Paths are relative to the folder of the configuration.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import os
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Final
+
+from partywire.engine.channel.link_security import NOISE_MODES, LinkSecurity
+from partywire.engine.preamble import SecurityMode
+from partywire.engine.topology import dials
+
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from .config import PartyConfig
+
+MODES: Final = ("tls", "noise", "none")
+PATTERNS: Final = ("XX", "IX", "KK")
+CIPHERS: Final = ("chacha20-poly1305", "aes-256-gcm")
+
+EXPIRES_SOON: Final = datetime.timedelta(days=30)
+"""A certificate with less time left is worth a word of `partywire check`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerSecurity:
+    """[security.peers.NAME]: what is different, or known, of one peer."""
+
+    mode: str | None = None
+    """Instead of the mode of all links."""
+    certificate: str = ""
+    """File of the peer's certificate: no other one will do, whoever issued it. Two while one replaces the other."""
+    ca: str = ""
+    """File of the issuers that vouch for this peer, instead of those of all peers."""
+    fingerprint: str = ""
+    """SHA-256 that the peer's certificate must have, in hexadecimal, with or without colons."""
+    public_key: str = ""
+    """The peer's key of Noise, in hexadecimal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityConfig:
+    """[security]: how links are protected. `mode` holds for all of them, or `inbound` and `outbound` by who dials."""
+
+    mode: str | None = None
+    """tls, noise or none."""
+    inbound: str | None = None
+    """The mode of links that the peer dials; only together with `outbound`."""
+    outbound: str | None = None
+    """The mode of links that we dial."""
+    certificate: str = ""
+    """File of our certificate (PEM), with those of intermediate issuers behind it."""
+    key: str = ""
+    """File of its private key (PEM)."""
+    ca: str = ""
+    """File of the issuers (PEM) that vouch for every peer without a certificate of its own here."""
+    noise_key: str = ""
+    """File of our private key of Noise."""
+    pattern: str = PATTERNS[0]
+    cipher: str = CIPHERS[0]
+    peers: Mapping[str, PeerSecurity] = field(default_factory=dict)
+
+    def of(self, name: str) -> PeerSecurity:
+        """What is said of one peer."""
+        return self.peers.get(name) or PeerSecurity()
+
+    def mode_of(self, us: str, peer: str) -> str | None:
+        """The mode of the link to a peer; None if nothing says it."""
+        by_direction = self.outbound if dials(us, peer) else self.inbound
+        return self.of(peer).mode or self.mode or by_direction
+
+    def link(self, us: str, peer: str, folder: str) -> LinkSecurity:
+        """What protects the link to a peer; paths are relative to `folder`."""
+        mode, own = self.mode_of(us, peer), self.of(peer)
+        if mode == "noise":
+            return LinkSecurity(
+                mode=NOISE_MODES[self.pattern, self.cipher],
+                noise_key=_path(folder, self.noise_key),
+                peer_key=own.public_key.lower(),
+            )
+        if mode != "tls":
+            return LinkSecurity()
+        return LinkSecurity(
+            mode=SecurityMode.TLS,
+            certificate=_path(folder, self.certificate),
+            key=_path(folder, self.key),
+            ca=_path(folder, own.ca or self.ca),
+            peer_certificate=_path(folder, own.certificate),
+            fingerprint=own.fingerprint.replace(":", "").lower(),
+        )
+
+
+def _path(folder: str, path: str) -> str:
+    return os.path.abspath(os.path.join(folder, path)) if path else ""
+
+
+def links_of(config: PartyConfig) -> tuple[LinkSecurity, ...]:
+    """What protects the link to each party, in index order; empty if no link is protected."""
+    if config.security is None:
+        return ()
+    folder = os.path.dirname(config.path)
+    plain = {config.name, *config.compat}
+    return tuple(
+        LinkSecurity() if name in plain else config.security.link(config.name, name, folder) for name in config.parties
+    )
+
+
+def plaintext_peers(config: PartyConfig) -> list[str]:
+    """The peers whose links are not protected."""
+    links = links_of(config) or (LinkSecurity(),) * len(config.parties)
+    return [
+        name
+        for name, link in zip(config.parties, links, strict=True)
+        if name != config.name and link.mode == SecurityMode.PLAINTEXT
+    ]
+
+
+# Problems.
+
+
+def security_problems(config: PartyConfig) -> Iterable[tuple[str, str]]:
+    """Every (key, problem) of `config.security` and of `config.insecure`, which belong together."""
+    security: object = config.security
+    if isinstance(security, SecurityConfig):
+        found = [*_value_problems(security), *_peer_problems(config, security)]
+        problems = dict(reversed(found))  # of each key the first: most are missing for every peer alike
+        yield from reversed(problems.items())
+        if problems:
+            return
+    elif security is not None:
+        yield "security", "must be a SecurityConfig, or a table: [security]"
+        return
+    plaintext = [name for name in plaintext_peers(config) if name not in config.compat]
+    if not plaintext or config.insecure or (config.is_loopback and config.insecure is None):
+        return
+    secure_it = "or give it a table [security] (partywire keygen makes one)"
+    if config.insecure is False:
+        yield "insecure", f"must be true, because the link to {plaintext[0]} is plaintext; {secure_it}"
+    else:
+        yield (
+            "insecure",
+            f"must be set to true, because an address is not on this host and the link to {plaintext[0]} is plaintext; "
+            f"{secure_it}",
+        )
+
+
+def _value_problems(security: SecurityConfig) -> Iterable[tuple[str, str]]:
+    for key in ("mode", "inbound", "outbound"):
+        yield from _choice_problem(f"security.{key}", getattr(security, key), MODES)
+    yield from _choice_problem("security.pattern", security.pattern, PATTERNS)
+    yield from _choice_problem("security.cipher", security.cipher, CIPHERS)
+    if security.mode is not None and (security.inbound or security.outbound):
+        yield "security.mode", "must be left out where inbound and outbound are set"
+    elif (security.inbound is None) != (security.outbound is None):
+        yield "security.inbound", "and outbound must be set together: each by name"
+
+
+def _choice_problem(key: str, value: str | None, choices: tuple[str, ...]) -> Iterable[tuple[str, str]]:
+    if value is not None and value not in choices:
+        yield key, f"must be one of {', '.join(choices)}, not {value!r:.40}"
+
+
+def _peer_problems(config: PartyConfig, security: SecurityConfig) -> Iterable[tuple[str, str]]:
+    for name, own in security.peers.items():
+        prefix = f"security.peers.{name}"
+        if name not in config.parties or name == config.name:
+            yield prefix, "is not one of our peers in [parties]"
+        elif name in config.compat:
+            yield prefix, "cannot be: that peer has a [compat] table, whose protocol is not protected here"
+        yield from _choice_problem(f"{prefix}.mode", own.mode, MODES)
+        for key, value, what in (
+            ("fingerprint", own.fingerprint.replace(":", ""), "a SHA-256: 64 hexadecimal digits"),
+            ("public_key", own.public_key, "a public key: 64 hexadecimal digits"),
+        ):
+            if value and not _is_hex_32(value):
+                yield f"{prefix}.{key}", f"must be {what}"
+    for name in config.parties:
+        if name != config.name and name not in config.compat:
+            yield from _missing(config.name, name, security)
+
+
+def _is_hex_32(text: str) -> bool:
+    return len(text) == 64 and all(digit in "0123456789abcdefABCDEF" for digit in text)
+
+
+def _missing(us: str, peer: str, security: SecurityConfig) -> Iterable[tuple[str, str]]:
+    """What the mode of a link needs and nothing says."""
+    mode, own = security.mode_of(us, peer), security.of(peer)
+    if mode is None:
+        yield "security.mode", f"is missing for the link to {peer}: {', '.join(MODES)}"
+    elif mode == "tls":
+        for key in ("certificate", "key"):
+            if not getattr(security, key):
+                yield f"security.{key}", f"is missing: the link to {peer} is to be secured by TLS"
+        if not (own.certificate or own.ca or security.ca):
+            instead = f"[security.peers.{peer}] certificate"
+            yield "security.ca", f"is missing: without it, or {instead}, nothing proves {peer}"
+        if not own.certificate and not peer.isascii():
+            yield f"security.peers.{peer}.certificate", "is needed: no certificate can hold a name that is not ASCII"
+    elif mode == "noise":
+        if not security.noise_key:
+            yield "security.noise_key", f"is missing: the link to {peer} is to be secured by Noise"
+        if not own.public_key:
+            yield f"security.peers.{peer}.public_key", "is missing: without it nothing proves this peer"
+
+
+def announcement(config: PartyConfig) -> tuple[int, str]:
+    """What a party says of its links when it starts, with the level of the log."""
+    plaintext = plaintext_peers(config)
+    if not plaintext:
+        return logging.INFO, f"{config.name}: every link is secured"
+    which = "links are plaintext" if len(plaintext) == len(config.parties) - 1 else f"plaintext: {', '.join(plaintext)}"
+    if config.insecure and not config.is_loopback:
+        return logging.WARNING, f"{config.name}: {which} (insecure = true); use a trusted network only"
+    return logging.INFO, f"{config.name}: {which}; every address is on this host"
+
+
+def check_files(config: PartyConfig) -> None:
+    """Look at every file that our links need, as a party does when it starts.
+
+    Raises:
+        ConfigError: names the setting whose file cannot be used, and why.
+    """
+    from partywire.engine.channel.credentials import CredentialError, noise_private_key, tls_context, tls_pin
+
+    problems: list[tuple[str, str]] = []
+    for peer, link in zip(config.parties, links_of(config), strict=False):
+        try:
+            if link.security_mode is SecurityMode.TLS:
+                tls_context(link, accepts=True)
+                tls_pin(link, peer)
+            elif link.security_mode is not SecurityMode.PLAINTEXT:
+                noise_private_key(link.noise_key)
+        except CredentialError as error:
+            problem = (_setting_of(error.path, peer, link), f"{error}")
+            if problem not in problems:
+                problems.append(problem)
+    if not problems and (own := own_certificate(config)) is not None and (what := own.problem()):
+        problems.append(("security.certificate", f"{own.path} {what}"))
+    if problems:
+        raise ConfigError(config.path, tuple(problems))
+
+
+def _setting_of(path: str, peer: str, link: LinkSecurity) -> str:
+    """Which setting named a file."""
+    for field_, key in (
+        ("key", "key"),
+        ("certificate", "certificate"),
+        ("noise_key", "noise_key"),
+        ("peer_certificate", f"peers.{peer}.certificate"),
+    ):
+        if path == getattr(link, field_):
+            return f"security.{key}"
+    return "security.ca"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCertificate:
+    """What our peers will see of us."""
+
+    path: str
+    names: tuple[str, ...]
+    not_before: datetime.datetime
+    not_after: datetime.datetime
+
+    def problem(self) -> str:
+        """Why no peer can accept it now; empty if its dates are good."""
+        now = datetime.datetime.now(datetime.UTC)
+        if now > self.not_after:
+            return f"expired on {self.not_after:%Y-%m-%d}; make a new one (partywire keygen), or correct the clock"
+        if now < self.not_before:
+            return f"is not valid before {self.not_before:%Y-%m-%d %H:%M} UTC; wait, or correct the clock"
+        return ""
+
+    @property
+    def expires_soon(self) -> bool:
+        """Whether it is time to make the next one."""
+        return self.not_after - datetime.datetime.now(datetime.UTC) < EXPIRES_SOON
+
+
+def own_certificate(config: PartyConfig) -> OwnCertificate | None:
+    """Our certificate, or None if no link needs one.
+
+    Raises:
+        CredentialError: its file cannot be used.
+    """
+    path = next((link.certificate for link in links_of(config) if link.certificate), "")
+    if not path:
+        return None
+    from cryptography import x509  # only here: links are made without it
+
+    from partywire.engine.channel.credentials import CredentialError, certificates_of
+
+    try:
+        certificate = x509.load_der_x509_certificate(certificates_of(path)[0])
+    except ValueError as error:
+        raise CredentialError(path, f"holds no certificate that can be read ({error})") from None
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        names = tuple(found.value.get_values_for_type(x509.DNSName))
+    except x509.ExtensionNotFound:
+        names = ()
+    return OwnCertificate(path, names, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+
+
+# Files.
+
+
+def read_security(table: object, problems: list[tuple[str, str]]) -> SecurityConfig | None:
+    """The table [security] of a configuration file; adds what is wrong with it to `problems`."""
+    if not isinstance(table, dict):
+        problems.append(("security", "must be a table: [security]"))
+        return None
+    found: list[tuple[str, str]] = []
+    peers: dict[str, PeerSecurity] = {}
+    listed = table.get("peers", {})
+    if isinstance(listed, dict):
+        for name, own in listed.items():
+            if isinstance(own, dict):
+                peers[name] = PeerSecurity(**_texts(f"security.peers.{name}", own, PeerSecurity, found))
+            else:
+                found.append((f"security.peers.{name}", f"must be a table: [security.peers.{name}]"))
+    else:
+        found.append(("security.peers", "must hold a table for each peer: [security.peers.NAME]"))
+    ours = {key: value for key, value in table.items() if key != "peers"}
+    values = _texts("security", ours, SecurityConfig, found)
+    problems += found
+    return None if found else SecurityConfig(**values, peers=peers)
+
+
+def _texts(
+    prefix: str, table: Mapping[str, object], kind: type[Any], problems: list[tuple[str, str]]
+) -> dict[str, Any]:
+    """Settings that are all text in quotes."""
+    known = [field.name for field in fields(kind)]
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            problems.append((f"{prefix}.{key}", f"is not a setting; known are {', '.join(known)}"))
+        elif not isinstance(value, str):
+            problems.append((f"{prefix}.{key}", "must be text in quotes"))
+        else:
+            values[key] = value
+    return values
+
+
+def security_lines(config: SecurityConfig) -> list[str]:
+    """The lines of a file that `read_security` reads back as an equal configuration."""
+    lines = ["[security]  # how links are protected: docs/security.md"]
+    lines += _set_lines(config, SecurityConfig())
+    for name, own in config.peers.items():
+        lines += ["", f"[security.peers.{_quoted(name)}]", *_set_lines(own, PeerSecurity())]
+    return lines
+
+
+def _set_lines(value: SecurityConfig | PeerSecurity, default: SecurityConfig | PeerSecurity) -> list[str]:
+    names = [field.name for field in fields(value) if field.name != "peers"]
+    return [
+        f"{name} = {_quoted(getattr(value, name))}" for name in names if getattr(value, name) != getattr(default, name)
+    ]
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
