@@ -27,12 +27,16 @@ WITHOUT_IO = (
     "handshake_messages",
     "http_options",
     "http_records",
+    "iris_frame_buffer",
+    "iris_handshake",
+    "iris_options",
     "limits",
     "link",
     "preamble",
     "probe",
     "rendezvous",
     "sessions",
+    "silent_link",
     "topology",
 )
 FORBIDDEN_WITHOUT_IO = {

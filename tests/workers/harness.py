@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from types import TracebackType
 
+    from partywire.engine.iris_options import IrisOptions
     from partywire.workers.session import Session
 
 NAMES = ("alice", "bob", "charlie")
@@ -82,14 +83,19 @@ class Table:
         inbox_size_max: int = 256 << 20,
         message_size_max: int = 2**32 - 1,
         epoch: int = 7,
+        iris: IrisOptions | None = None,
     ) -> None:
+        """With `iris`, all links speak that protocol."""
+        self.iris = iris
         self.random = random.Random(seed)
         self.slice_max = slice_max
         self.clock = Clock()
         self.held: set[tuple[int, int]] = set()  # (from, to) whose bytes do not move
         self._ends: dict[tuple[int, int], list[End]] = {}
         self._fence = fence.probe()
-        peers = tuple(PeerSpec(name, index, "127.0.0.1", 7001 + index) for index, name in enumerate(NAMES[:count]))
+        peers = tuple(
+            PeerSpec(name, index, "127.0.0.1", 7001 + index, iris) for index, name in enumerate(NAMES[:count])
+        )
         self.workers = [
             Worker(
                 PartySpec(peer.name, peer.index, peers),
@@ -124,7 +130,7 @@ class Table:
         self, ours: int, theirs: int, workers: tuple[int, ...], ring_size: int, message_size_max: int, epoch: int
     ) -> None:
         worker = self.workers[ours]
-        connections = connection_count(workers[ours], workers[theirs])
+        connections = self.iris.connections if self.iris else connection_count(workers[ours], workers[theirs])
         mine = [c for c in range(connections) if c % workers[ours] == 0]
         bell = Bell.from_fds(*self._bell(worker._doorbell))
         self._bells.append(bell)
