@@ -48,8 +48,9 @@ processor's second-level cache; more gains nothing."""
 
 REKEY_RECORDS: Final = 2**16
 """Records under one key. They are 2**32 bytes at most, 2**28 blocks of AES, which leaves an attacker of AES-GCM an
-advantage of 2**-73 (he may have 2**-57 by the bounds that TLS 1.3 uses). It also bounds what a key stolen from memory
-opens to a few seconds of a busy connection, and costs a hundredth of a per mille of the time."""
+advantage of 2**-73 (he may have 2**-57 by the bounds that TLS 1.3 uses). A key stolen from memory opens nothing that
+was sent under the keys before it, so taking new ones often is worth it, and rarer than this it would cost no less that
+anybody could notice."""
 
 _RECORDS_MAX: Final = 2 * (SEAL_SIZE_MAX // (PLAINTEXT_SIZE_MAX - STRAIGHT_SIZE_MIN)) + 1
 """Of one `seal`. A record is large itself, or full but for a small view, or stands before a large one: so any two
@@ -125,16 +126,17 @@ class RecordSealer:
         return self._sealed[: self._size], size_max - left
 
     def seal_end(self) -> bytes:
-        """The record that tells the peer's opener that nothing follows. The last thing that is sealed.
+        """The record that tells the peer's opener that nothing follows. The last thing that is sealed; what `seal` lent
+        stays as it is.
 
         Raises:
             LocalProtocolError: it was sealed before, or an earlier call failed.
             NonceExhausted: the sealer is dead.
         """
         self._begin("seal_end")
-        self._write([b""], 0)
+        record = _LENGTH.pack(TAG_SIZE) + self._cipher.encrypt(b"", b"")
         self._state = SealerState.ENDED
-        return bytes(self._sealed[: self._size])
+        return record
 
     def _begin(self, event: str) -> None:
         """Begin a call: whatever is raised before its end leaves us dead, as a nonce may be spent for nothing."""
@@ -235,7 +237,7 @@ class RecordOpener:
         if not room:
             raise ValueError("no room to open a record into")
         count = self._unspill(view)
-        while (ciphertext := self._whole) is not None:
+        while not self._spilled and (ciphertext := self._whole) is not None:
             size = len(ciphertext) - TAG_SIZE
             if size <= room - count:
                 if not self._open_untrusted(ciphertext, view[count : count + size]):
@@ -321,9 +323,7 @@ class RecordOpener:
     def _complete_part(self) -> None:
         """Go on with a record whose first bytes were kept."""
         part = self._part
-        part += self._take_fed(max(0, HEADER_SIZE - len(part)))
-        if len(part) < HEADER_SIZE:
-            return
+        part += self._take_fed(max(0, HEADER_SIZE - len(part)))  # at least a byte is there, so that it is whole now
         size = self._record_size_untrusted(part, 0)
         part += self._take_fed(size - len(part))
         if len(part) == size:

@@ -93,6 +93,7 @@ def test_a_public_key_is_equal_to_the_same_bytes_only() -> None:
     assert PublicKey(ALICE.public.raw) == ALICE.public
     assert ALICE.public != BOB.public
     assert str(ALICE.public) == ALICE.public.raw.hex()
+    assert repr(ALICE.public) == f"PublicKey({ALICE.public})"
     assert PublicKey(ALICE.public.raw) in {ALICE.public}
 
 

@@ -156,6 +156,30 @@ def test_nothing_cannot_be_sealed_and_that_harms_nothing(views: list[bytes]) -> 
     assert open_all(opener, [bytes(sealer.seal([b"abc"])[0])]) == b"abc"
 
 
+def test_a_record_without_room_is_delivered_in_parts_and_what_follows_behind_them() -> None:
+    sealer, opener = record_pair()
+    opener.feed(bytes(sealer.seal([b"abcde"])[0]) + bytes(sealer.seal([b"fg"])[0]) + sealer.seal_end())
+    view = memoryview(bytearray(4))
+    parts = []
+    while not opener.is_ended:
+        count = opener.open_into(view)
+        assert count is not None
+        parts.append(bytes(view[:count]))
+    assert parts == [b"abcd", b"efg"]
+    assert opener.open_into(view) == 0
+
+
+def test_a_record_without_room_is_refused_like_any_other() -> None:
+    sealer, opener = record_pair()
+    sealed = bytearray(sealer.seal([b"abcde"])[0])
+    sealed[5] ^= 1
+    opener.feed(sealed)
+    view = memoryview(bytearray(4))
+    with pytest.raises(RecordRefused):
+        opener.open_into(view)
+    assert bytes(view) == bytes(4)
+
+
 def test_the_end_that_came_with_the_last_bytes_is_told_behind_them() -> None:
     sealer, opener = record_pair()
     opener.feed(bytes(sealer.seal([b"abc"])[0]) + sealer.seal_end())
@@ -283,6 +307,14 @@ def test_random_bytes_are_refused_or_waited_for(slices: list[bytes]) -> None:
 
 
 # Calls that the state does not allow.
+
+
+def test_what_was_sealed_last_is_still_there_when_the_end_is_sealed() -> None:
+    sealer, opener = record_pair()
+    sealed, _ = sealer.seal([b"abc"])
+    end = sealer.seal_end()
+    assert open_all(opener, [bytes(sealed) + end]) == b"abc"
+    assert opener.is_ended
 
 
 def test_nothing_is_sealed_behind_the_end() -> None:
