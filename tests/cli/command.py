@@ -6,16 +6,20 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from partywire.workers.cli import run
 from partywire.workers.config import PartyConfig, write_config
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    import pytest
 
 FOLDER = Path(__file__).parent
 DEADLINE_S = 100.0
@@ -75,6 +79,26 @@ def finish(process: subprocess.Popen[str]) -> Outcome:
 
 def command(*arguments: str, cwd: Path = FOLDER, **environment: str) -> Outcome:
     return finish(start(*arguments, cwd=cwd, **environment))
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str, cwd: Path = FOLDER) -> Outcome:
+    """What `command` gives for a line that is refused before anything is started, without a process of its own."""
+    with staying_in(cwd):
+        code = run(arguments)
+    out, err = capsys.readouterr()
+    return Outcome(code, out, err)
+
+
+@contextmanager
+def staying_in(cwd: Path) -> Iterator[None]:
+    """`cwd` as the current folder; it and the path of modules are as before afterwards."""
+    before, path = Path.cwd(), list(sys.path)
+    os.chdir(cwd)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+        sys.path[:] = path
 
 
 def commands(argument_lists: Sequence[Sequence[str]]) -> list[Outcome]:

@@ -20,15 +20,10 @@ def test_a_job_that_raises_is_reported_once_with_its_party_and_cause() -> None:
     assert outcome.sentence == "bob: job 2 failed at bob: ArithmeticError: two is too many"
 
 
-def test_the_trace_of_a_failed_job_is_shown_when_asked_for() -> None:
-    outcome = command("run", "sample_jobs:RaisingJob", PARTYWIRE_DEBUG="1")
-    assert outcome.code == 1
+def test_a_failed_job_is_an_object_for_machines_and_its_trace_is_shown_when_asked_for() -> None:
+    outcome = command("run", "sample_jobs:RaisingJob", "--json", PARTYWIRE_DEBUG="1")
     assert "Traceback" in outcome.err
     assert "raise_at_bob" in outcome.err
-
-
-def test_a_failed_job_is_an_object_for_machines_with_what_each_party_said() -> None:
-    outcome = command("run", "sample_jobs:RaisingJob", "--json")
     document = outcome.document
     assert document["exit_code"] == outcome.code == 1
     assert document["error"]["kind"] == "JobFailed"

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from partywire import PartyWireError
 from partywire.workers.config import PartyConfig, load_config, write_config
+from partywire.workers.exit_code import failure
+from partywire.workers.jobs import load_job
 
-from .command import command, commands, free_addresses, write_configs
+from .command import NAMES, command, commands, free_addresses, refused, write_configs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,22 +30,49 @@ if TYPE_CHECKING:
         (["run", "digits", "--local", "3", "--config", "x.toml"], ["--local", "--config"]),
         (["run", "digits", "--config", "missing.toml"], ["missing.toml", "cannot be read"]),
         (["run", "digits", "--probes", "many"], ["--probes", "many"]),
-        (["run", "digits", "--probes", "0"], ["--probes"]),
-        (["run", "digits", "--probes", "100000"], ["probes"]),
-        (["run", "digits", "--gallery", "missing.npy"], ["--labels"]),
-        (["run", "digits", "--probe-images", "missing.npy"], ["missing.npy"]),
         (["run", "digits", "--speed", "9"], ["--speed", "--help"]),
         (["run", "digits", "--workers", "0"], ["--workers"]),
         (["sum"], ["sum"]),
         (["init"], ["PARTY"]),
     ],
 )
-def test_a_command_line_that_cannot_be_used_is_one_sentence_and_code_2(arguments: list[str], said: list[str]) -> None:
-    outcome = command(*arguments)
+def test_a_command_line_that_cannot_be_used_is_one_sentence_and_code_2(
+    arguments: list[str], said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = refused(capsys, *arguments)
     assert outcome.code == 2
     assert outcome.out == ""
     for word in said:
         assert word in outcome.sentence
+
+
+def test_what_only_the_parties_can_refuse_is_one_sentence_and_code_2_too() -> None:
+    outcome = command("run", "digits", "--probe-images", "missing.npy")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "missing.npy" in outcome.sentence
+
+
+@pytest.mark.parametrize(
+    ("party", "options", "said"),
+    [
+        (0, {"probes": 0}, "--probes"),
+        (1, {"probes": 100_000}, "probes"),  # party 1 has them
+        (0, {"gallery": "missing.npy"}, "--labels"),
+    ],
+    ids=["none", "more than there are", "no labels"],
+)
+def test_options_that_a_job_cannot_take_are_named(party: int, options: dict[str, object], said: str) -> None:
+    assert said in refusal_of_digits(party, options)
+
+
+def refusal_of_digits(party: int, options: dict[str, object]) -> str:
+    """What a party says that is started with these options: one sentence, and the code of a mistake."""
+    with pytest.raises(PartyWireError) as caught:
+        load_job("digits")(party, options)
+    failed = failure(NAMES[party], caught.value)
+    assert failed.exit_code == 2
+    assert len(failed.sentence.splitlines()) == 1
+    return failed.sentence
 
 
 def test_a_mistake_is_an_object_for_machines() -> None:
@@ -53,10 +83,10 @@ def test_a_mistake_is_an_object_for_machines() -> None:
     assert outcome.document["error"]["message"] == outcome.sentence
 
 
-def test_every_problem_of_a_configuration_is_named(tmp_path: Path) -> None:
+def test_every_problem_of_a_configuration_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "alice.toml"
     path.write_text('name = "alice"\nspeed = 9\n[parties]\nalice = "127.0.0.1"\nbob = "127.0.0.1:7002"\n')
-    outcome = command("run", "digits", "--config", str(path))
+    outcome = refused(capsys, "run", "digits", "--config", str(path))
     assert outcome.code == 2
     for word in ("alice.toml", "speed", "parties.alice"):
         assert word in outcome.sentence
@@ -89,16 +119,14 @@ def test_an_npy_file_that_cannot_be_used_is_named(tmp_path: Path, content: objec
     else:
         np.save(path, np.asarray(content))
     np.save(tmp_path / "labels.npy", np.arange(3))
-    np.save(tmp_path / "probes.npy", np.zeros((2, 3), dtype=np.int64))
-    files = ["--gallery", str(path), "--labels", str(tmp_path / "labels.npy")]
-    outcome = command("run", "digits", *files, "--probe-images", str(tmp_path / "probes.npy"))
-    assert outcome.code == 2
+    files = {"gallery": str(path), "labels": str(tmp_path / "labels.npy")}
+    sentence = refusal_of_digits(0, files)
     for word in said:
-        assert word in outcome.sentence
+        assert word in sentence
 
 
 def test_an_address_in_use_is_named_and_the_peers_say_who_is_missing(tmp_path: Path) -> None:
-    alice, *others = write_configs(tmp_path, connect_s=8)
+    alice, *others = write_configs(tmp_path, connect_s=4)
     port = load_config(alice).parties["alice"][1]
     with socket.create_server(("127.0.0.1", port)):
         outcomes = commands([["run", "sample_jobs:GoodJob", "--config", path] for path in (alice, *others)])
@@ -110,7 +138,7 @@ def test_an_address_in_use_is_named_and_the_peers_say_who_is_missing(tmp_path: P
 
 
 def test_a_peer_that_is_not_there_is_named_after_the_connect_timeout(tmp_path: Path) -> None:
-    alice, bob, _ = write_configs(tmp_path, connect_s=4)
+    alice, bob, _ = write_configs(tmp_path, connect_s=3)
     for outcome in commands([["run", "sample_jobs:GoodJob", "--config", path] for path in (alice, bob)]):
         assert outcome.code == 3
         assert "charlie" in outcome.sentence

@@ -102,7 +102,7 @@ def test_no_wake_up_is_lost_through_the_weaker_back_end(cores: tuple[str, str]) 
 
 
 def test_no_wake_up_is_lost_when_both_sides_sleep_for_every_record(setting: tuple[str, tuple[str, str]]) -> None:
-    count = 30_000
+    count = 20_000
     figures, there, back = run_two(("ping", "pong"), count, 8, 4096, *setting)
     assert [process["timeouts_with_data"] for process in figures] == [0, 0]
     assert sum(process["sleeps"] for process in figures) >= 1000
