@@ -21,6 +21,7 @@ from partywire.engine.errors import PartyWireError
 from .cli_check import check_command
 from .cli_init import init_command
 from .cli_json import json_text
+from .cli_keygen import keygen_command
 from .cli_perf import PerfCommand
 from .cli_run import JobGroup
 from .cli_serve import serve_command
@@ -56,8 +57,9 @@ Exit codes:
   3    our address is taken, or a peer could not be reached, refused us, left, or runs something else
   130  interrupted by Ctrl-C (press it twice to end at once)
 
-Links are plaintext in this version: `insecure = true` is the default where every address is on this host, and has to
-be said anywhere else. PARTYWIRE_DEBUG=1 adds the stack trace to an error.
+Links are plaintext where every address is on this host, unless the configuration says how to secure them (`partywire
+keygen`); anywhere else they have to be secured, or `insecure = true` be said. PARTYWIRE_DEBUG=1 adds the stack trace to
+an error.
 """
 
 
@@ -77,6 +79,7 @@ def cli() -> None:
 
 cli.add_command(JobGroup())
 cli.add_command(init_command)
+cli.add_command(keygen_command)
 cli.add_command(check_command)
 cli.add_command(serve_command)
 cli.add_command(stat_command)

@@ -7,12 +7,17 @@ all files are written or none, and none that exists is touched.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .cli_json import json_text
 from .config import PartyConfig, parse_address, write_config
 from .exit_code import ExitCode, UsageMistake
+
+if TYPE_CHECKING:
+    from .keygen import NewFile
+    from .security import SecurityConfig
 
 HELP = """Write a configuration file for each party.
 
@@ -23,7 +28,8 @@ third helps). Give each party its own file; the [parties] tables must stay equal
 \b
 Examples:
   partywire init alice=127.0.0.1:7001 bob=127.0.0.1:7002 charlie=127.0.0.1:7003 --out parties
-  partywire init alice=10.0.0.1:7001 bob=bob.example:7001 charlie=[fd00::3]:7001 --insecure --out parties
+  partywire init alice=10.0.0.1:7001 bob=bob.example:7001 charlie=[fd00::3]:7001 --security tls --out parties
+  partywire init alice=10.0.0.1:7001 bob=10.0.0.2:7001 charlie=10.0.0.3:7001 --insecure --out parties
   partywire init alice=unix:/run/mpc/a.sock bob=unix:/run/mpc/b.sock --out parties
 """
 
@@ -36,28 +42,42 @@ Examples:
               help="Compute processes of each party; each party may change its own.")  # fmt: skip
 @click.option("--insecure", is_flag=True,
               help="Allow plaintext links: needed when an address is not on this host.")  # fmt: skip
+@click.option("--security", type=click.Choice(("tls", "noise")),
+              help="Secure the links: make keys beside the files, as `partywire keygen` does.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the paths as one JSON object.")
-def init_command(parties: tuple[str, ...], out: Path, workers: int, insecure: bool, as_json: bool) -> int:
+def init_command(
+    parties: tuple[str, ...], out: Path, workers: int, insecure: bool, security: str | None, as_json: bool
+) -> int:
     addresses = addresses_of(parties)
     for name in addresses:
         if "/" in name or name.startswith("."):
             raise UsageMistake(f"the name {name!r} cannot be the name of a file: leave out '/' and leading dots")
+    files, tables = make_keys(tuple(addresses), security)
     texts = {
         out / f"{name}.toml": write_config(
-            PartyConfig(name=name, parties=addresses, workers=workers, insecure=True if insecure else None)
+            PartyConfig(
+                name=name,
+                parties=addresses,
+                workers=workers,
+                insecure=True if insecure else None,
+                security=tables.get(name),
+            )
         )
         for name in addresses
     }
-    write_all(out, texts)
+    write_all(out, texts, files)
     paths = [str(path) for path in texts]
     if as_json:
-        click.echo(json_text({"files": paths}))
+        click.echo(json_text({"files": [*paths, *(str(out / name) for name in files)]}))
         return ExitCode.OK
     shown = [click.format_filename(path) for path in paths]
     for path in shown:
         click.echo(f"wrote {path}")
+    for name, file in files.items():
+        click.echo(f"wrote {click.format_filename(out / name)}{'  (private)' if file.is_private else ''}")
     click.echo(
-        f"Take each file to its party, then at every party, for example: partywire run digits --config {shown[0]}\n"
+        f"Take each file to its party{', with its keys' if files else ''}, then at every party, for example: "
+        f"partywire run digits --config {shown[0]}\n"
         f"If they do not find each other: partywire check {shown[0]}"
     )
     return ExitCode.OK
@@ -83,7 +103,18 @@ def addresses_of(parties: tuple[str, ...]) -> dict[str, tuple[str, int]]:
     return addresses
 
 
-def write_all(out: Path, texts: dict[Path, str]) -> None:
+def make_keys(names: tuple[str, ...], security: str | None) -> tuple[dict[str, NewFile], dict[str, SecurityConfig]]:
+    """Key files by name, and the table [security] of each party; nothing without `security`."""
+    if security is None:
+        return {}, {}
+    from .cli_keygen import DAYS_DEFAULT, check_names
+    from .keygen import new_keys  # only here: it imports much
+
+    check_names(names, noise=security == "noise")
+    return new_keys(names, security, DAYS_DEFAULT)
+
+
+def write_all(out: Path, texts: dict[Path, str], keys: dict[str, NewFile]) -> None:
     """Write new files, all or none.
 
     Raises:
@@ -99,6 +130,14 @@ def write_all(out: Path, texts: dict[Path, str]) -> None:
             with path.open("x", encoding="utf-8") as file:
                 written.append(path)
                 file.write(text)
+        if keys:
+            from .keygen import write_files
+
+            write_files(out, keys)
+    except UsageMistake:
+        for path in written:
+            path.unlink()
+        raise
     except OSError as error:
         for path in written:
             path.unlink(missing_ok=True)

@@ -28,6 +28,7 @@ from .logs import log_options
 from .progress import ProgressDisplay, RunState
 from .run_event import Failed, Finished
 from .run_report import print_report, report_document
+from .security import MODES, links_text
 
 if TYPE_CHECKING:
     import socket
@@ -47,7 +48,7 @@ Examples:
   partywire run digits                                   three parties here, the built-in data
   partywire run digits --probes 20 --json                shorter, result as JSON
   partywire run digits --config alice.toml               one party of three
-  partywire run sum --local 5                            five parties here
+  partywire run sum --local 5 --security tls             five parties here, links secured by TLS
   partywire run my_package.my_module:MyJob --local 3     a job of your own (a subclass of partywire's Job)
 
 `partywire run JOB --help` lists the options of a job.
@@ -143,6 +144,11 @@ def run_options(job: type[Job]) -> list[click.Parameter]:
             show_default=True,
             help="Sessions per worker that run jobs at the same time; the same at all parties.",
         ),
+        click.Option(
+            ["--security"],
+            type=click.Choice(MODES),
+            help="How a local run secures its links, with new keys that end with it.  [default: none]",
+        ),
         click.Option(["--json", "as_json"], is_flag=True, help="Print the result as one JSON object."),
         click.Option(["--quiet"], is_flag=True, help="Show no progress."),
         *log_options(),
@@ -158,6 +164,7 @@ def run_job(
     config: Path | None,
     workers: int | None,
     sessions: int,
+    security: str | None,
     as_json: bool,
     quiet: bool,
     log_format: str,
@@ -167,6 +174,8 @@ def run_job(
     began_s = process_start_s()
     if config is not None and local is not None:
         raise UsageMistake("--local and --config exclude each other: either all parties run here, or one does")
+    if config is not None and security is not None:
+        raise UsageMistake("--security is for runs with --local; a configuration has a table [security] for it")
     orders: list[tuple[Order, socket.socket | None]]
     if config is not None:
         party = load_config(config)
@@ -175,7 +184,7 @@ def run_job(
     count = job.parties if local is None else local
     if count not in job.counts():
         raise UsageMistake(f"{job.name} is a job for {job.counts_text()} parties, not {count}; leave --local out")
-    with make_local_parties(count, workers or 1) as parties:
+    with make_local_parties(count, workers or 1, security or "none") as parties:
         orders = [
             (Order(party.name, party, name, dict(options), sessions, None, log_format, log_level), listener)
             for party, listener in zip(parties.configs, parties.listeners, strict=True)
@@ -230,7 +239,7 @@ def launch(
         return report_failure(failed, outcomes, launcher.interrupted, as_json, lines)
     finished = [outcome for outcome in outcomes if isinstance(outcome, Finished)]
     checked = merged_check([*(end.checked for end in finished), launcher_check(job, all_options, finished)])
-    document = report_document(state, finished, checked)
+    document = report_document(state, finished, checked, links_text(first.config))
     if as_json:
         click.echo(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY).decode())
     else:

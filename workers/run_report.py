@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from .run_event import Finished
 
 
-def report_document(state: RunState, finished: Sequence[Finished], checked: bool | None) -> dict[str, Any]:
-    """Everything that a run has to say. Times in seconds, sizes in bytes.
+def report_document(
+    state: RunState, finished: Sequence[Finished], checked: bool | None, links: str = "plaintext"
+) -> dict[str, Any]:
+    """Everything that a run has to say. Times in seconds, sizes in bytes; `links` says what protected them.
 
     `result` is the first party's; `results` has each party's if they differ. Bytes and rounds are those of the parties
     that ran here.
@@ -29,6 +31,7 @@ def report_document(state: RunState, finished: Sequence[Finished], checked: bool
     document: dict[str, Any] = {
         "job": state.job,
         "parties": [end.party for end in finished],
+        "links": links,
         "result": first,
         "checked": checked,
         "jobs": state.jobs_done,
@@ -59,7 +62,7 @@ def table_rows(document: dict[str, Any], finished: Sequence[Finished]) -> list[t
     rows.append(("result", check[document["checked"]]))
     seconds = document["seconds"]
     here = "on this host" if len(finished) > 1 else "this party"
-    rows.append(("parties", f"{', '.join(document['parties'])} ({here}, plaintext links)"))
+    rows.append(("parties", f"{', '.join(document['parties'])} ({here}, {document['links']} links)"))
     rows.append(("jobs", f"{document['jobs']} on {document['sessions']} sessions"))
     if seconds["ready"] is not None and seconds["run"] is not None:
         rows.append(("time", f"{seconds['ready']:.2f} s until all sessions were ready, {seconds['run']:.2f} s to run"))

@@ -16,7 +16,7 @@ import os
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
 
-from partywire.engine.channel.link_security import NOISE_MODES, LinkSecurity
+from partywire.engine.channel.link_security import NOISE_MODES, LinkSecurity, mode_text
 from partywire.engine.preamble import SecurityMode
 from partywire.engine.topology import dials
 
@@ -126,6 +126,13 @@ def plaintext_peers(config: PartyConfig) -> list[str]:
         for name, link in zip(config.parties, links, strict=True)
         if name != config.name and link.mode == SecurityMode.PLAINTEXT
     ]
+
+
+def links_text(config: PartyConfig) -> str:
+    """How the links of a party are protected, in words."""
+    links = zip(config.parties, links_of(config), strict=False)
+    modes = {link.security_mode for name, link in links if name != config.name}
+    return ", ".join(mode_text(mode) for mode in sorted(modes)).replace("none", "plaintext") or "plaintext"
 
 
 # Problems.

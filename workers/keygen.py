@@ -1,0 +1,218 @@
+"""Makes what proves a party: a certificate authority and certificates for TLS, or keys for Noise.
+
+Between the person who sets up a computation and the files that [security] names. The one invariant: a private key is
+written to a new file that nobody else can read, and into nothing else.
+
+Certificates have keys of the curve P-256. The name of a party stands in the subjectAltName, as a DNS name, where peers
+look for it; each certificate is good for both ends of a connection, because names decide who dials.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from partywire.engine.channel.credentials import CredentialError, certificates_of, read_file
+from partywire.engine.noise import PrivateKey
+
+from .exit_code import UsageMistake
+from .security import CIPHERS, PATTERNS, PeerSecurity, SecurityConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+CA_NAME: Final = "PartyWire CA"
+CA_DAYS: Final = 3_650
+"""Of an authority: longer than the certificates that it signs, which are renewed under it."""
+
+CLOCK_SKEW: Final = datetime.timedelta(hours=1)
+"""A certificate is valid from a little before it was made, for hosts whose clock is behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """Who signs certificates. Whoever has its key can be any party."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """One file to be written."""
+
+    content: bytes = field(repr=False)
+    is_private: bool = False
+
+
+def make_authority(days: int = CA_DAYS, key: ec.EllipticCurvePrivateKey | None = None) -> Authority:
+    """A new authority, with a new key unless one is given."""
+    key = key or ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, CA_NAME)])
+    usage = _usage(digital_signature=False, key_cert_sign=True)
+    builder = (
+        _builder(name, name, key, key, days)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+    )
+    return Authority(builder.sign(key, hashes.SHA256()), key)
+
+
+def load_authority(folder: Path) -> Authority:
+    """The authority whose `ca.crt` and `ca.key` are in a folder.
+
+    Raises:
+        UsageMistake: they cannot be read, or do not belong together.
+    """
+    try:
+        certificate = x509.load_der_x509_certificate(certificates_of(str(folder / "ca.crt"))[0])
+        key = serialization.load_pem_private_key(read_file(str(folder / "ca.key"), private=True), None)
+    except CredentialError as error:
+        raise UsageMistake(str(error)) from error
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise UsageMistake(f"{folder} does not hold a certificate authority: ca.crt and ca.key") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+        raise UsageMistake(f"{folder}/ca.key is not the key of {folder}/ca.crt, as keygen makes them")
+    return Authority(certificate, key)
+
+
+def issue(authority: Authority, name: str, days: int) -> tuple[bytes, bytes]:
+    """A certificate for a party and its private key, both PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    builder = (
+        _builder(subject, authority.certificate.subject, key, authority.key, days)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(digital_signature=True, key_cert_sign=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+    )
+    certificate = builder.sign(authority.key, hashes.SHA256())
+    return certificate.public_bytes(serialization.Encoding.PEM), _key_pem(key)
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    days: int,
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
+    )
+
+
+def _usage(*, digital_signature: bool, key_cert_sign: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        key_cert_sign=key_cert_sign,
+        crl_sign=key_cert_sign,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+# The files of all parties.
+
+
+def tls_files(names: Iterable[str], days: int, authority: Authority | None = None) -> dict[str, NewFile]:
+    """Certificates and keys by file name; with those of a new authority, unless one is given."""
+    files: dict[str, NewFile] = {}
+    if authority is None:
+        authority = make_authority(max(days, CA_DAYS))
+        files["ca.key"] = NewFile(_key_pem(authority.key), is_private=True)
+    files["ca.crt"] = NewFile(authority.certificate.public_bytes(serialization.Encoding.PEM))
+    for name in names:
+        certificate, key = issue(authority, name, days)
+        files[f"{name}.crt"] = NewFile(certificate)
+        files[f"{name}.key"] = NewFile(key, is_private=True)
+    return files
+
+
+def tls_security(name: str, prefix: str = "") -> SecurityConfig:
+    """[security] of a party whose files are called as `tls_files` calls them, behind `prefix`."""
+    return SecurityConfig(
+        mode="tls", certificate=f"{prefix}{name}.crt", key=f"{prefix}{name}.key", ca=f"{prefix}ca.crt"
+    )
+
+
+def noise_files(names: Iterable[str]) -> tuple[dict[str, NewFile], dict[str, str]]:
+    """Private keys by file name, and public keys by party."""
+    keys = {name: PrivateKey.generate() for name in names}
+    files = {
+        f"{name}.noise": NewFile(f"{key.secret_bytes().hex()}\n".encode(), is_private=True)
+        for name, key in keys.items()
+    }
+    return files, {name: str(key.public) for name, key in keys.items()}
+
+
+def noise_security(name: str, public: Mapping[str, str], pattern: str, cipher: str, prefix: str = "") -> SecurityConfig:
+    """[security] of a party whose file is called as `noise_files` calls it, behind `prefix`."""
+    peers = {peer: PeerSecurity(public_key=key) for peer, key in public.items() if peer != name}
+    return SecurityConfig(mode="noise", noise_key=f"{prefix}{name}.noise", pattern=pattern, cipher=cipher, peers=peers)
+
+
+def new_keys(
+    names: Iterable[str], security: str, days: int, prefix: str = ""
+) -> tuple[dict[str, NewFile], dict[str, SecurityConfig]]:
+    """The files of all parties for the mode "tls" or "noise", and for each party the table that names its own."""
+    names = list(names)
+    if security == "noise":
+        files, public = noise_files(names)
+        return files, {name: noise_security(name, public, PATTERNS[0], CIPHERS[0], prefix) for name in names}
+    return tls_files(names, days), {name: tls_security(name, prefix) for name in names}
+
+
+def write_files(folder: Path, files: Mapping[str, NewFile]) -> None:
+    """Write new files, all or none, private ones readable by nobody else.
+
+    Raises:
+        UsageMistake: one exists, or cannot be written.
+    """
+    for name in files:
+        if (folder / name).exists():
+            raise UsageMistake(
+                f"{folder / name} exists already and was not changed; choose another --out, or move it away"
+            )
+    written: list[Path] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name, file in files.items():
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            with open(os.open(folder / name, flags, 0o600 if file.is_private else 0o644), "wb") as opened:
+                written.append(folder / name)
+                opened.write(file.content)
+    except OSError as error:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise UsageMistake(f"{error.filename or folder} cannot be written: {error.strerror}") from error
