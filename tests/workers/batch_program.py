@@ -13,11 +13,21 @@ import pickle
 import signal
 import socket
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from partywire import BatchRunner, BlockingParty, BlockingSession, Party, Session
+from partywire import (
+    BatchRunner,
+    BlockingParty,
+    BlockingSession,
+    JobFailed,
+    Party,
+    Session,
+    SetupMismatch,
+    WorkerDied,
+)
 
 if TYPE_CHECKING:
     from partywire.workers.batch import BatchProgress
@@ -97,6 +107,43 @@ async def add(offset: int, session: Session, x: int) -> int:
     return offset + await rotate(session, x)
 
 
+calls: Counter[int] = Counter()
+
+
+async def fail_at_first(session: Session, x: int) -> int:
+    """Three of the jobs do not get bob's message in time when they run for the first time."""
+    calls[x] += 1
+    is_late = x % 1000 in (3, 4, 17) and calls[x] == 1
+    if is_late and session.party_index == 1:
+        await session.sleep(0.5)
+    await session.send_next(x.to_bytes(8, "little"))
+    limit = 0.05 if is_late and session.party_index == 2 else None
+    return int.from_bytes(await session.recv_prev(timeout=limit), "little")
+
+
+async def fail_always(session: Session, x: int) -> int:
+    if session.party_index == 2:
+        await session.recv_next(timeout=0.05)
+    return await rotate(session, x)
+
+
+def is_first(name: str) -> bool:
+    """Whether nobody has asked for this name before, in any process of this test."""
+    try:
+        os.close(os.open(os.path.join(os.environ["PARTYWIRE_TEST_DIR"], name), os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
+def kill_once(role: str, session: BlockingSession, x: int) -> int:
+    """Somewhere in the middle somebody kills a process of alice, by the pid that her opener has written down."""
+    if x == 1011 and is_first("killed"):
+        with open(os.path.join(os.environ["PARTYWIRE_TEST_DIR"], f"alice {role}")) as file:
+            os.kill(int(file.read()), signal.SIGKILL)
+    return rotate_plainly(session, x)
+
+
 def inputs_of(index: int, count: int) -> list[int]:
     return [1000 * index + k for k in range(count)]
 
@@ -161,6 +208,46 @@ def scenario_progress(runner: BatchRunner, index: int) -> Any:
     return [[said.jobs_done, said.jobs_total, said.sessions, said.bytes_sent] for said in progress]
 
 
+def with_retries(runner: BatchRunner, job: Any, index: int, retries: int = 2) -> dict[str, Any]:
+    retrying = BatchRunner(runner.party, 4, on_progress=progress.append, retries=retries, retry_timeout_s=20)
+    try:
+        values = retrying.map(job, inputs_of(index, 30))
+    except JobFailed as error:
+        return {"error": str(error), "history": list(error.history)}
+    except WorkerDied as error:
+        return {"error": str(error)}
+    return {"values": values, "retries": progress[-1].retries, "done": progress[-1].jobs_done}
+
+
+def scenario_retry(runner: BatchRunner, index: int) -> Any:
+    return [with_retries(runner, fail_at_first, index), runner.map(rotate, inputs_of(index, 5))]
+
+
+def scenario_retry_in_vain(runner: BatchRunner, index: int) -> Any:
+    return [with_retries(runner, fail_always, index), runner.map(rotate, inputs_of(index, 5))]
+
+
+def scenario_retry_own_mistake(runner: BatchRunner, index: int) -> Any:
+    return with_retries(runner, fail_at_bob, index)
+
+
+def scenario_retries_differ(runner: BatchRunner, index: int) -> Any:
+    try:
+        with_retries(runner, rotate, index, index)
+    except SetupMismatch as error:
+        return str(error)
+    return None
+
+
+def kill(role: str, runner: BatchRunner, index: int) -> Any:
+    if index == 0:
+        pids = runner.party.pids
+        with open(os.path.join(os.environ["PARTYWIRE_TEST_DIR"], f"alice {role}"), "w") as file:
+            file.write(str(pids[role]))
+    runner.party.barrier()
+    return [with_retries(runner, partial(kill_once, role), index), runner.map(rotate, inputs_of(index, 5))]
+
+
 progress: list[BatchProgress] = []
 
 
@@ -208,6 +295,8 @@ def run_scenario(name: str, config: Any, listener: socket.socket, sessions: int)
         return run_cancelled(config, listener)
     with BlockingParty(config, listener) as party:
         runner = BatchRunner(party, sessions, on_progress=progress.append)
+        if name.startswith("kill "):
+            return kill(name.removeprefix("kill "), runner, party.index)
         return globals()[f"scenario_{name}"](runner, party.index)
 
 
