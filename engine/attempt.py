@@ -41,6 +41,11 @@ class Lane:
         """(tx, rx) as `Lanes` orders them; they stay ours."""
         return self._tx_segment.fileno(), self._rx_segment.fileno()
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether the worker has opened its ends."""
+        return self.rx.peer_state != "new"
+
     def close(self) -> None:
         """Give both back."""
         self.tx.close()
@@ -67,6 +72,12 @@ class Attempt:
         """The multiplexer is done."""
         if not self.ended.done():
             self.ended.set_result((clean, cause))
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether the workers have opened the rings of all lanes."""
+        control = self.control_lane
+        return all(lane.is_taken for lane in self.lanes.values()) and (control is None or control.is_taken)
 
     def close(self) -> None:
         """Give sockets and rings back."""

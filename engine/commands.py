@@ -117,7 +117,8 @@ class WorkerStarted(ControlMessage):
 
 
 class WorkerLost(ControlMessage):
-    """supervisor -> every other worker: a child worker died. `cause` names the signal or exit code."""
+    """supervisor -> every other worker: a child worker died. `cause` names the signal or exit code. If another one is
+    started in its place, WorkerStarted tells the opener next."""
 
     index: int
     cause: str
@@ -154,14 +155,15 @@ class LinkFailed(ControlMessage):
 
 
 class LinkLost(ControlMessage):
-    """To every worker: the I/O process of a link died, so the rings of its lanes will say no more."""
+    """To every worker: the I/O process of a link died, so the rings of its lanes will say no more. Lanes of another one
+    may follow."""
 
     peer: int
     cause: str
 
 
 class LinkEnded(ControlMessage):
-    """I/O process -> supervisor, its last message: the link is over and every lane has been told by STREAM_END."""
+    """I/O process -> supervisor: this epoch of the link is over, and every lane has been told by STREAM_END."""
 
     peer: int
     clean: bool
@@ -241,13 +243,20 @@ class OpenLinks(ControlMessage):
     peers: list[int]
     workers: int
     options: LinkOptions = LinkOptions()
+    epochs: dict[str, int] = {}  # noqa: RUF012  (a message is never changed)
+    """Peer -> the least epoch of its next attempt, for each link that an I/O process before this one had up."""
 
 
 class DropWorker(ControlMessage):
-    """supervisor -> I/O process: a worker died; abort its connections and expect no FINISH of it."""
+    """supervisor -> I/O process: a worker died.
+
+    If `is_replaced`, another one has its place and its doorbell, and the links are made anew. Else its connections
+    break and no FINISH of it is to be expected.
+    """
 
     index: int
     cause: str
+    is_replaced: bool = False
 
 
 class PublishStat(ControlMessage):

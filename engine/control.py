@@ -8,7 +8,7 @@ checked by whoever asked for it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import orjson
 
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _ROUND_MAX = 2**53 - 1  # what every JSON reader can hold
+
+LIFE_LENGTH_MAX: Final = 32
+"""Characters that name a process of a peer; ours have 16."""
+
+SAID_MAX: Final = 64
+"""Rounds that can be said again; ours are two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,21 @@ class Abort:
     reason: str
 
 
-ControlMessage: TypeAlias = Rendezvous | Abort | ResetSession
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Where the sender stands: the first message of every link epoch, in both directions.
+
+    `round` is the least one in which the receiver can still meet it, but for those of `said`: what it said there it
+    says again to a receiver that may have missed it.
+    """
+
+    round: int
+    life: str
+    """Names the sender's process; another one than before means that the party was started anew."""
+    said: tuple[int, ...] = ()
+
+
+ControlMessage: TypeAlias = Rendezvous | Abort | Resume | ResetSession
 
 
 def encode_control(message: ControlMessage) -> bytes:
@@ -61,6 +81,8 @@ def encode_control(message: ControlMessage) -> bytes:
         }
     elif isinstance(message, ResetSession):
         document = message.document()
+    elif isinstance(message, Resume):
+        document = {"type": "resume", "round": message.round, "life": message.life, "said": list(message.said)}
     else:
         reason = message.reason.encode("utf-8", "replace")[: limits.REASON_SIZE_MAX].decode("utf-8", "ignore")
         document = {"type": "abort", "round": message.round, "reason": reason}
@@ -101,6 +123,12 @@ def decode_control_untrusted(body: bytes | bytearray | memoryview, peer: str = "
             if len(encoded) > limits.REASON_SIZE_MAX:
                 raise FrameTooLarge(peer, "the reason of an abort", len(encoded), limits.REASON_SIZE_MAX)
             return Abort(round_, printable_untrusted(encoded))
+        case {"type": "resume", "round": _, "life": str(life), "said": list(said), **rest} if not rest:
+            if len(life) > LIFE_LENGTH_MAX or not life.isascii() or not life.isprintable():
+                raise LinkProtocolError(peer, "name of a life, characters", len(life), LIFE_LENGTH_MAX)
+            if len(said) > SAID_MAX or not all(type(one) is int and 0 <= one <= _ROUND_MAX for one in said):
+                raise LinkProtocolError(peer, "rounds that are said again", len(said), SAID_MAX)
+            return Resume(round_, life, tuple(said))
         case {"type": "reset session"}:
             return ResetSession.from_document_untrusted(document, peer)
         case _:

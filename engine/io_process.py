@@ -81,7 +81,7 @@ class IoProcess:
                         link.begin_close()
                 elif isinstance(command, DropWorker):
                     for link in self._links:
-                        link.drop_worker(command.index)
+                        (link.replace_worker if command.is_replaced else link.drop_worker)(command.index)
         except ControlClosed:
             self._end()  # the supervisor died
 

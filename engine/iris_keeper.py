@@ -123,6 +123,10 @@ class IrisKeeper:
         else:
             self._end()
 
+    def replace_worker(self, index: int) -> None:
+        """Like `drop_worker`: this link is not made anew."""
+        self.drop_worker(index)
+
     def drop_worker(self, index: int) -> None:
         """A worker died: its connections break, and the link with them."""
         if (multiplexer := self._standing) is not None:

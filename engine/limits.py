@@ -89,6 +89,10 @@ HEARTBEAT_INTERVAL_S: Final = 1.0
 HEARTBEAT_TIMEOUT_S: Final = 5.0
 """Silence on a control connection after which the link is lost: five pings, so one lost packet cannot end a job."""
 
+RECONNECT_TIMEOUT_S: Final = 10.0
+"""How long a common step waits for a lost link, which itself is dialled again for ever: twice the heartbeat timeout,
+because the peer may notice the loss so much later than we, and a process that is started again needs a second."""
+
 CLOSE_TIMEOUT_S: Final = 5.0
 """From our goodbye until the peer's streams ended; what was sent is delivered, or given up, within it."""
 

@@ -263,6 +263,8 @@ class Link:
         self._connections = result.connections
         self._last_heard = now
         self._next_ping = now + self._timeouts.heartbeat_interval_s
+        # The peer may have come late, which is no fault of the connections that follow.
+        self._connect_deadline = now + self._timeouts.connect_s
 
     def refusal_of_attach_untrusted(self, index: int) -> tuple[RejectCode, str] | None:
         """Why a normal connection with this index must be refused at this moment, or None if it is welcome."""
@@ -292,6 +294,11 @@ class Link:
     def heard(self, now: float) -> None:
         """Bytes came on the control connection."""
         self._last_heard = now
+
+    def ping_soon(self, now: float) -> None:
+        """Whether the peer is still there is asked at the next tick, unless a ping is under way."""
+        if not self._pings:
+            self._next_ping = now
 
     def pong_received_untrusted(self, now: float, token: int) -> float:
         """The round trip time in seconds of the ping that a PONG answers.

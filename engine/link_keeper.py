@@ -1,14 +1,16 @@
-"""One link of an I/O process: makes it, keeps it, and ends with it.
+"""One link of an I/O process: makes it, and makes it anew whenever it was lost, until the party closes.
 
 Between the I/O process, which serves one or several links in one event loop, the workers (rings and doorbells) and one
-peer (sockets). The one invariant: exactly one of LinkFailed and LinkEnded tells the supervisor how the link ended
-(unless the process dies, or the party closes before the link is up), and no worker is left with a lane that will never
-say STREAM_END.
+peer (sockets). The one invariant: there is one attempt at a time, no two have the same epoch, and none begins before
+every lane of the one before has its STREAM_END and LinkEnded has told the supervisor.
 
-    dial or be dialled -> greet -> make rings -> attach C connections -> Lanes -> multiplex -> LinkEnded
+    dial or be dialled -> greet -> make rings -> attach C connections -> Lanes -> multiplex -> LinkEnded -> again
 
-An attempt that is lost before the link is up is followed by another one, with a greater epoch and new rings, until the
-connect timeout has passed. Nothing here knows of the other links of the process: one that fails disturbs none.
+An attempt that is lost before the link is up is followed by another one, with a greater epoch and new rings. The first
+time the link must be up before the connect timeout has passed, or be possible at all, else LinkFailed is the last word.
+From then on nothing but the end of the party ends the attempts: whatever happened, a refusal included, a restart of the
+peer may put right. Only one side dials, and it backs off; the other one waits. Nothing here knows of the other links of
+the process: one that fails disturbs none.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ from .link import Link, LinkState, LinkTimeouts
 from .link_report import LinkReport
 from .multiplexer import Multiplexer
 from .preamble import ConnectionClass, Preamble
-from .topology import routing_tag, worker_of_connection
+from .redial import Redial
+from .topology import dials, routing_tag, worker_of_connection
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
 
     from .commands import OpenLinks
     from .control_socket import ControlSocket
+    from .errors import PartyWireError
     from .handshake import HandshakeResult
     from .handshake_messages import Hello
     from .link_report import Home
@@ -62,7 +66,7 @@ if TYPE_CHECKING:
 
 DUPLICATE_GRACE_S: Final = 0.3
 """How long a second control connection waits before it is refused: the end of file of the first one, whose process was
-restarted, may be a moment behind on its own socket."""
+restarted, may be a moment behind on its own socket; or the first one is asked for a sign of life, and gives none."""
 
 ACCEPTED_MAX: Final = 64
 """Accepted connections in a handshake at one time: four times what a link has. A routing tag is no secret, so anybody
@@ -77,6 +81,13 @@ ACCEPT_BATCH: Final = 16
 _MISFITS: Final = frozenset({RejectCode.VERSION, RejectCode.PARTY_SET, RejectCode.PARAMETERS})
 """What an honest peer can be refused for until somebody changes its configuration or ours. Anything else that is wrong
 with a handshake behind our routing tag is a stranger's doing and ends nothing but its connection."""
+
+UNTAKEN_MAX: Final = 2
+"""Epochs that are over and whose lanes some worker, deep in a computation, has not taken yet. A link that is made anew
+again and again would else fill memory with rings that nobody looks at, and control sockets with word of them."""
+
+UNTAKEN_LOOK_S: Final = 0.05
+"""Between two looks whether a worker has taken its lanes. Nobody could use the link meanwhile."""
 
 EXIT_TIMEOUT_S: Final = 0.5
 """For tasks that were cancelled at the end."""
@@ -109,9 +120,13 @@ class LinkKeeper:
         self._bells = bells
         self._gateway = gateway
         self._transport = transport
-        self._epoch = 1  # the least epoch of the next attempt
+        self._epoch = command.epochs.get(str(peer), 1)  # the least epoch of the next attempt
         self._attempt: Attempt | None = None
-        self._is_up = False
+        self._is_up = False  # from the announcement of the attempt's lanes to its end
+        self._was_up = self._epoch > 1  # an attempt was up: from now on none is the last
+        self._is_closing = False
+        self._untaken: list[Attempt] = []  # that are over, with lanes that some worker has not taken yet
+        self._redial = Redial(loop.time)
         self._report = LinkReport(home, self._peer)
         self._dropped: set[int] = set()  # workers that died
         self._tasks: set[asyncio.Task[None]] = set()
@@ -136,14 +151,22 @@ class LinkKeeper:
 
     def begin_close(self) -> None:
         """The party closes: a link that is up says goodbye first, any other is given up."""
+        self._is_closing = True
         if (multiplexer := self._standing) is not None:
             multiplexer.begin_close()
         else:
             self._end()
 
+    def replace_worker(self, index: int) -> None:
+        """A worker died, and another one took its place: the link is made anew, since rings are never repaired."""
+        self._free_untaken()
+        if (multiplexer := self._standing) is not None:
+            multiplexer.lose(f"worker {index} of {self._our_name} died")
+
     def drop_worker(self, index: int) -> None:
-        """A worker died: its connections break, and its lanes count as finished."""
+        """A worker died for good: its connections break, and its lanes count as finished."""
         self._dropped.add(index)
+        self._free_untaken()
         if (multiplexer := self._standing) is not None:
             multiplexer.drop_worker(index, self._command.workers)
 
@@ -188,7 +211,12 @@ class LinkKeeper:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=EXIT_TIMEOUT_S)
 
+    def _free_untaken(self) -> None:
+        while self._untaken:
+            self._untaken.pop().close()
+
     def _close(self) -> None:
+        self._free_untaken()
         if self._attempt is not None:
             self._attempt.close()
         if self._gateway is not None:
@@ -198,9 +226,19 @@ class LinkKeeper:
     # Making the link.
 
     async def _keep_link(self) -> None:
-        """Attempt after attempt until one is up; then until that one is over."""
+        """Bring the link up, the first time within the connect timeout; then, whenever it is over, make it anew."""
+        if self._was_up:
+            await self._bring_up()
+        elif not await self._bring_up_in_time():
+            return
+        while await self._until_lost():
+            await self._bring_up()
+
+    async def _bring_up_in_time(self) -> bool:
+        """False: the link will not come up, and that was told."""
         deadline = self._loop.time() + self._options.connect_timeout_s
         try:
+            self._guard.check()
             async with asyncio.timeout_at(deadline):
                 await self._bring_up()
         except TimeoutError:
@@ -209,27 +247,50 @@ class LinkKeeper:
                 unheard = f"nothing answered at {peer.address}; is it running, is the address right?"
                 last = self._report.last_cause or unheard
                 self._fail("TIMEOUT", f"no link to {peer.name} within {self._options.connect_timeout_s:g} s; {last}")
-                return
         except HandshakeRejected as error:
             self._fail(error.code.name, str(error))
-            return
         except (ShmError, CredentialError) as error:
             self._fail("LOCAL", f"the link to {self._peer.name} cannot be made: {error}")
-            return
+        return self._is_up
+
+    async def _until_lost(self) -> bool:
+        """Wait for the end of the attempt that is up. False: the party closes, and the keeper with it."""
         assert self._attempt is not None
+        self._redial.link_is_up()
         clean, cause = await self._attempt.ended
+        self._is_up = False
         self._report.ended(clean, cause)
-        self._end()
+        if self._is_closing:
+            self._end()
+            return False
+        self._untaken.append(self._attempt)
+        self._attempt = None
+        while len(self._untaken) >= UNTAKEN_MAX:
+            self._free_taken()
+            if len(self._untaken) >= UNTAKEN_MAX:
+                await asyncio.sleep(UNTAKEN_LOOK_S)
+        if dials(self._our_name, self._peer.name):
+            await self._redial.pause(clean)
+        return True
+
+    def _free_taken(self) -> None:
+        for attempt in [attempt for attempt in self._untaken if attempt.is_taken]:
+            self._untaken.remove(attempt)
+            attempt.close()
 
     def _fail(self, code: str, message: str) -> None:
         self._report.failed(code, message)
         self._end()
 
     async def _bring_up(self) -> None:
-        """Make attempts until one reached UP; its lanes are announced."""
-        self._guard.check()
+        """Make attempts until one reached UP; its lanes are announced.
+
+        Raises:
+            HandshakeRejected, ShmError, CredentialError: the very first link is not possible.
+        """
         dialler = self._new_dialler()
         while True:
+            self._free_taken()
             attempt = self._attempt = Attempt(self._new_link())
             try:
                 if attempt.link.role is Role.INITIATOR:
@@ -238,19 +299,21 @@ class LinkKeeper:
                     await self._wait_for_link(attempt)
                 return
             except (GreetingFailed, DialFailed) as error:
-                self._report.attempt_failed(attempt.dialled, str(error))
-                self._report.progress(str(error))
-            except HandshakeRejected as error:
-                self._report.attempt_failed(attempt.dialled, str(error))
-                if not error.is_transient:
+                self._attempt_failed(attempt, error)
+            except (HandshakeRejected, ShmError, CredentialError) as error:
+                self._attempt_failed(attempt, error)
+                if not self._was_up and not (isinstance(error, HandshakeRejected) and error.is_transient):
                     raise
-                self._report.progress(str(error))
             finally:
                 if not self._is_up:
                     attempt.close()
                     dialler.lost()
             if attempt.link.role is Role.INITIATOR:
                 await dialler.back_off()
+
+    def _attempt_failed(self, attempt: Attempt, error: PartyWireError | ShmError) -> None:
+        self._report.attempt_failed(attempt.dialled, str(error))
+        self._report.progress(str(error))
 
     def _new_dialler(self) -> Dialler:
         return Dialler(self._transport, self._peer.name, self._peer.host, self._peer.port, self._options.client_host)
@@ -308,7 +371,8 @@ class LinkKeeper:
     async def _wait_for_link(self, attempt: Attempt) -> None:
         if not self._report.last_cause:
             name = self._peer.name
-            self._report.progress(f"{name} has not dialled us yet; is it running, and is our address right there?")
+            when = "again" if self._was_up else "yet"
+            self._report.progress(f"{name} has not dialled us {when}; is it running, and is our address right there?")
         await attempt.greeted.wait()
         if attempt.failure is not None:
             raise attempt.failure
@@ -359,10 +423,13 @@ class LinkKeeper:
         if (admitted := await self._admit(stream, preamble)) is None:
             return
         stream = admitted
+        asked_at = self._loop.time()
         if self._refusal_of_greeting() is not None:
+            if (multiplexer := self._standing) is not None:
+                multiplexer.ask_for_sign_of_life()
             await asyncio.sleep(DUPLICATE_GRACE_S)
         core = Handshake(Role.RESPONDER, self._hello(), preamble)
-        if (refusal := self._refusal_of_greeting()) is not None:
+        if (refusal := self._refusal_of_greeting(asked_at)) is not None:
             try:
                 core.reject(*refusal)
             except HandshakeRejected:
@@ -394,8 +461,18 @@ class LinkKeeper:
         else:
             self._report.opened(LinkEventKind.ACCEPTED, stream.peer_address)
 
-    def _refusal_of_greeting(self) -> tuple[RejectCode, str] | None:
-        return self._attempt.link.refusal_of_greeting() if self._attempt is not None else (RejectCode.BUSY, "not ready")
+    def _refusal_of_greeting(self, asked_at: float = 0.0) -> tuple[RejectCode, str] | None:
+        """`asked_at`: when the peer of the link that is up was asked for a sign of life. One that has not given any may
+        be gone, so whoever says that it is the same is to come again."""
+        if self._attempt is None:
+            return RejectCode.BUSY, "not ready"
+        link = self._attempt.link
+        refusal = link.refusal_of_greeting()
+        if refusal is not None and refusal[0] is RejectCode.DUPLICATE_IDENTITY and link.last_heard < asked_at:
+            silent_s = self._loop.time() - link.last_heard
+            linked = f"{self._our_name} has been linked with a {self._peer.name}"
+            return RejectCode.BUSY, f"{linked} that is silent for {silent_s:.1f} s"
+        return refusal
 
     def _greeting_rejected(self, error: HandshakeRejected) -> None:
         attempt = self._attempt
@@ -515,7 +592,7 @@ class LinkKeeper:
         result = attempt.result
         assert result is not None
         assert attempt.control_lane is not None
-        self._is_up = True
+        self._is_up = self._was_up = True
         attempt.up.set_result(None)
         for worker in range(self._command.workers):
             connections = [

@@ -1,7 +1,7 @@
 """What a link says of itself to the supervisor: why it is not up yet, what happened to it, how it ended.
 
 Between the keeper of one link and its I/O process. The one invariant: whatever was told to be CONNECTED or ACCEPTED is
-told to be CLOSED once before the link's last word, and exactly one of LinkFailed and LinkEnded is that last word.
+told to be CLOSED once, before the LinkEnded of its epoch or the LinkFailed that is the last word.
 """
 
 from __future__ import annotations
@@ -84,8 +84,9 @@ class LinkReport:
         self._home.tell(LinkFailed(self._peer.index, code, message))
 
     def ended(self, clean: bool, cause: str) -> None:
-        """The link was up and is over: its last word."""
+        """The link was up and is over; another epoch may follow."""
         self._closed("" if clean else cause)
+        self.last_cause = ""
         self._home.tell(LinkEnded(self._peer.index, clean, cause))
 
     def _closed(self, cause: str) -> None:

@@ -518,6 +518,13 @@ class Multiplexer:
             self._link.tick(self._loop.time())
             self._after_facts()
 
+    def ask_for_sign_of_life(self) -> None:
+        """Send a ping, unless one is under way; what comes moves `link.last_heard`."""
+        if self._outcome is None and not self._is_over:
+            self._link.ping_soon(now := self._loop.time())
+            self._link.tick(now)
+            self._after_facts()
+
     def lose(self, cause: str) -> None:
         """Give the link up for a reason of our own."""
         self._lose(cause)

@@ -4,15 +4,15 @@ Between the openers of all parties, over their control connections. Each party c
 order in which its program enters them; the same round must have the same kind everywhere. The one invariant: an outcome
 is given only when every peer has announced the round, with our kind; so all parties get one, or all get an error.
 
-Numbers across link epochs: what is said in one epoch of a link holds in that epoch only. In a new one both ends begin
-with Resume(next round), and whoever is behind goes on at the greatest number, leaving out rounds that somebody else has
-given up; it tells everybody, so that no peer waits for it in a round that it will not enter. That is how a party that
-was restarted, and would begin at 0, comes to the number of those that ran on.
+Links are lost and made anew. Both ends of a new epoch say first where they stand (Resume). A peer in the same life goes
+on in the rounds that are open, where it says its last words again. One that was started anew would begin at 0: what its
+former life announced is void, and it goes on at the greatest number that it hears, in the round where the others wait
+for it if there is one. Whoever skips rounds tells everybody, so that nobody waits for it in them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import orjson
 
@@ -28,15 +28,28 @@ RESUME_AHEAD_MAX: Final = 1 << 32
 link is down, and a peer that says so would soon use all numbers up."""
 
 
+class Resumption(NamedTuple):
+    """What a peer's Resume asks of us."""
+
+    is_same_life: bool
+    """It may have missed what we said last, which must be said again."""
+    has_skipped: bool
+    """Every peer must be told where we stand now."""
+
+
 class RendezvousBook:
     """Announcements of the open rounds. Driven by our program (`our`, `outcome`), by the peers (`theirs`, `resumed`)
-    and by their links (`begin_epoch`)."""
+    and by new epochs of their links (`resume`)."""
 
-    def __init__(self, our_name: str, peers: Iterable[str]) -> None:
+    def __init__(self, our_name: str, peers: Iterable[str], life: str = "") -> None:
+        """`life` names this process to the peers, so that they tell it from one that is started after it."""
         self._our_name = our_name
         self._peers = tuple(peers)
         if our_name in self._peers or len(set(self._peers)) != len(self._peers):
             raise ValueError("every party must have its own name")
+        self._life = life
+        # The life of each peer, once it has said so.
+        self._lives: dict[str, str] = {}
         # The round that our program enters next.
         self._next_round = 0
         # What we announced, per open round; an entry leaves with its outcome or its error.
@@ -73,16 +86,14 @@ class RendezvousBook:
         self._close(round_)
         return Abort(round_, reason)
 
-    def begin_epoch(self, peer: str) -> Resume:
-        """A link was made, or made anew: what its peer announced before is void. Returns what to tell it first."""
+    def resume(self, peer: str, said: Iterable[int] = ()) -> Resume:
+        """What to tell a peer first in a new epoch of its link. `said`: rounds in which we can repeat our words."""
         announced = self._theirs[peer]
-        announced.clear()
-        for round_ in self._ours:
-            announced[round_] = Abort(round_, f"the link between {peer} and {self._our_name} was made anew")
-        return Resume(self._next_round)
+        waiting = [round_ for round_ in self._ours if round_ not in announced]
+        return Resume(min(waiting, default=self._next_round), self._life, tuple(said))
 
-    def resumed(self, peer: str, message: Resume) -> Resume | None:
-        """A peer says where it goes on. Returns what must be sent to every peer, if that made us skip rounds.
+    def resumed(self, peer: str, message: Resume) -> Resumption:
+        """A peer says where it stands.
 
         Raises:
             LinkProtocolError: implausibly far ahead.
@@ -92,16 +103,20 @@ class RendezvousBook:
             limit = self._next_round + RESUME_AHEAD_MAX
             raise LinkProtocolError(peer, "next rendezvous round too far ahead", next_round, f"<= {limit}")
         announced = self._theirs[peer]
+        is_same_life = self._lives.get(peer) == message.life
+        if not is_same_life:
+            self._lives[peer] = message.life
+            announced.clear()
         for round_ in self._ours:
-            if round_ < next_round and round_ not in announced:
+            if round_ < next_round and round_ not in announced and round_ not in message.said:
                 announced[round_] = Abort(round_, f"{peer} goes on at round {next_round}")
-        if next_round <= self._next_round:
-            return None
-        self._next_round = next_round
-        for theirs in self._theirs.values():
-            for round_ in [earlier for earlier in theirs if earlier < next_round and earlier not in self._ours]:
-                del theirs[round_]
-        return Resume(next_round)
+        has_skipped = next_round > self._next_round
+        if has_skipped:
+            self._next_round = next_round
+            for theirs in self._theirs.values():
+                for round_ in [earlier for earlier in theirs if earlier < next_round and earlier not in self._ours]:
+                    del theirs[round_]
+        return Resumption(is_same_life, has_skipped)
 
     def theirs(self, peer: str, message: Rendezvous | Abort) -> None:
         """Take a peer's announcement or abort. One that concerns a round which is over here comes too late to matter;

@@ -11,8 +11,9 @@ nobody is a zombie.
 - It makes everything that two processes share before either exists (doorbells, channels, link sockets), so the order
   in which they come up does not matter.
 - A message for a process that does not read is held, never waited for: the supervisor serves everybody always.
-- A gateway that dies is started again: the listening socket and the ends of the link sockets are kept here. The death
-  of an I/O process is the loss of its links, of a worker the loss of its connections; nothing else is touched.
+- A child that dies is started again, not too often (`restarts`): what it shares with others, the listening sockets,
+  both ends of link sockets and the doorbells, is kept here. With an I/O process its links are lost, with a worker all
+  links of the party, since rings are never repaired; new epochs of them follow. Nothing else is touched.
 - It runs on `selectors`, without asyncio, numpy or threads, and in a session of its own, so that Ctrl-C reaches the
   opener alone.
 """
@@ -60,11 +61,12 @@ from .control_socket import ControlClosed, ControlSocket, ControlTimeout, close_
 from .http_commands import StartHttp
 from .listening import ListenError, Listening, open_listening
 from .message import replaced
+from .restarts import STAYS_AWAY, Restarts
 from .stat_server import OPENER, ProcessEntry, StatServer
 from .topology import dials, shares_of_links
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .commands import Message
     from .front_family import FrontFamily
@@ -74,9 +76,6 @@ IO_PROCESS_MODULE: Final = "partywire.engine.io_process"
 
 START_TIMEOUT_S: Final = 60.0
 """For the opener's Start. The opener sends it at once; a machine that swaps may take long to run either of us."""
-
-GATEWAY_RESTARTS_MAX: Final = 10
-"""A gateway that dies more often than this dies of something that a restart does not cure."""
 
 
 class Kind(Enum):
@@ -96,14 +95,14 @@ class Child:
     index: int
     process: ChildProcess
     control: ControlSocket
-    links: set[int] = field(default_factory=set)  # peers whose link is not over: no LinkEnded or LinkFailed came
+    links: set[int] = field(default_factory=set)  # peers whose link is not over for good
     connected: dict[int, str] = field(default_factory=dict)  # peers with a connection -> its address, as last told
     watched_events: int = selectors.EVENT_READ
 
 
 @dataclass(slots=True)
 class _Parts:
-    """Descriptors made before the processes that share them; closed once everybody has theirs."""
+    """Descriptors made before the processes that share them; kept for those that are started in the place of others."""
 
     doorbells: list[int] = field(default_factory=list)  # (eventfd, page) of each worker
     link_ends: dict[int, socket.socket] = field(default_factory=dict)  # peer -> the I/O process's end
@@ -121,7 +120,9 @@ class Supervisor:
         self._start: Start | None = None  # set by the first message
         self._listening = Listening()
         self._gateway_ends: dict[int, socket.socket] = {}  # peer -> the gateway's end of its link socket
-        self._gateway_restarts = 0
+        self._parts = _Parts()
+        self._restarts = Restarts()
+        self._epochs: dict[int, int] = {}  # peers whose link was up -> the least epoch of its next attempt
         self._progress: dict[int, str] = {}  # peers whose link is not up -> why, as last said
         self._news_dropped = 0  # LinkNews that the opener did not read, since the last one that it could
         self._refused = ""  # what strangers did at our address, in words
@@ -180,7 +181,7 @@ class Supervisor:
     def _start_family(self, start: Start) -> None:
         self._selector.register(self._opener, selectors.EVENT_READ)
         self._selector.register(self._opener_pidfd, selectors.EVENT_READ)
-        parts = _Parts()
+        parts = self._parts
         self._stat = StatServer(start.party, self._selector, self._processes)
         try:
             for index in range(start.workers):
@@ -191,33 +192,32 @@ class Supervisor:
                     self._gateway_ends[peer.index], parts.link_ends[peer.index] = ControlSocket.pair()
             # I/O processes first: they take longest to come up, and everything else waits for them.
             for share in shares_of_links([peer.index for peer in start.party.peers], start.links_per_io_process):
-                self._start_io_process(start, share, parts)
+                self._start_io_process(start, share)
             self._start_gateway(start)
             welcome = Welcome(0, start.workers, start.party, start.options, start.main_path)
             self._send(self._opener, welcome, parts.doorbells[:2])
             for index in range(1, start.workers):
-                self._start_worker(start, index, parts)
+                self._start_worker(start, index)
         except OSError as error:
             self._complaints.append(f"a process of {start.party.name} cannot be started: {error.strerror or error}")
             self._close()
             return
-        finally:
-            close_all(parts.doorbells)
-            for end in parts.link_ends.values():
-                end.close()
+        self._tell_pids()
+
+    def _tell_pids(self) -> None:
         pids = {child.process.role: child.process.pid for child in self._children if child.kind is not Kind.LINK}
         for child in self._children:
             pids |= {f"{Kind.LINK.value} {peer}": child.process.pid for peer in sorted(child.links)}
         self._send(self._opener, Started(pids))
 
-    def _start_io_process(self, start: Start, peers: list[int], parts: _Parts) -> None:
+    def _start_io_process(self, start: Start, peers: list[int]) -> None:
         role = f"{Kind.LINK.value}{'s' if len(peers) > 1 else ''} {', '.join(map(str, peers))}"
         child = self._start_child(Kind.LINK, peers[0], IO_PROCESS_MODULE, role)
         child.links.update(peers)
-        ends = [parts.link_ends[peer].fileno() for peer in peers if peer in parts.link_ends]
-        self._send(
-            child.control, OpenLinks(start.party, peers, start.workers, start.options), [*parts.doorbells, *ends]
-        )
+        ends = [self._parts.link_ends[peer].fileno() for peer in peers if peer in self._parts.link_ends]
+        epochs = {str(peer): epoch for peer, epoch in self._epochs.items() if peer in peers}
+        links = OpenLinks(start.party, peers, start.workers, start.options, epochs)
+        self._send(child.control, links, [*self._parts.doorbells, *ends])
 
     def _start_gateway(self, start: Start) -> None:
         child = self._start_child(Kind.GATEWAY, 0, GATEWAY_MODULE)
@@ -226,12 +226,13 @@ class Supervisor:
         fds = [*listeners, *(self._gateway_ends[peer].fileno() for peer in peers)]
         self._send(child.control, Serve(start.party, peers, len(listeners), start.workers, start.options), fds)
 
-    def _start_worker(self, start: Start, index: int, parts: _Parts) -> None:
+    def _start_worker(self, start: Start, index: int) -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             child = self._start_child(Kind.WORKER, index, start.worker_module)
             welcome = Welcome(index, start.workers, start.party, start.options, start.main_path)
-            self._send(child.control, welcome, [*parts.doorbells[2 * index : 2 * index + 2], theirs.fileno()])
+            doorbell = self._parts.doorbells[2 * index : 2 * index + 2]
+            self._send(child.control, welcome, [*doorbell, theirs.fileno()])
             self._send(self._opener, WorkerStarted(index, child.process.pid), [ours.fileno()])
 
     def _start_child(self, kind: Kind, index: int, module: str, role: str = "") -> Child:
@@ -358,8 +359,9 @@ class Supervisor:
     def _on_link_message(self, child: Child, message: Message, fds: list[int]) -> None:
         self._note(message, fds)
         match message:
-            case Lanes(worker=worker, peer=peer):
+            case Lanes(worker=worker, peer=peer, epoch=epoch):
                 self._progress.pop(peer, None)
+                self._epochs[peer] = epoch + 1
                 target = self._opener if worker == 0 else self._worker_socket(worker)
                 if target is not None:
                     self._send(target, message, fds)
@@ -374,9 +376,10 @@ class Supervisor:
                 self._note_connected(child, message)
                 self._tell_news(message)
             case LinkEnded(peer, clean, cause):
-                child.links.discard(peer)
-                if self._closing and not clean:
-                    self._complaints.append(cause)
+                if self._closing:
+                    child.links.discard(peer)
+                    if not clean:
+                        self._complaints.append(cause)
             case _:
                 raise CommandError(f"{type(message).__name__} from an I/O process")
 
@@ -471,33 +474,53 @@ class Supervisor:
             return
         if self._closing:
             self._complaints.append(reason)
+        is_replaced = not self._closing and self._restarts.may_start(child.process.role, time.monotonic())
         for peer in sorted(child.links):
             self._progress.pop(peer, None)
-            self._note(lost := LinkLost(peer, reason))
+            self._note(lost := LinkLost(peer, reason if is_replaced or self._closing else reason + STAYS_AWAY))
             self._tell_workers(lost)
+        if is_replaced:
+            peers = sorted(child.links)
+            self._replace(child, lambda start: self._start_io_process(start, peers))
+
+    def _replace(self, child: Child, start_child: Callable[[Start], None]) -> bool:
+        """Start another process in the place of one that died. False: the machine cannot."""
+        assert self._start is not None
+        try:
+            start_child(self._start)
+        except OSError as error:
+            why = error.strerror or error
+            self._complaints.append(f"the {child.process.role} of {self._start.party.name} cannot be restarted: {why}")
+            return False
+        self._tell_pids()
+        return True
 
     def _on_gateway_end(self, child: Child, cause: str) -> None:
         self._refused_before = self._refused_total
-        if self._closing or self._start is None:
+        if self._closing:
             return
-        self._gateway_restarts += 1
-        if self._gateway_restarts <= GATEWAY_RESTARTS_MAX:
-            try:
-                self._start_gateway(self._start)
-            except OSError as error:
-                self._complaints.append(f"the gateway {cause} and cannot be restarted: {error.strerror or error}")
+        if self._restarts.may_start(child.process.role, time.monotonic()):
+            self._replace(child, self._start_gateway)
         else:
-            self._complaints.append(f"the gateway {cause}, for the {self._gateway_restarts}th time; it stays away")
+            self._complaints.append(f"the gateway {cause}{STAYS_AWAY}")
 
     def _on_worker_end(self, child: Child, cause: str) -> None:
+        is_replaced = not self._closing and self._restarts.may_start(child.process.role, time.monotonic())
         if not (self._closing and not cause):
             reason = f"worker {child.index} {cause or 'ended unexpectedly'}"
             if self._closing:
                 self._complaints.append(reason)
+            elif not is_replaced:
+                reason += STAYS_AWAY
             self._tell_workers(WorkerLost(child.index, reason), but=child.index)
+        if is_replaced:
+            # Before the links are made anew, so that their lanes find it.
+            is_replaced = self._replace(child, lambda start: self._start_worker(start, child.index))
+            if is_replaced and self._stat is not None:
+                self._stat.rings.add_doorbell(child.process.role, self._parts.doorbells[2 * child.index + 1])
         for other in self._children:
             if other.kind is Kind.LINK:
-                self._send(other.control, DropWorker(child.index, cause or "ended"))
+                self._send(other.control, DropWorker(child.index, cause or "ended", is_replaced))
 
     # HTTP, if the opener asks for it.
 
@@ -549,8 +572,9 @@ class Supervisor:
             child.control.close()
             sweep(child.process.pid)
         self._children.clear()
-        for end in self._gateway_ends.values():
+        for end in (*self._gateway_ends.values(), *self._parts.link_ends.values()):
             end.close()
+        close_all(self._parts.doorbells)
         if self._front_family is not None:
             self._front_family.free()
         self._listening.close()

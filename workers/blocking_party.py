@@ -98,6 +98,10 @@ class BlockingParty:
         """Like Party.stat."""
         return self.asynchronous.stat()
 
+    def wait_for_links(self, timeout: float | None = None) -> None:
+        """Like Party.wait_for_links."""
+        self._run(self.asynchronous.wait_for_links(timeout))
+
     def make_sessions(self, count: int, *, timeout: float | None = None) -> list[BlockingSession]:
         """Like Party.make_sessions."""
         sessions = self._run(self.asynchronous.make_sessions(count, timeout=timeout))

@@ -49,7 +49,7 @@ LISTEN_MAX = 8
 
 _TABLES = {
     "limits": ("inbox_mib", "ring_mib", "message_mib", "unidentified"),
-    "timeouts": ("connect_s", "close_s", "heartbeat_s"),
+    "timeouts": ("connect_s", "close_s", "heartbeat_s", "reconnect_s"),
     "listen": ("address",),
     "dial": ("client_host",),
 }
@@ -86,6 +86,7 @@ class PartyConfig:
     connect_s: float = limits.CONNECT_TIMEOUT_S
     close_s: float = limits.CLOSE_TIMEOUT_S
     heartbeat_s: float = limits.HEARTBEAT_TIMEOUT_S
+    reconnect_s: float = limits.RECONNECT_TIMEOUT_S
     parameters: Mapping[str, object] = field(default_factory=dict)
     """Whatever else must be equal at all parties (text, numbers, true or false); compared when they connect."""
     compat: Mapping[str, Any] = field(default_factory=dict)
@@ -226,6 +227,7 @@ def _problems_of(config: PartyConfig) -> Iterable[tuple[str, str]]:
     yield from _range_problem("timeouts.connect_s", config.connect_s, 0.1, 86_400)
     yield from _range_problem("timeouts.close_s", config.close_s, 0.1, 3_600)
     yield from _range_problem("timeouts.heartbeat_s", config.heartbeat_s, 0.5, 3_600)
+    yield from _range_problem("timeouts.reconnect_s", config.reconnect_s, 0.1, 86_400)
 
 
 def _client_host_problem(host: object) -> Iterable[tuple[str, str]]:

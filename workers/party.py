@@ -33,11 +33,11 @@ from partywire.engine.commands import (
     Welcome,
     WorkerStarted,
 )
-from partywire.engine.control import Abort, Rendezvous, decode_control_untrusted, encode_control
+from partywire.engine.control import Abort, Rendezvous, Resume, decode_control_untrusted, encode_control
 from partywire.engine.control_socket import ControlClosed, ControlSocket, ControlTimeout, close_all
 from partywire.engine.errors import HandshakeRejected, LinkProtocolError, PartyWireError, RejectCode, SetupAborted
 from partywire.engine.frames import ResetCode
-from partywire.engine.rendezvous import RendezvousBook, check_fields_equal
+from partywire.engine.rendezvous import check_fields_equal
 from partywire.engine.session_resets import ResetSession
 from partywire.engine.sessions import SessionBlock, SessionProposal, agree
 from partywire.engine.supervisor_handle import SupervisorHandle, spawn_supervisor
@@ -53,12 +53,15 @@ from .errors import (
     PeerClosed,
     PeerLost,
     RendezvousTimeout,
+    SessionError,
+    WorkerDied,
     describe_to_peers,
 )
 from .iris_sessions import refuse_common_step, refuse_stride, validate
 from .link_events import LinkEvents
 from .party_log import PartyLog
 from .resets import SessionResets
+from .rounds import Rounds
 from .security import announcement, check_files
 from .stat import PartyStat, party_stat
 from .stat_publish import worker_publisher
@@ -141,16 +144,16 @@ class Party:
         self._supervisor: SupervisorHandle | None = None
         self._worker: Worker | None = None
         self._loop_driver: LoopDriver | None = None
-        self._book = RendezvousBook(spec.name, [peer.name for peer in spec.peers if peer.iris is None])
+        peers = [peer.name for peer in spec.peers if peer.iris is None]
+        self._rounds = Rounds(spec.name, peers, lambda: self.worker.links.values())
+        self._book = self._rounds.book
         self._next_session_id = 0
         self._is_agreeing = False
         # The last round that gave session ids, and which.
         self._agreed: tuple[int, SessionBlock] | None = None
-        # Called when a peer gives up the sessions of that round, some of which may be another worker's.
-        self.on_agreed_given_up: Callable[[PeerAborted], None] | None = None
-        # What we said in our last two rounds: said again to a peer whose link was lost and came back, which may have
-        # missed it. No peer can be further behind, because each later round needs all.
-        self._said: dict[int, bytes] = {}
+        # Called when a peer gives up the sessions of that round, some of which may be another worker's, or its link was
+        # made anew.
+        self.on_agreed_given_up: Callable[[SessionError], None] | None = None
         # Peer index -> why its link is not up (yet), as last heard.
         self._progress: dict[int, str] = {}
         self._failed_links: dict[int, LinkFailed] = {}
@@ -229,7 +232,7 @@ class Party:
             raise
         self._worker.on_command = self._take_command
         self._worker.on_control = self._take_control
-        self._worker.on_link_up = self._say_again
+        self._worker.on_link_up = self._link_up
         self._worker.resets = SessionResets(self._worker, lambda: self.stride)
 
     def _start_message(self) -> Start:
@@ -263,7 +266,7 @@ class Party:
     async def _tell_why(self, reason: str) -> None:
         """Opening failed: peers whose links stand already shall name the reason, and not a lost connection."""
         if any(link.is_up for link in self.worker.links.values()):
-            self._tell_all(encode_control(Abort(self._book.next_round, reason)))
+            self._rounds.tell_all(encode_control(Abort(self._book.next_round, reason)))
             await self._say_goodbye()
 
     def _is_open(self) -> bool:
@@ -274,7 +277,7 @@ class Party:
         for lost in self.worker.lost_workers.values():
             raise lost
         for link in self.worker.links.values():
-            if link.name in self._gave_up or (link.connection_count and not link.is_up):
+            if link.name in self._gave_up or link.is_closed:
                 raise self._connect_failed(is_late=False)
         return (
             self._is_started
@@ -308,7 +311,10 @@ class Party:
         self._party_log.hear(message)
         match message:
             case WorkerStarted() if len(fds) == 1:
+                if (of_the_dead := self._channels.pop(message.index, None)) is not None:
+                    of_the_dead.close()
                 self._channels[message.index] = Channel(socket.socket(fileno=fds[0]))
+                self.worker.lost_workers.pop(message.index, None)
                 self._workers_started.add(message.index)
                 return
             case PublishStat():
@@ -321,7 +327,7 @@ class Party:
                 self._pids = dict(message.pids)
             case LinkProgress():
                 self._progress[message.peer] = message.cause
-                if self._on_progress is not None:
+                if self._on_progress is not None and not self._was_opened:
                     self._on_progress(self.worker.links[message.peer].name, message.cause)
             case LinkNews():
                 if self._events is not None:
@@ -342,7 +348,10 @@ class Party:
                 if self.worker.resets is not None:
                     self.worker.resets.take_untrusted(link, message)
                 return
-            if isinstance(message, Abort) and not self._was_opened:
+            if isinstance(message, Resume):
+                self._rounds.take_untrusted(link, message)
+                return
+            if isinstance(message, Abort) and not self._was_opened and link.name not in self._rounds.running:
                 self._gave_up[link.name] = message.reason
             self._book.theirs(link.name, message)
             if isinstance(message, Abort):
@@ -384,6 +393,37 @@ class Party:
             raise PartyFailed(self.name, "it is not open")
         self._supervisor.control.send(message, fds)
 
+    # Recovery.
+
+    async def wait_for_links(self, timeout: float | None = None) -> None:
+        """Return when the links to all peers are up and all our workers run, as after a failure or before a retry.
+
+        A peer that closed its party may be started again meanwhile. Without `timeout` it waits for `reconnect_s`.
+
+        Raises:
+            WorkerDied: a worker of ours is gone and no other took its place in time.
+            PeerLost, PeerClosed: a link is down, and why; the first one of several.
+        """
+        worker = self.worker
+        seconds = self.config.reconnect_s if timeout is None else timeout
+
+        def is_whole() -> bool:
+            return not worker.lost_workers and all(link.is_up for link in worker.links.values())
+
+        if await worker.until(is_whole, deadline_of(worker, seconds)):
+            return
+        for died in worker.lost_workers.values():
+            raise WorkerDied(*died.args)
+        for link in worker.links.values():
+            if link.is_closed and not link.cause:
+                raise PeerClosed(link.name, None, link.epoch)
+            if not link.is_up:
+                raise PeerLost(link.name, None, link.epoch, self._why_down(link))
+
+    def _why_down(self, link: PeerLink) -> str:
+        since = self._progress.get(link.index)
+        return f"{link.cause}; it did not come back: {since}" if since and since != link.cause else link.cause
+
     # Common steps.
 
     async def make_sessions(self, count: int, *, timeout: float | None = None) -> list[Session]:
@@ -392,7 +432,8 @@ class Party:
         Raises:
             SetupMismatch: a peer is in another step, or wants another number; raised at every party.
             RendezvousTimeout, SetupAborted: some peer did not come in time; raised at every party that did.
-            PeerLost, PeerClosed: a peer is gone.
+            PeerLost: the link to a peer is lost, and did not come back within `reconnect_s`.
+            PeerClosed: a peer has closed its party. It may be started again; `wait_for_links` waits for that.
             LinkProtocolError: a peer's proposal is impossible; the link to it is given up.
             SessionTimeout: the same as RendezvousTimeout, of a peer whose link speaks the iris protocol.
             UnsupportedByPeer: such a peer sits at a table with a party of several workers.
@@ -404,7 +445,8 @@ class Party:
         refuse_stride(worker, self.stride)
         worker.expect_sessions()
         try:
-            block, _ = await self.agree(MAKE_SESSIONS, count, timeout=timeout, stride=self.stride)
+            patience = self.config.reconnect_s
+            block, _ = await self.agree(MAKE_SESSIONS, count, timeout=timeout, stride=self.stride, patience=patience)
             sessions = self._make_sessions(block)
         finally:
             worker.expect_sessions_end()
@@ -419,7 +461,7 @@ class Party:
 
     async def barrier(self, *, timeout: float | None = None) -> None:
         """Return when every party has called it. Raises like `make_sessions`."""
-        await self.rendezvous("barrier", {}, timeout=timeout)
+        await self.rendezvous("barrier", {}, timeout=timeout, patience=self.config.reconnect_s)
 
     async def rendezvous(
         self,
@@ -473,7 +515,7 @@ class Party:
                 block = self._agree_untrusted(round_, ours, outcome)
             except LinkProtocolError as error:
                 worker.lose_link(worker.link_of(error.peer), str(error))
-                self._tell_all(encode_control(Abort(round_, str(error))))
+                self._rounds.tell_all(encode_control(Abort(round_, str(error))))
                 raise
             self.take_sessions(block)
             self._agreed = round_, block
@@ -521,7 +563,7 @@ class Party:
         """
         agreed, self._agreed = self._agreed, None
         if agreed is not None:
-            self._tell_all(encode_control(Abort(agreed[0], reason)))
+            self._rounds.tell_all(encode_control(Abort(agreed[0], reason)))
 
     def _abort_agreed(self, link: PeerLink, abort: Abort) -> None:
         """A peer gave up a round that had its outcome here already: its sessions will never be made there."""
@@ -559,7 +601,7 @@ class Party:
         """Take part in the next common step by giving it up: nobody waits for us there, and rounds stay in step."""
         round_ = self._book.next_round
         self._book.our(round_, kind, {})
-        self._say(round_, encode_control(self._book.abort(round_, reason)))
+        self._rounds.say(round_, encode_control(self._book.abort(round_, reason)))
 
     async def _meet(
         self, kind: str, fields: Mapping[str, object], timeout: float | None, patience: float | None = None
@@ -568,10 +610,12 @@ class Party:
         if kind != MAKE_SESSIONS:
             refuse_common_step(worker, kind)
         deadline = deadline_of(worker, timeout)
+        if not await worker.until(lambda: not self._rounds.silent, deadline):
+            raise RendezvousTimeout(kind, self._rounds.silent, float(timeout or 0))
         round_ = self._book.next_round
         body = encode_control(Rendezvous(round_, kind, fields))  # raises before anybody is told
         self._book.our(round_, kind, fields)
-        self._say(round_, body)
+        self._rounds.say(round_, body)
         lost_at: dict[str, float] = {}
         outcome: dict[str, Mapping[str, object]] | None = None
         is_over = False
@@ -597,37 +641,39 @@ class Party:
         except BaseException as error:
             if not is_over:
                 reason = str(error) if isinstance(error, PartyWireError) else f"{kind} was cancelled"
-                self._say(round_, encode_control(self._book.abort(round_, reason)))
+                self._rounds.say(round_, encode_control(self._book.abort(round_, reason)))
             raise
 
     def _refuse_missing(self, round_: int, patience: float | None, lost_at: dict[str, float]) -> None:
         """Whoever is missing and gone will not come any more; with patience, once it has been gone for so long."""
+        if (failure := self.worker.failure) is not None:
+            raise PartyFailed(*failure.args)  # with it every link is over, and no peer is to blame
         missing = self._book.missing(round_)
         now = self.worker.clock()
         for link in self.worker.links.values():
             if link.cause and link.name in missing:
                 if patience is None or now - lost_at.setdefault(link.name, now) >= patience:
-                    raise PeerLost(link.name, None, link.epoch, link.cause)
+                    raise PeerLost(link.name, None, link.epoch, self._why_down(link))
             else:
                 lost_at.pop(link.name, None)
             if link.name in missing and link.is_closed:
                 raise PeerClosed(link.name, None, link.epoch)
 
-    def _say(self, round_: int, body: bytes) -> None:
-        self._said = {said: text for said, text in self._said.items() if said >= round_ - 1} | {round_: body}
-        self._tell_all(body)
-
-    def _say_again(self, link: PeerLink) -> None:
-        for body in self._said.values():
-            if link.control is not None:
-                link.control.send(body)
+    def _link_up(self, link: PeerLink) -> None:
+        """A link came up, or came back. Sessions on which we agreed before ended with its former epoch."""
+        if link.iris is not None:
+            return
+        agreed, self._agreed = self._agreed, None
+        self._rounds.link_up(link, None if agreed is None else agreed[0])
         if self.worker.resets is not None:
             self.worker.resets.link_was_made(link)
-
-    def _tell_all(self, body: bytes) -> None:
-        for link in self.worker.links.values():
-            if link.control is not None:
-                link.control.send(body)
+        if agreed is not None:
+            lost = PeerLost(link.name, agreed[1].first, link.epoch - 1, "the link was lost, and made anew")
+            for other in self.worker.links.values():
+                if other is not link and other.control is not None:
+                    other.control.send(encode_control(Abort(agreed[0], str(lost))))
+            if self.on_agreed_given_up is not None:
+                self.on_agreed_given_up(lost)
 
     # Closing.
 

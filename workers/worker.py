@@ -128,6 +128,8 @@ class Worker(WorkerHot):
         # Who wants to know of commands that do not concern lanes, and of what peers write on the control lanes.
         self.on_command: Callable[[Message, list[int]], None] | None = None
         self.on_control: Callable[[PeerLink, bytes], None] | None = None
+        # Who wants to know at once that a child worker died, even if another one has taken its place meanwhile.
+        self.on_worker_lost: Callable[[WorkerDied], None] | None = None
         # What resets sessions; a child worker, whose sessions are all of batches, has none.
         self.resets: SessionResets | None = None
         # Who wants to know that a control lane is there (again).
@@ -143,6 +145,8 @@ class Worker(WorkerHot):
         self._polling = Polling()
         self._watched: dict[int, Callable[[], None]] = {}
         self._is_fully_closed = False
+        # From the beginning of `finish`: a link that comes up now is told goodbye.
+        self._is_finishing = False
         # Whether the supervisor's end is gone; then the socket is readable for ever and nobody looks at it.
         self._is_control_over = False
         self._poller = select.poll()
@@ -481,9 +485,16 @@ class Worker(WorkerHot):
         self.notify()
 
     def add_lanes(self, message: Lanes, fds: list[int]) -> None:
-        """A link is up (again): take its rings. Owns the descriptors."""
+        """A link is up (again): take its rings. Owns the descriptors.
+
+        What the peer sent before its goodbye can still be received. Nothing of an epoch before this one is delivered to
+        a session that is made from now on.
+        """
         link = self.links[message.peer]
+        self._receive_last(link)
         self._drop_lanes(link, "the link was made anew")
+        self.counters.dropped_stale += sum(map(len, link.parked.values()))
+        self.table.forget_parked(link)
         link.epoch = message.epoch
         link.peer_workers = message.peer_workers
         link.connection_count = message.connection_count
@@ -499,8 +510,10 @@ class Worker(WorkerHot):
             writer, reader = self._open_rings(pairs[-1], bell)
             link.control = ControlLane(self, link, writer, reader)
             self._receivers.append(link.control)
-            if self.on_link_up is not None:
-                self.on_link_up(link)
+        if self._is_finishing:
+            self._finish_at_once(link)
+        elif message.control and self.on_link_up is not None:
+            self.on_link_up(link)
 
     def add_lane(self, lane: Lane) -> None:
         """Serve one more connection."""
@@ -513,6 +526,15 @@ class Worker(WorkerHot):
             RingWriter(Segment.attach(tx), self._fence, bell),
             RingReader(Segment.attach(rx), self._fence, bell),
         )
+
+    def _receive_last(self, link: PeerLink) -> None:
+        """What stands in the rings of an epoch that is over, up to its end."""
+        receivers: list[Lane | ControlLane] = list(link.lanes.values())
+        if link.control is not None:
+            receivers.append(link.control)
+        for receiver in receivers:
+            while not receiver.is_over and receiver.receive():
+                pass
 
     def _drop_lanes(self, link: PeerLink, cause: str) -> None:
         """Give the rings of a link back; the sessions on them fail."""
@@ -576,7 +598,9 @@ class Worker(WorkerHot):
         self.notify()
 
     def _lose_worker(self, message: WorkerLost) -> None:
-        self.lost_workers[message.index] = WorkerDied(self.party.name, message.index, message.cause)
+        self.lost_workers[message.index] = died = WorkerDied(self.party.name, message.index, message.cause)
+        if self.on_worker_lost is not None:
+            self.on_worker_lost(died)
 
     def fail(self, cause: str) -> None:
         """Our own party stopped working: everything that waits is told."""
@@ -590,15 +614,23 @@ class Worker(WorkerHot):
 
     async def finish(self, deadline: float) -> bool:
         """Say goodbye on every lane, after everything that was sent. False: a ring stayed full until the deadline."""
+        self._is_finishing = True
         for session in tuple(self.table.live.values()):
             session.close()
         finished = True
         for link in self.links.values():
-            for lane in link.lanes.values():
+            for lane in tuple(link.lanes.values()):
                 finished &= await self._finish_lane(lane, deadline)
             if link.control is not None:
                 link.control.finish()
         return finished
+
+    def _finish_at_once(self, link: PeerLink) -> None:
+        """The link came back while we say goodbye: its rings are empty, so there is room for that."""
+        for lane in link.lanes.values():
+            lane.try_finish()
+        if link.control is not None:
+            link.control.finish()
 
     async def _finish_lane(self, lane: Lane, deadline: float) -> bool:
         while not lane.try_finish():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partywire.engine import limits
-from partywire.engine.control import Abort, ControlMessage, Rendezvous, decode_control_untrusted, encode_control
+from partywire.engine.control import Abort, ControlMessage, Rendezvous, Resume, decode_control_untrusted, encode_control
 from partywire.engine.errors import FrameTooLarge, LinkProtocolError
 
 json_values = st.recursive(
@@ -21,6 +21,8 @@ kinds = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, 
 
 def test_messages_are_encoded_as_documented() -> None:
     assert encode_control(Rendezvous(3, "barrier")) == b'{"type":"rendezvous","round":3,"kind":"barrier","fields":{}}'
+    resume = b'{"type":"resume","round":3,"life":"ab","said":[1,2]}'
+    assert encode_control(Resume(3, "ab", (1, 2))) == resume
     assert encode_control(Abort(3, "no")) == b'{"type":"abort","round":3,"reason":"no"}'
 
 
@@ -28,6 +30,12 @@ def test_messages_are_encoded_as_documented() -> None:
     st.one_of(
         st.builds(Rendezvous, st.integers(0, 2**53 - 1), kinds, st.dictionaries(st.text(max_size=5), json_values)),
         st.builds(Abort, st.integers(0, 2**53 - 1), st.text(st.characters(min_codepoint=32, max_codepoint=126))),
+        st.builds(
+            Resume,
+            st.integers(0, 2**53 - 1),
+            st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=32),
+            st.lists(st.integers(0, 2**53 - 1), max_size=64).map(tuple),
+        ),
     )
 )
 def test_any_message_round_trips(message: ControlMessage) -> None:
@@ -55,6 +63,13 @@ def test_any_message_round_trips(message: ControlMessage) -> None:
         b'{"type":"rendezvous","round":1,"kind":"x"}',
         b'{"type":"rendezvous","round":1,"kind":"x","fields":{},"more":1}',
         b'{"type":"rendezvous","round":1,"kind":"' + b"x" * 65 + b'","fields":{}}',
+        b'{"type":"resume","round":1}',
+        b'{"type":"resume","round":1,"life":"a","said":[true]}',
+        b'{"type":"resume","round":1,"life":"a","said":[-1]}',
+        b'{"type":"resume","round":1,"life":"' + b"x" * 33 + b'","said":[]}',
+        b'{"type":"resume","round":1,"life":"a\nb","said":[]}',
+        b'{"type":"resume","round":1,"life":"a","said":[' + b"1," * 64 + b'1]}',
+        b'{"type":"resume","round":1,"life":"a","said":[],"more":1}',
         b'{"type":"abort","round":1}',
         b'{"type":"abort","round":1,"reason":1}',
         b'{"type":"abort","round":1,"reason":"' + b"x" * 1025 + b'"}',

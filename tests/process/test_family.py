@@ -162,7 +162,7 @@ def test_workers_of_both_parties_have_connections_of_their_own(stack: ExitStack)
 # Something dies.
 
 
-def test_a_killed_worker_breaks_its_connections_and_no_others(stack: ExitStack) -> None:
+def test_a_killed_worker_is_replaced_and_the_links_are_made_anew(stack: ExitStack) -> None:
     listeners = listeners_for(stack, 2)
     parties = make_parties(listeners)
     alice = Opener(parties[0], listeners[0], workers=2)
@@ -173,10 +173,10 @@ def test_a_killed_worker_breaks_its_connections_and_no_others(stack: ExitStack) 
     os.kill(alice.pids["worker 1"], signal.SIGKILL)
     lost = alice.wait(lambda: alice.message(WorkerLost), [bob])
     assert lost == WorkerLost(1, "worker 1 was killed by SIGKILL")
-    end = bob.wait(lambda: bob.lanes[0, 1].end, [alice])
-    assert end is not None
-    assert not end.clean
-    assert "connection 1 to alice broke" in end.cause
+    alice.wait(lambda: alice.links[1].epoch == bob.links[0].epoch == 2, [bob])
+    assert alice.channels[1].recv(100) == b"worker 1 is here"
+    bob.send(0, b"to the new worker", connection=1)
+    bob.wait(lambda: bob.lanes[0, 1].received == b"to the new worker", [alice])  # it echoes
     bob.send(0, b"still here")
     alice.wait(lambda: alice.lanes[1, 0].received == b"still here", [bob])
     alice.finish([bob])
@@ -198,6 +198,10 @@ def test_a_killed_io_process_is_told_on_both_sides_and_spares_other_links(stack:
     charlie.send(0, b"x")
     charlie.send(1, b"y")
     charlie.wait(lambda: alice.lanes[2, 0].received == b"x" and bob.lanes[2, 0].received == b"y", openers)
+    alice.wait(lambda: alice.links[1].epoch == bob.links[0].epoch == 2, openers)
+    alice.send(1, b"again")
+    alice.wait(lambda: bob.lanes[0, 0].received == b"again", openers)
+    assert alice.links[2].epoch == 1
     for opener in openers:
         opener.finish(openers)
         opener.request_close()

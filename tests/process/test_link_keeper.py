@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvloop
 
-from partywire.engine.commands import Accepted, Lanes, LinkEnded, LinkFailed, LinkOptions, OpenLinks
+from partywire.engine.commands import Accepted, Lanes, LinkEnded, LinkFailed, LinkOptions, LinkProgress, OpenLinks
 from partywire.engine.control_socket import ControlSocket
 from partywire.engine.handshake import Handshake, Role
 from partywire.engine.handshake_messages import Hello
@@ -193,22 +193,26 @@ def test_a_link_that_comes_up_in_the_last_moment_is_up() -> None:
         assert not rig.alice.heard(LinkFailed)
         assert rig.alice.keeper.stat_values()
         keeping[1].cancel()  # as if bob's process had been killed
-        await keeping[0]
+        await rig.wait(lambda: rig.alice.heard(LinkEnded))
         assert [ended.clean for ended in rig.alice.heard(LinkEnded)] == [False]
+        rig.alice.keeper.begin_close()
+        await keeping[0]
 
     run(scenario, connect_timeout_s)
 
 
-def test_what_concerns_all_links_of_a_process_does_not_touch_one_that_is_over() -> None:
+def test_what_concerns_all_links_of_a_process_does_not_touch_one_that_is_down() -> None:
     async def scenario(rig: Rig) -> None:
         keeping = [rig.alice.start(), rig.bob.start()]
         await rig.wait(lambda: rig.alice.heard(Lanes) and rig.bob.heard(Lanes))
         keeping[1].cancel()
-        await keeping[0]
-        told = list(rig.alice.told)
+        await rig.wait(lambda: rig.alice.heard(LinkEnded))
+        told = len(rig.alice.told)
         rig.alice.keeper.drop_worker(0)
-        rig.alice.keeper.begin_close()
+        rig.alice.keeper.replace_worker(0)
         assert rig.alice.keeper.stat_values() == []
-        assert rig.alice.told == told
+        rig.alice.keeper.begin_close()
+        await keeping[0]
+        assert all(isinstance(message, LinkProgress) for message in rig.alice.told[told:])
 
     run(scenario)
