@@ -68,6 +68,8 @@ class OtherJob(SampleJob):
 
 
 class WrongJob(SampleJob):
+    parties = 2
+
     @classmethod
     def check(cls, options: Mapping[str, object], result: Mapping[str, object]) -> bool | None:
         return False
@@ -98,6 +100,8 @@ class EndlessJob(SampleJob):
 
 class SilentJob(SampleJob):
     """Its result has no place in JSON."""
+
+    parties = 2
 
     def run(self, runner: JobRunner) -> JobReport:
         super().run(runner)

@@ -16,6 +16,7 @@ from partywire.workers.jobs import load_job
 from .command import NAMES, command, commands, free_addresses, refused, write_configs
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
         (["run", "digits", "--probes", "many"], ["--probes", "many"]),
         (["run", "digits", "--speed", "9"], ["--speed", "--help"]),
         (["run", "digits", "--workers", "0"], ["--workers"]),
+        (["run", "digits", "--retries", "1", "--no-retry"], ["--retries", "--no-retry"]),
+        (["run", "digits", "--retry-timeout", "0"], ["--retry-timeout"]),
         (["sum"], ["sum"]),
         (["init"], ["PARTY"]),
     ],
@@ -65,7 +68,7 @@ def test_options_that_a_job_cannot_take_are_named(party: int, options: dict[str,
     assert said in refusal_of_digits(party, options)
 
 
-def refusal_of_digits(party: int, options: dict[str, object]) -> str:
+def refusal_of_digits(party: int, options: Mapping[str, object]) -> str:
     """What a party says that is started with these options: one sentence, and the code of a mistake."""
     with pytest.raises(PartyWireError) as caught:
         load_job("digits")(party, options)
@@ -166,7 +169,7 @@ def test_different_shared_options_are_an_error_at_every_party(tmp_path: Path) ->
 
 
 def test_different_configurations_are_an_error_at_every_party(tmp_path: Path) -> None:
-    paths = write_configs(tmp_path, connect_s=5)
+    paths = write_configs(tmp_path, connect_s=3)
     text = (tmp_path / "charlie.toml").read_text().replace("bob", "robert")
     (tmp_path / "charlie.toml").write_text(text)
     for outcome in commands([["run", "sample_jobs:GoodJob", "--config", path] for path in paths]):
@@ -175,7 +178,7 @@ def test_different_configurations_are_an_error_at_every_party(tmp_path: Path) ->
 
 
 def test_bad_input_at_one_party_ends_the_others_with_a_sentence(tmp_path: Path) -> None:
-    paths = write_configs(tmp_path, connect_s=5)
+    paths = write_configs(tmp_path, connect_s=3)
     lists = [["run", "digits", "--config", path, "--probes", "2"] for path in paths]
     lists[0] += ["--gallery", "missing.npy", "--labels", "missing.npy"]
     alice, *others = commands(lists)
