@@ -26,6 +26,7 @@ from .local import make_local_parties
 from .log_lines import LogLines
 from .logs import log_options
 from .progress import ProgressDisplay, RunState
+from .retry import RETRIES_DEFAULT, RETRIES_MAX, RETRY_TIMEOUT_S
 from .run_event import Failed, Finished
 from .run_report import print_report, report_document
 from .security import MODES, links_text
@@ -149,6 +150,22 @@ def run_options(job: type[Job]) -> list[click.Parameter]:
             type=click.Choice(MODES),
             help="How a local run secures its links, with new keys that end with it.  [default: none]",
         ),
+        click.Option(
+            ["--retries"],
+            type=click.IntRange(0, RETRIES_MAX),
+            metavar="N",
+            help="How often jobs run again that a lost link, a dead process or a time-out ended; the same at all "
+            f"parties.  [default: {RETRIES_DEFAULT}]",
+        ),
+        click.Option(["--no-retry"], is_flag=True, help="Fail at once instead, like --retries 0."),
+        click.Option(
+            ["--retry-timeout"],
+            type=click.FloatRange(0, min_open=True),
+            metavar="SECONDS",
+            default=RETRY_TIMEOUT_S,
+            show_default=True,
+            help="How long a lost link or a dead process may be away before the run fails.",
+        ),
         click.Option(["--json", "as_json"], is_flag=True, help="Print the result as one JSON object."),
         click.Option(["--quiet"], is_flag=True, help="Show no progress."),
         *log_options(),
@@ -165,6 +182,9 @@ def run_job(
     workers: int | None,
     sessions: int,
     security: str | None,
+    retries: int | None,
+    no_retry: bool,
+    retry_timeout: float,
     as_json: bool,
     quiet: bool,
     log_format: str,
@@ -176,17 +196,20 @@ def run_job(
         raise UsageMistake("--local and --config exclude each other: either all parties run here, or one does")
     if config is not None and security is not None:
         raise UsageMistake("--security is for runs with --local; a configuration has a table [security] for it")
+    if no_retry and retries:
+        raise UsageMistake("--retries and --no-retry exclude each other")
+    retrying = (0 if no_retry else RETRIES_DEFAULT if retries is None else retries, retry_timeout)
     orders: list[tuple[Order, socket.socket | None]]
     if config is not None:
         party = load_config(config)
-        order = Order(party.name, party, name, dict(options), sessions, workers, log_format, log_level)
+        order = Order(party.name, party, name, dict(options), sessions, workers, log_format, log_level, *retrying)
         return launch(name, job, [(order, None)], None, began_s, as_json, quiet)
     count = job.parties if local is None else local
     if count not in job.counts():
         raise UsageMistake(f"{job.name} is a job for {job.counts_text()} parties, not {count}; leave --local out")
     with make_local_parties(count, workers or 1, security or "none") as parties:
         orders = [
-            (Order(party.name, party, name, dict(options), sessions, None, log_format, log_level), listener)
+            (Order(party.name, party, name, dict(options), sessions, None, log_format, log_level, *retrying), listener)
             for party, listener in zip(parties.configs, parties.listeners, strict=True)
         ]
         return launch(name, job, orders, options, began_s, as_json, quiet)

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .exit_code import ExitCode
+from .retry import RETRIES_DEFAULT, RETRY_TIMEOUT_S
 from .run_event import LINE_SIZE_MAX, Failed, Finished, decode_event
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class Order:
     workers: int | None
     log_format: str = "text"
     log_level: str | None = None
+    retries: int = RETRIES_DEFAULT
+    retry_timeout_s: float = RETRY_TIMEOUT_S
 
 
 @dataclass(slots=True)

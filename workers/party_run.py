@@ -89,13 +89,20 @@ def compute(order: Order, config: PartyConfig, job: Job, listener: socket.socket
         sink(Connected(config.name, time.monotonic()))
         shared = shared_fields(order, job)
         check_fields_equal(0, shared, party.rendezvous("run", shared), shared)
-        return job.run(BatchRunner(party, sessions=order.sessions, on_progress=on_progress))
+        runner = BatchRunner(
+            party,
+            sessions=order.sessions,
+            on_progress=on_progress,
+            retries=order.retries,
+            retry_timeout_s=order.retry_timeout_s,
+        )
+        return job.run(runner)
 
 
 def shared_fields(order: Order, job: Job) -> dict[str, object]:
     """What must be the same at all parties and may be told to them, so that a difference has a name."""
     shared = {f"--{option.name}": job.values[option.name] for option in job.options if option.shared}
-    return {"job": order.job, "--sessions": order.sessions, **shared}
+    return {"job": order.job, "--sessions": order.sessions, "--retries": order.retries, **shared}
 
 
 class _Counted:
@@ -118,5 +125,6 @@ class _Counted:
             rounds=progress.rounds + (before.rounds if before else 0),
             bytes_sent=progress.bytes_sent + (before.bytes_sent if before else 0),
             bytes_received=progress.bytes_received + (before.bytes_received if before else 0),
+            retries=progress.retries + (before.retries if before else 0),
         )
         return self._latest

@@ -68,6 +68,11 @@ class RunState:
         return max((said.sessions for said in self.progress.values()), default=0)
 
     @property
+    def retries(self) -> int:
+        """How often something ran again; all parties decide that together."""
+        return max((said.retries for said in self.progress.values()), default=0)
+
+    @property
     def rounds(self) -> int:
         """Of the party with the most: rounds of a protocol happen at all parties together."""
         return max((said.rounds for said in self.progress.values()), default=0)
@@ -179,7 +184,8 @@ class ProgressDisplay:
         if not state.jobs_total:
             return state.activity()
         elapsed_s = time.monotonic() - self._began
-        return f"{state.jobs_done} of {state.jobs_total} jobs  {rate_text(*rates)}  {elapsed_s:.0f} s"
+        retries = f"  retry {state.retries}" if state.retries else ""
+        return f"{state.jobs_done} of {state.jobs_total} jobs{retries}  {rate_text(*rates)}  {elapsed_s:.0f} s"
 
     def _draw_bar(self, rates: tuple[float, float]) -> None:
         if self._bar is None:

@@ -39,7 +39,8 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Progressed:
-    """Counts since the run began. The first with `sessions` above 0 says that all sessions are ready."""
+    """Counts since the run began. The first with `sessions` above 0 says that all sessions are ready. `jobs_done` goes
+    back when `retries` goes up: results that not all parties had are made again."""
 
     party: str
     clock_s: float
@@ -49,6 +50,7 @@ class Progressed:
     rounds: int
     bytes_sent: int
     bytes_received: int
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ def report_document(
     """Everything that a run has to say. Times in seconds, sizes in bytes; `links` says what protected them.
 
     `result` is the first party's; `results` has each party's if they differ. Bytes and rounds are those of the parties
-    that ran here.
+    that ran here. `retries` counts how often jobs ran again, over all batches of the run.
     """
     run_s = state.run_s or 0.0
     results = {end.party: end.result for end in finished}
@@ -36,6 +36,7 @@ def report_document(
         "checked": checked,
         "jobs": state.jobs_done,
         "sessions": state.sessions,
+        "retries": state.retries,
         "seconds": {"connected": state.connect_s, "ready": state.ready_s, "run": state.run_s},
         "rounds": state.rounds,
         "bytes_sent": state.bytes_sent,
@@ -60,6 +61,9 @@ def table_rows(document: dict[str, Any], finished: Sequence[Finished]) -> list[t
         None: "not checked here",
     }
     rows.append(("result", check[document["checked"]]))
+    if document["retries"]:
+        again = "once" if document["retries"] == 1 else f"{document['retries']} times"
+        rows.append(("retries", f"what had failed ran again, {again}"))
     seconds = document["seconds"]
     here = "on this host" if len(finished) > 1 else "this party"
     rows.append(("parties", f"{', '.join(document['parties'])} ({here}, {document['links']} links)"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import pytest
@@ -174,6 +175,16 @@ def test_the_report_says_how_fast_it_went_and_whose_result_differs() -> None:
     assert rows["alice: value"] == "1"
     assert rows["bob: value"] == "2"
     assert rows["result"] == "equal to the plaintext answer"
+    assert document["retries"] == 0
+    assert "retries" not in rows
+
+
+def test_the_report_says_how_often_jobs_ran_again() -> None:
+    state = RunState("job", PARTIES, 10.0)
+    state.apply(dataclasses.replace(progressed("alice", 4), retries=2))
+    document = report_document(state, [finished("alice", 13.0)], None)
+    assert document["retries"] == 2
+    assert dict(table_rows(document, [finished("alice", 13.0)]))["retries"] == "what had failed ran again, 2 times"
 
 
 @pytest.mark.parametrize(

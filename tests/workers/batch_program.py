@@ -138,8 +138,8 @@ def is_first(name: str) -> bool:
 
 def kill_once(role: str, session: BlockingSession, x: int) -> int:
     """Somewhere in the middle somebody kills a process of alice, by the pid that her opener has written down."""
-    if x == 1011 and is_first("killed"):
-        with open(os.path.join(os.environ["PARTYWIRE_TEST_DIR"], f"alice {role}")) as file:
+    if x == 1011 and is_first(f"killed {role}"):
+        with open(os.path.join(os.environ["PARTYWIRE_TEST_DIR"], role)) as file:
             os.kill(int(file.read()), signal.SIGKILL)
     return rotate_plainly(session, x)
 
@@ -220,32 +220,23 @@ def with_retries(runner: BatchRunner, job: Any, index: int, retries: int = 2) ->
 
 
 def scenario_retry(runner: BatchRunner, index: int) -> Any:
-    return [with_retries(runner, fail_at_first, index), runner.map(rotate, inputs_of(index, 5))]
-
-
-def scenario_retry_in_vain(runner: BatchRunner, index: int) -> Any:
-    return [with_retries(runner, fail_always, index), runner.map(rotate, inputs_of(index, 5))]
-
-
-def scenario_retry_own_mistake(runner: BatchRunner, index: int) -> Any:
-    return with_retries(runner, fail_at_bob, index)
-
-
-def scenario_retries_differ(runner: BatchRunner, index: int) -> Any:
+    late, in_vain, mistaken = (with_retries(runner, job, index) for job in (fail_at_first, fail_always, fail_at_bob))
     try:
-        with_retries(runner, rotate, index, index)
+        with_retries(runner, rotate, index, retries=index)
     except SetupMismatch as error:
-        return str(error)
-    return None
+        differ = str(error)
+    return [late, in_vain, mistaken, differ, runner.map(rotate, inputs_of(index, 5))]
 
 
-def kill(role: str, runner: BatchRunner, index: int) -> Any:
-    if index == 0:
-        pids = runner.party.pids
-        with open(os.path.join(os.environ["PARTYWIRE_TEST_DIR"], f"alice {role}"), "w") as file:
-            file.write(str(pids[role]))
-    runner.party.barrier()
-    return [with_retries(runner, partial(kill_once, role), index), runner.map(rotate, inputs_of(index, 5))]
+def scenario_kill(runner: BatchRunner, index: int) -> Any:
+    said = []
+    for role in ("worker 1", "link to bob"):
+        if index == 0:
+            with open(os.path.join(os.environ["PARTYWIRE_TEST_DIR"], role), "w") as file:
+                file.write(str(runner.party.pids[role]))
+        runner.party.barrier()
+        said.append(with_retries(runner, partial(kill_once, role), index))
+    return [*said, runner.map(rotate, inputs_of(index, 5))]
 
 
 progress: list[BatchProgress] = []
@@ -295,8 +286,6 @@ def run_scenario(name: str, config: Any, listener: socket.socket, sessions: int)
         return run_cancelled(config, listener)
     with BlockingParty(config, listener) as party:
         runner = BatchRunner(party, sessions, on_progress=progress.append)
-        if name.startswith("kill "):
-            return kill(name.removeprefix("kill "), runner, party.index)
         return globals()[f"scenario_{name}"](runner, party.index)
 
 
