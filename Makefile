@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 RIVALS := $(VENV)/.rivals
 SPHINX := $(VENV)/.sphinx
+FUZZ   := $(VENV)/.fuzz
 SITE   := build/docs
 # Installing builds the compiled core where there is a compiler, so a changed source means installing again.
 CORE   := $(wildcard shm/core/*.[ch] engine/core/*.[ch] workers/core/*.[ch])
@@ -17,7 +18,7 @@ TWINS  := tests/engine/test_filler.py tests/process/test_multiplexer.py tests/wo
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test large check docs perf clean
+.PHONY: help run test large check docs fuzz soak perf clean
 
 help: ## Show the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 10
@@ -52,6 +53,18 @@ $(SPHINX): $(READY)
 docs: $(SPHINX) ## The documentation as a site that is read without network; a broken link or docstring fails.
 	@$(BIN)/python -m sphinx --fail-on-warning -b html -d $(SITE)/.doctrees docs $(SITE)
 	@echo "The documentation is in $(SITE)/index.html"
+
+$(FUZZ): $(READY)
+	@echo "Installing atheris ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[fuzz]" || \
+	  echo "It cannot be installed here; the targets are fuzzed without it."
+	@touch $@
+
+fuzz: $(FUZZ) ## Fuzz every parser, 20 s each. FUZZ_ARGS="--seconds 60 frames ring" chooses.
+	@$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
+
+soak: $(READY) ## Random jobs, kills and stops for 10 minutes; prints a report. SOAK_ARGS="--minutes 1" shortens it.
+	@$(BIN)/python -m tests.soak $(SOAK_ARGS)
 
 $(RIVALS): $(READY)
 	@echo "Installing the libraries that partywire is measured beside ..."

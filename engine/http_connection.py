@@ -243,6 +243,7 @@ class HttpConnection:
         if has_body and body and self._method != b"HEAD":
             data += self._send(h11.Data(data=bytes(body)))
         data += self._send(h11.EndOfMessage())
+        self._method = b""  # what may be refused next has none yet
         if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
             self._h11.start_next_cycle()
             self.phase = Phase.HEAD if self.unread_size else Phase.IDLE
