@@ -130,13 +130,27 @@ class Prober:
         except TimeoutError:
             return Probed(step, f"not done within {timeout_s:g} s")
 
+    async def reach(self, peer: PeerSpec, timeout_s: float) -> Probed:
+        """Find out whether anything takes connections at the address of a peer that does not know probes."""
+        dialler = Dialler(self._transport, peer.name, peer.host, peer.port, self._options.client_host)
+        try:
+            async with asyncio.timeout(timeout_s):
+                stream = await dialler.attempt()
+        except DialFailed as error:
+            return Probed(_OF_DIAL[error.kind], error.cause)
+        except TimeoutError:
+            return Probed(Finding.NO_ANSWER, f"not done within {timeout_s:g} s")
+        stream.close()
+        return Probed(Finding.OK, address=stream.peer_address)
+
     async def is_running(self, host: str, port: int) -> bool:
         """Whether our own party is what listens at an address of ours."""
-        # Its gateway knows its peers, so it is asked in the name of one.
+        # Its gateway knows its peers, so it is asked in the name of one that knows probes.
+        known = next((peer for peer in self._party.peers if peer.iris is None), self._party.peers[0])
         ours = replace(self._party.ours, host=host, port=port)
         # Not from client_host: our address may be of a family, or an interface, that it does not reach.
         local = Prober(self._transport, self._party, self._workers, replace(self._options, client_host=None))
-        return (await local._ask(ours, ours.name, self._party.peers[0].name)).finding in _ANSWERS
+        return (await local._ask(ours, ours.name, known.name)).finding in _ANSWERS
 
     async def _ask(
         self, peer: PeerSpec, name: str, our_name: str, said: Callable[[str], object] = str

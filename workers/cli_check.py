@@ -56,6 +56,8 @@ CLOCK_AGREES_S: Final = 0.05
 CLOCK_AHEAD_MAX_S: Final = 2.0
 """Difference of two clocks that is worth a word. Nothing in PartyWire depends on it, but logs are hard to compare."""
 
+NOT_ASKED: Final = "nothing more is asked of a peer that speaks the iris protocol (see docs/iris-compat.md)"
+
 _LOOPBACK_OF: Final = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 _COMPARE = "compare the [parties] tables of both configurations"
@@ -212,6 +214,14 @@ class Check:
 
         probed = await prober.probe(peer, self._timeout_s, step)
         us = self._party.name
+        if peer.iris is not None and dials(peer.name, us):
+            return Row(peer.name, peer.address, True, "dials us", NOT_ASKED, "", Probed(Finding.OK))
+        if peer.iris is not None:
+            probed = await prober.reach(peer, self._timeout_s)
+        else:
+            probed = await prober.probe(peer, self._timeout_s, step)
+        if peer.iris is not None and probed.finding is Finding.OK:
+            return Row(peer.name, peer.address, True, "takes connections", NOT_ASKED, "", probed)
         if probed.finding is Finding.OK:
             return Row(peer.name, peer.address, True, "ok", measured(probed), clock_advice(probed), probed)
         detail = probed.detail
