@@ -227,7 +227,9 @@ def test_a_local_run_serves_all_parties_until_ctrl_c() -> None:
         assert process.stdout is not None
         ports: dict[str, int] = {}
         while len(ports) < 2:
-            if found := re.match(r"(\w+) serves http://127\.0\.0\.1:(\d+) ", process.stdout.readline()):
+            line = process.stdout.readline()
+            assert line, f"it ended: {process.communicate()}"
+            if found := re.match(r"(\w+) serves http://127\.0\.0\.1:(\d+) ", line):
                 ports[found[1]] = int(found[2])
         alice, bob = Service("alice", process), Service("bob", process)
         alice.port, bob.port = ports["alice"], ports["bob"]
