@@ -58,7 +58,7 @@ _ADVICE = {
     RejectCode.TOKEN: "Something between the parties mixes up their connections; check proxies and addresses",
     RejectCode.BUSY: "Try again later",
     RejectCode.SECURITY: "Give [security] the same mode, pattern and cipher in both configurations",
-    RejectCode.CREDENTIALS: "Compare certificates, keys and [security] of both configurations; `partywire check` says more",
+    RejectCode.CREDENTIALS: "Compare certificates and keys of both configurations; `partywire check` says more",
 }
 
 

@@ -21,13 +21,16 @@ import selectors
 import socket
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from partywire.shm import fence
 
 from . import limits
 from .addresses import format_address
 from .antechamber import Antechamber, origin_of
+from .channel.errors import CredentialError
+from .channel.link_security import refusal_of_mode, security_of
+from .channel.maker import ChannelMaker
 from .child_process import begin_child
 from .commands import Accepted, CommandError, Refused, Serve
 from .control_socket import ControlClosed, ControlSocket, ControlTimeout
@@ -35,12 +38,17 @@ from .errors import HandshakeRejected, LinkProtocolError
 from .handshake import HandshakeState, Role
 from .hello import hello_of
 from .iris_handshake import Introducing, may_be_iris
-from .preamble import PREAMBLE_SIZE, ConnectionClass, Preamble
+from .preamble import PREAMBLE_SIZE, ConnectionClass, Preamble, SecurityMode
 from .probe import Probe
+from .secure_probe import RefusedProbe, SecureProbe
 from .topology import PartySpec, routing_tag
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+ProbeAnswer: TypeAlias = Probe | SecureProbe | RefusedProbe
+Answers: TypeAlias = "Callable[[Preamble, bytes], ProbeAnswer]"
+"""Makes the acceptor's end of a probe from its preamble, decoded and as it came."""
 
 PREAMBLE_TIMEOUT_S: Final = 5.0
 """For 32 bytes that a dialler sends together with its first packet: two lost packets are forgiven. A probe has as long
@@ -71,7 +79,7 @@ class Waiting:
         self.address = address
         self.deadline = deadline
         self.received = b""
-        self.probe: Probe | None = None  # set by a preamble of that class
+        self.probe: ProbeAnswer | None = None  # set by a preamble of that class
         self.introducing: Introducing | None = None  # set by the first byte of that protocol
 
     @property
@@ -94,7 +102,7 @@ class Gateway:
         self,
         listeners: list[socket.socket],
         routes: dict[bytes, ControlSocket],
-        answers: dict[bytes, Callable[[], Probe]] | None = None,
+        answers: dict[bytes, Answers] | None = None,
         unidentified_max: int = limits.UNIDENTIFIED_MAX,
         iris_routes: dict[str, ControlSocket] | None = None,
     ) -> None:
@@ -260,10 +268,14 @@ class Gateway:
             self._unknown += 1
             self._drop(waiting)
             return
-        waiting.probe = answer()
+        try:
+            waiting.probe = answer(preamble, waiting.received)
+        except CredentialError:
+            self._drop(waiting)  # no link can be made either, and whoever runs this party has been told why
+            return
         self._read(waiting)  # the question usually came with the preamble
 
-    def _answer(self, waiting: Waiting, probe: Probe, data: bytes) -> None:
+    def _answer(self, waiting: Waiting, probe: ProbeAnswer, data: bytes) -> None:
         if waiting.is_answered:
             self._drop(waiting)  # whatever it says, nobody asked for it
             return
@@ -274,7 +286,7 @@ class Gateway:
         except LinkProtocolError:
             self._garbage += 1
         answer = probe.data_to_send()
-        if answer and not _say_last(waiting.sock, answer):
+        if answer and not _say(waiting.sock, answer, is_last=waiting.is_answered):
             self._drop(waiting)
 
     def _hand_over(self, waiting: Waiting, route: ControlSocket | None, beginning: bytes) -> None:
@@ -294,15 +306,17 @@ class Gateway:
         waiting.sock.close()
 
 
-def _say_last(sock: socket.socket, data: bytes) -> bool:
-    """Send all of `data` and nothing more, at once; a fresh socket has room for an answer many times over.
+def _say(sock: socket.socket, data: bytes, *, is_last: bool) -> bool:
+    """Send all of `data` at once; a fresh socket has room for an answer many times over.
 
-    The socket then stays open until its peer has closed it: closing first could destroy what was not read yet.
+    After the last of it the socket stays open until its peer has closed it: closing first could destroy what was not
+    read yet.
     """
     try:
         if sock.send(data) != len(data):
             return False
-        sock.shutdown(socket.SHUT_WR)
+        if is_last:
+            sock.shutdown(socket.SHUT_WR)
     except OSError:
         return False
     return True
@@ -345,16 +359,29 @@ def make_iris_routes(party: PartySpec, peers: list[int], sockets: list[ControlSo
     return {peer.name: sock for peer, sock in routes if peer.iris is not None}
 
 
-def make_answers(command: Serve) -> dict[bytes, Callable[[], Probe]]:
+def make_answers(command: Serve) -> dict[bytes, Answers]:
     """Routing tags of all peers that know probes, also of those that we dial, with what answers a probe of each."""
-
-    def answer(peer: str) -> Probe:
-        hello = hello_of(command.party, peer, command.workers, command.options)
-        return Probe(Role.RESPONDER, hello, int(time.time() * 1000))
-
     party = command.party
-    speakers = [peer.name for peer in party.peers if peer.iris is None]
-    return {routing_tag(party.name, name): partial(answer, name) for name in speakers}
+
+    def answer(
+        peer: str, mode: SecurityMode, channels: ChannelMaker, preamble: Preamble, received: bytes
+    ) -> ProbeAnswer:
+        if (refusal := refusal_of_mode(party.name, peer, mode, preamble.mode)) is not None:
+            return RefusedProbe(refusal)
+        hello = hello_of(party, peer, command.workers, command.options)
+        probe = Probe(Role.RESPONDER, hello, int(time.time() * 1000))
+        if mode is SecurityMode.PLAINTEXT:
+            return probe
+        return SecureProbe(channels.make(Role.RESPONDER, received), probe)
+
+    answers: dict[bytes, Answers] = {}
+    for peer in party.peers:
+        if peer.iris is None:
+            security = security_of(command.options.security, peer.index)
+            channels = ChannelMaker(party.name, peer.name, security)
+            tag = routing_tag(party.name, peer.name)
+            answers[tag] = partial(answer, peer.name, security.security_mode, channels)
+    return answers
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ something to tell, and the stream is closed; when it returns, nothing behind the
 from __future__ import annotations
 
 import asyncio
+from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from . import limits
@@ -27,14 +28,25 @@ left unread turn a close into a reset."""
 _RECEIVE_SIZE: Final = 4096
 
 
+class GreetingFailure(Enum):
+    """What kept a greeting from succeeding, for whoever must advise."""
+
+    SILENT = "silent"  # not done in time
+    CLOSED = "closed"  # end of file, or a broken stream
+    GARBLED = "garbled"  # bytes that are no handshake
+
+
 class GreetingFailed(PartyWireError):
     """Raised when a handshake came to nothing without either side refusing; another attempt may succeed."""
 
-    def __init__(self, peer: str, address: str, cause: str) -> None:
-        super().__init__(peer, address, cause)
+    def __init__(
+        self, peer: str, address: str, cause: str, kind: GreetingFailure = GreetingFailure.GARBLED
+    ) -> None:
+        super().__init__(peer, address, cause, kind)
         self.peer = peer
         self.address = address
         self.cause = cause
+        self.kind = kind
 
     def __str__(self) -> str:
         return f"no handshake with {self.peer} at {self.address}: {self.cause}"
@@ -72,14 +84,16 @@ async def greet(
         cause = f"{error.what} {error.seen}"
         if is_end_of_file:
             cause = "it closed the connection without a word; does another party listen at this address?"
-        raise GreetingFailed(peer, stream.peer_address, cause) from error
+        kind = GreetingFailure.CLOSED if is_end_of_file else GreetingFailure.GARBLED
+        raise GreetingFailed(peer, stream.peer_address, cause, kind) from error
     except TimeoutError:
         stream.close()
         cause = f"not done within {limits.HANDSHAKE_TIMEOUT_S:g} s"
-        raise GreetingFailed(peer, stream.peer_address, cause) from None
+        raise GreetingFailed(peer, stream.peer_address, cause, GreetingFailure.SILENT) from None
     except OSError as error:
         stream.close()
-        raise GreetingFailed(peer, stream.peer_address, (error.strerror or str(error)).lower()) from error
+        cause = (error.strerror or str(error)).lower()
+        raise GreetingFailed(peer, stream.peer_address, cause, GreetingFailure.CLOSED) from error
     except BaseException:
         stream.close()
         raise

@@ -25,7 +25,7 @@ from partywire.shm.errors import ShmError
 from . import limits, tcp
 from .antechamber import Antechamber, origin_of
 from .attempt import Attempt, Lane
-from .channel.credentials import CredentialError
+from .channel.errors import CredentialError
 from .channel.link_security import security_of
 from .commands import (
     Accepted,

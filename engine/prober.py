@@ -16,10 +16,13 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
+from .channel.errors import CredentialError
+from .channel.link_security import security_of
 from .dialler import DialCause, DialFailed, Dialler
 from .errors import HandshakeRejected, LinkProtocolError, RejectCode
 from .frames import printable_untrusted
-from .greeting import receive_some, send_all
+from .greeting import GreetingFailed, GreetingFailure, receive_some, send_all
+from .guard import Guard
 from .handshake import Role
 from .hello import hello_of
 from .preamble import ConnectionClass, Preamble
@@ -56,10 +59,13 @@ class Finding(Enum):
     SILENT = "says nothing"
     CLOSED = "closes without a word"
     NOT_PARTYWIRE = "not PartyWire"
+    NOT_SECURED = "cannot be secured"
     WRONG_PARTY = "another party"
     VERSION = "another version"
     PARTY_SET = "other parties"
     PARAMETERS = "other parameters"
+    SECURITY = "other security"
+    CREDENTIALS = "not proven"
     REJECTED = "refused us"
 
 
@@ -78,8 +84,11 @@ _OF_REJECTION: Final = {
     RejectCode.WRONG_IDENTITY: Finding.WRONG_PARTY,
     RejectCode.PARTY_SET: Finding.PARTY_SET,
     RejectCode.PARAMETERS: Finding.PARAMETERS,
+    RejectCode.SECURITY: Finding.SECURITY,
+    RejectCode.CREDENTIALS: Finding.CREDENTIALS,
 }
 
+_OF_GREETING: Final = {GreetingFailure.SILENT: Finding.SILENT, GreetingFailure.CLOSED: Finding.CLOSED}
 
 _ANSWERS: Final = frozenset({Finding.OK, Finding.REJECTED, *_OF_REJECTION.values()})
 """What only a party can say that knows the names it was asked by."""
@@ -164,10 +173,19 @@ class Prober:
         said("waiting for its answer")
         party = replace(self._party, name=our_name, index=self._party.names.index(our_name))
         core = Probe(Role.INITIATOR, hello_of(party, name, self._workers, self._options))
-        preamble = Preamble(ConnectionClass.PROBE, 0, routing_tag(name, our_name)).encode()
+        security = security_of(self._options.security, self._party.names.index(name))
+        guard = Guard(asyncio.get_running_loop(), our_name, name, security)
+        preamble = Preamble(ConnectionClass.PROBE, 0, routing_tag(name, our_name), guard.mode).encode()
         address = stream.peer_address
         try:
-            found = await _converse(stream, core, preamble)
+            stream, opening = await guard.admit_dialled(stream, preamble)
+            found = await _converse(stream, core, opening)
+        except HandshakeRejected as error:
+            found = _rejected(error)
+        except CredentialError as error:
+            found = Probed(Finding.CREDENTIALS, str(error))
+        except GreetingFailed as error:
+            found = Probed(_OF_GREETING.get(error.kind, Finding.NOT_SECURED), error.cause)
         finally:
             stream.close()
         return replace(found, address=address)
@@ -199,7 +217,7 @@ async def _converse(stream: Stream, core: Probe, preamble: bytes) -> Probed:
                 core.receive_data(data)
             return _measured(core.result, asked_at, time.monotonic() - asked_s)
     except HandshakeRejected as error:
-        return Probed(_OF_REJECTION.get(error.code, Finding.REJECTED), error.detail)
+        return _rejected(error)
     except LinkProtocolError:
         if not received:
             return Probed(Finding.CLOSED)
@@ -209,6 +227,13 @@ async def _converse(stream: Stream, core: Probe, preamble: bytes) -> Probed:
     except OSError:
         # A gateway that closes before it has read everything resets the connection.
         return Probed(Finding.CLOSED)
+
+
+def _rejected(error: HandshakeRejected) -> Probed:
+    detail = error.detail
+    if error.code is RejectCode.CREDENTIALS:
+        detail = f"{'we refuse it' if error.by_us else 'it refuses us'}: {detail}"
+    return Probed(_OF_REJECTION.get(error.code, Finding.REJECTED), detail)
 
 
 async def _next(stream: Stream) -> bytes:

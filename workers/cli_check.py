@@ -24,6 +24,7 @@ from partywire.engine.topology import dials
 from .cli_json import json_text
 from .config import PartyConfig, load_config
 from .exit_code import ExitCode
+from .security import check_files, own_certificate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
 
 HELP = """Check a configuration, and find out what is at each peer's address.
 
-Validates CONFIG, tries to bind our own addresses, and asks every peer whether it would accept a link with us. Our party
-need not run; a peer's party must run to answer, and does not notice. Each row says what was found and what to do.
+Validates CONFIG and the files of its [security], tries to bind our own addresses, and asks every peer, over a secured
+connection if the link is to be one, whether it would accept a link with us. Our party need not run; a peer's party must
+run to answer, and does not notice. Each row says what was found and what to do.
 
 \b
 Examples:
@@ -77,6 +79,9 @@ _ADVICE: Final = {
     Finding.VERSION: "Install the same PartyWire version at both parties",
     Finding.PARTY_SET: "Make the [parties] tables of both configurations equal, in the same order",
     Finding.PARAMETERS: "Make [parameters], and what else must be equal, the same in both configurations",
+    Finding.SECURITY: "Give [security] the same mode, pattern and cipher in both configurations",
+    Finding.CREDENTIALS: "Compare certificates, keys and [security] of both configurations (see docs/security.md)",
+    Finding.NOT_SECURED: "Another program, or another version of PartyWire, uses that port: check the address",
     Finding.REJECTED: "Ask whoever runs {peer}",
 }
 _NOT_REACHED: Final = frozenset(
@@ -89,7 +94,7 @@ class Row:
     """One line of the answer."""
 
     name: str
-    """The peer's, or "listen"."""
+    """The peer's, or "listen", or "certificate"."""
     address: str
     ok: bool
     found: str
@@ -127,19 +132,22 @@ class Row:
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def check_command(config: Path, timeout_s: float, as_json: bool, quiet: bool) -> int:
     party = load_config(config)
+    check_files(party)
+    own = security_rows(party)
     listen, peers = asyncio.run(Check(party, timeout_s, quiet=quiet).run())
     code = ExitCode.OK if all(row.ok for row in (*listen, *peers)) else ExitCode.PEERS
     if as_json:
         document = {
             "config": str(config),
             "party": party.name,
+            "security": [row.document() for row in own],
             "listen": [row.document() for row in listen],
             "peers": [row.document() for row in peers],
             "exit_code": int(code),
         }
         click.echo(json_text(document))
         return code
-    print_rows(party, str(config), [*listen, *peers])
+    print_rows(party, str(config), [*own, *listen, *peers])
     return code
 
 
@@ -212,7 +220,6 @@ class Check:
         def step(words: str) -> None:
             self._steps[peer.name] = words
 
-        probed = await prober.probe(peer, self._timeout_s, step)
         us = self._party.name
         if peer.iris is not None and dials(peer.name, us):
             return Row(peer.name, peer.address, True, "dials us", NOT_ASKED, "", Probed(Finding.OK))
@@ -233,6 +240,22 @@ class Check:
         if probed.finding in _NOT_REACHED and dials(peer.name, us):
             advice += f". (For the link it is enough that {peer.name} reaches us: it dials)"
         return Row(peer.name, peer.address, False, probed.finding.value, detail, advice, probed)
+
+
+def security_rows(config: PartyConfig) -> list[Row]:
+    """What our certificate tells our peers, if a link needs one. Its files were checked before."""
+    own = own_certificate(config)
+    if own is None:
+        return []
+    until = f"valid until {own.not_after:%Y-%m-%d}"
+    if config.name not in own.names:
+        names = ", ".join(own.names) or "nobody"
+        advice = f"Peers that have not pinned this very certificate refuse it: partywire keygen {config.name} makes one"
+        return [Row("certificate", own.path, True, f"made for {names}, not {config.name}", until, advice)]
+    if own.expires_soon:
+        advice = f"Make the next one (partywire keygen {config.name} --ca FOLDER) and put it in the place of this one"
+        return [Row("certificate", own.path, True, "ends soon", until, advice)]
+    return [Row("certificate", own.path, True, "ok", until)]
 
 
 def measured(probed: Probed) -> str:

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from partywire.engine.channel.credentials import CredentialError, certificates_of, read_file
+from partywire.engine.channel.credentials import certificates_of, read_file
+from partywire.engine.channel.errors import CredentialError
 from partywire.engine.noise import PrivateKey
 
 from .exit_code import UsageMistake

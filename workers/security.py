@@ -241,7 +241,8 @@ def check_files(config: PartyConfig) -> None:
     Raises:
         ConfigError: names the setting whose file cannot be used, and why.
     """
-    from partywire.engine.channel.credentials import CredentialError, noise_private_key, tls_context, tls_pin
+    from partywire.engine.channel.credentials import noise_private_key, tls_context, tls_pin
+    from partywire.engine.channel.errors import CredentialError
 
     problems: list[tuple[str, str]] = []
     for peer, link in zip(config.parties, links_of(config), strict=False):
@@ -309,7 +310,8 @@ def own_certificate(config: PartyConfig) -> OwnCertificate | None:
         return None
     from cryptography import x509  # only here: links are made without it
 
-    from partywire.engine.channel.credentials import CredentialError, certificates_of
+    from partywire.engine.channel.credentials import certificates_of
+    from partywire.engine.channel.errors import CredentialError
 
     try:
         certificate = x509.load_der_x509_certificate(certificates_of(path)[0])

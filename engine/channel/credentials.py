@@ -13,7 +13,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ..errors import PartyWireError
+from .errors import CredentialError
 
 if TYPE_CHECKING:
     from ..noise import PrivateKey
@@ -27,18 +27,6 @@ ALPN: Final = "partywire/1"
 
 _BEGIN: Final = "-----BEGIN CERTIFICATE-----"
 _END: Final = "-----END CERTIFICATE-----"
-
-
-class CredentialError(PartyWireError):
-    """Raised when a file that a secure link needs cannot be used. `what` says why and what to do."""
-
-    def __init__(self, path: str, what: str) -> None:
-        super().__init__(path, what)
-        self.path = path
-        self.what = what
-
-    def __str__(self) -> str:
-        return f"{self.path} {self.what}"
 
 
 def read_file(path: str, *, private: bool = False) -> bytes:

@@ -11,13 +11,13 @@ import pytest
 
 from partywire.engine.channel.channel import encode_refusal
 from partywire.engine.channel.credentials import (
-    CredentialError,
     TlsPin,
     certificates_of,
     fingerprint_of,
     tls_context,
     tls_pin,
 )
+from partywire.engine.channel.errors import CredentialError
 from partywire.engine.channel.tls import TlsChannel
 from partywire.engine.errors import HandshakeRejected, LinkProtocolError, RejectCode
 from partywire.engine.handshake import Role

@@ -29,7 +29,7 @@ from partywire.workers.config import PartyConfig, write_config
 from tests.support.family import make_listener, open_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan")
@@ -46,7 +46,7 @@ def spec_of(name: str, names: tuple[str, ...]) -> PartySpec:
 
 
 @contextmanager
-def gateway(answers: dict[bytes, Callable[[], Probe]]) -> Iterator[tuple[str, int]]:
+def gateway(answers: dict[bytes, Any]) -> Iterator[tuple[str, int]]:
     """A gateway without links, at work in a thread."""
     listener = make_listener()
     address = address_of(listener)
@@ -165,7 +165,7 @@ def test_whatever_is_at_a_peers_address_is_named_with_what_to_do(
         (party("bob", ("bob", "eve")), "closes without a word"),
         (
             {
-                routing_tag("bob", "alice"): lambda: Probe(
+                routing_tag("bob", "alice"): lambda *_: Probe(
                     Role.RESPONDER, Hello("bob", "alice", b"b" * 32, party_set=("alice", "bob"), version=2)
                 )
             },
@@ -173,7 +173,7 @@ def test_whatever_is_at_a_peers_address_is_named_with_what_to_do(
         ),
         (
             {
-                routing_tag("bob", "alice"): lambda: Probe(
+                routing_tag("bob", "alice"): lambda *_: Probe(
                     Role.RESPONDER, Hello("carol", "alice", b"b" * 32, party_set=("alice", "bob"))
                 )
             },
@@ -215,7 +215,7 @@ def test_the_clock_of_a_peer_that_is_far_off_is_worth_a_word(
 ) -> None:
     monkeypatch.setattr(prober_module, "ANSWER_TIMEOUT_S", 1.0)
     hello = Hello("bob", "alice", b"b" * 32, party_set=("alice", "bob"))
-    late = {routing_tag("bob", "alice"): lambda: Probe(Role.RESPONDER, hello, int(time.time() - 60) * 1000)}
+    late = {routing_tag("bob", "alice"): lambda *_: Probe(Role.RESPONDER, hello, int(time.time() - 60) * 1000)}
     with gateway(late) as address, make_listener() as taken:
         path = config_file(tmp_path, {"alice": address_of(taken), "bob": address})
         assert run(["check", path]) == 3
