@@ -137,6 +137,10 @@ class RendezvousBook:
             raise LinkProtocolError(peer, "rendezvous round announced twice", round_)
         announced[round_] = message
 
+    def is_open(self, round_: int) -> bool:
+        """Whether we entered a round and have not left it."""
+        return round_ in self._ours
+
     def missing(self, round_: int) -> tuple[str, ...]:
         """The peers that have not announced a round; names for the message of a timeout."""
         return tuple(peer for peer in self._peers if round_ not in self._theirs[peer])

@@ -81,10 +81,10 @@ class Rounds:
             self.running.add(link.name)
         else:
             self.running.discard(link.name)
-        if resumption.is_same_life:
-            for body in self._said.values():
-                if link.control is not None:
-                    link.control.send(body)
+        for round_, body in self._said.items():
+            # One in another life, or of whom nothing was heard before its first link was lost, lacks what is open.
+            if link.control is not None and (resumption.is_same_life or self.book.is_open(round_)):
+                link.control.send(body)
         if resumption.has_skipped:
             for other in self._links():
                 if other.control is not None and other.iris is None:
