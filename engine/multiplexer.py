@@ -378,14 +378,18 @@ class Multiplexer:
         self._after_facts()
 
     def pump_failed(self, pump: ConnectionPump, cause: str) -> None:
-        """One connection broke (the peer's worker died, say): its lane ends, the others go on."""
+        """One connection broke (the peer's worker died, say): its lane ends, the others go on. A link without any is
+        lost, to be made anew."""
         if self._link.is_dead or pump.connection in self._broken:
             return
         self._broken.add(pump.connection)
         pump.abort()
-        pump.tell(StreamEnd(False, f"connection {pump.connection} to {self._peer} broke: {cause}"))
+        broke = f"connection {pump.connection} to {self._peer} broke: {cause}"
+        pump.tell(StreamEnd(False, broke))
         if self._link.goodbye_received or self._link.goodbye_sent:
             self._link.stream_ended(self._loop.time(), pump.connection)
+        elif len(self._broken) == self._link.connections:
+            self._link.lost(broke)
         self._after_facts()
 
     def pump_finished(self, pump: ConnectionPump) -> None:

@@ -389,7 +389,8 @@ def test_what_a_peer_sent_before_it_left_is_received_although_sending_to_it_fail
     assert rig.bob.lanes[0].end is not None
     assert not rig.bob.lanes[0].end.clean
     assert "connection 0 to alice broke: connection reset by peer" in rig.bob.lanes[0].end.cause
-    assert rig.bob.ended is None
+    rig.wait(lambda: rig.bob.ended, rig.bob.read)  # without any connection the link is of no use
+    assert rig.bob.ended == (False, "connection 0 to alice broke: connection reset by peer")
 
 
 def test_a_process_that_was_stopped_looks_at_what_came_before_it_counts_the_silence(
