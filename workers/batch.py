@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from partywire.engine import limits
-from partywire.engine.errors import LinkProtocolError, SetupAborted
+from partywire.engine.errors import LinkProtocolError, SetupAborted, SetupMismatch
 
 from .batch_attempt import BatchAttempt, Failure
 from .batch_share import Totals
@@ -250,7 +250,14 @@ class _Batch:
             "jobs to run": len(self.ledger.pending),
         }
         self._is_ending = False
-        await self.attempt.begin(self._number, fields, self._patience)
+        try:
+            await self.attempt.begin(self._number, fields, self._patience)
+        except SetupAborted as error:
+            if not self.retries:
+                raise
+            # Whoever gave up does so at the end as well; if it only lost a link, which nobody else need have noticed,
+            # all go on from there.
+            self.attempt.fail(-1, error, transient=True)
         self._progress(is_start=self._attempts == 1)
         self._tick()
         return bool(self._inputs)
@@ -302,7 +309,8 @@ class _Batch:
         except (PeerClosed, PeerLost, SetupAborted, RendezvousTimeout, LinkProtocolError) as error:
             if failure is None:
                 raise
-            raise self._alone(failure, error) from failure.error
+            alone = self._alone(failure, error)
+            raise alone from None if alone is failure.error else failure.error
         said |= theirs
         is_complete = self.ledger.settle(bitmaps)
         verdict = decide(said, is_complete, self._attempts, self.retries)
@@ -364,7 +372,7 @@ class _Batch:
             return 0, self._party.name, "a peer did not end its jobs"
         peer = getattr(failure.error, "peer", None)
         name = peer if isinstance(peer, str) else self._party.name
-        return self.attempt.job_of(failure), name, describe(failure.error)
+        return max(0, self.attempt.job_of(failure)), name, describe(failure.error)
 
     def _common_failure(self, failure: Failure | None, said: Mapping[str, AttemptReport]) -> Exception:
         """What all parties raise: the failure that began first, if anybody says where."""
@@ -383,6 +391,8 @@ class _Batch:
         """The failure when a peer cannot say any more what it saw."""
         if isinstance(failure.error, PartyFailed):
             return self._own_failure(failure.error)
+        if isinstance(failure.error, SetupAborted):
+            return failure.error
         index, party, cause = self._seen_here(failure)
         if isinstance(failure.error, PeerClosed | PeerLost) and isinstance(error, PeerClosed | PeerLost):
             # We saw the end of a peer that left because of this one, whose own words are still under way.
@@ -393,12 +403,12 @@ class _Batch:
 
     def give_up(self, error: BaseException) -> None:
         """Stop everything because of an error outside the jobs, and tell the peers, who may wait for us."""
-        if self._is_ending or not self.attempt.has_begun:
+        if self._is_ending or isinstance(error, SetupMismatch):
             return
-        reason = describe_to_peers(error) if isinstance(error, Exception) else f"{self._party.name} was interrupted"
-        self.attempt.cancel(reason)
-        self._party.give_up_agreed(reason)  # sessions of the batch that were not even made here
-        self._party.refuse_round(END, reason)
+        if self.attempt.has_begun:
+            self.attempt.give_up(error)
+        if self.attempt.has_begun or self.retries:
+            self.attempt.refuse_end(END, error)
 
     def close(self) -> None:
         """Leave the worker as it was before the batch. May follow anything."""

@@ -13,8 +13,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from partywire.engine.errors import PartyWireError
+from partywire.engine.errors import PartyWireError, SetupAborted
 from partywire.engine.rendezvous import check_fields_equal
+from partywire.engine.restarts import STAYS_AWAY
 
 from .batch_share import (
     BatchPlan,
@@ -50,7 +51,7 @@ finds its sessions gone."""
 
 @dataclass(slots=True)
 class Failure:
-    """A failure that this party saw. `is_ours`: it began here, and was not told by a peer."""
+    """A failure that this party saw. `is_ours`: it began here, and was not told by a peer or seen of a link."""
 
     position: int
     error: BaseException
@@ -58,7 +59,7 @@ class Failure:
 
     @property
     def is_ours(self) -> bool:
-        return not isinstance(self.error, SessionError)
+        return not isinstance(self.error, SessionError | SetupAborted)
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -102,6 +103,8 @@ class BatchAttempt:
         self._running: set[int] = set()  # children that were told to run
         self._told_to_stop: set[int] = set()
         self._stopped: set[int] = set()  # children that have stopped
+        self._lost: set[int] = set()  # children that died while it ran
+        self._died: WorkerDied | None = None  # one that died before it ran
         self._child_totals: dict[int, Totals] = {}
 
     @property
@@ -130,12 +133,9 @@ class BatchAttempt:
             SetupMismatch, SetupAborted, PeerLost, PeerClosed, PartyFailed, WorkerDied.
         """
         try:
-            if patience is not None:
-                await self._until_whole(self._worker.clock() + patience)
-            self._watch_children()
-            await self._expect_sessions()
-        except PartyWireError as error:
-            self._party.refuse_round("batch", describe_to_peers(error))  # in which the others wait for us
+            await self._prepare(patience)
+        except BaseException as error:
+            self._party.refuse_round("batch", self._why(error))  # in which the others wait for us
             raise
         plan = await self._agree(round_, fields, patience)
         self._share = BatchShare(self._worker, self.scheduler, plan, self._job_final, self.fail)
@@ -155,33 +155,56 @@ class BatchAttempt:
             self.fail(-1, error)
         self._end_expectation()
 
+    async def _prepare(self, patience: float | None) -> None:
+        """Let all our workers expect sessions; one that dies meanwhile is waited for like one that was dead before."""
+        deadline = self._worker.clock() + (patience or 0)
+        while True:
+            try:
+                if patience is not None:
+                    await self._until_whole(deadline)
+                self._watch_children()
+                await self._expect_sessions()
+                return
+            except WorkerDied:
+                if self._worker.clock() >= deadline:
+                    raise
+                self._end_expectation()
+                self._expecting.clear()
+                for index in tuple(self._watched):
+                    self._unwatch(index)
+
     async def _until_whole(self, deadline: float) -> None:
         """Wait for what has to be restarted or dialled again.
 
         Raises:
             PeerLost, PeerClosed, WorkerDied: it did not come back in time, or will not.
         """
-        worker, party = self._worker, self._party
+        worker = self._worker
 
         def is_whole() -> bool:
             for link in worker.links.values():
                 if link.is_closed:
                     raise PeerClosed(link.name, None, link.epoch)
-            return (
-                not worker.lost_workers
-                and len(party.channels) == party.config.workers - 1
-                and all(link.is_up and link.control is not None for link in worker.links.values())
+            for died in worker.lost_workers.values():
+                if died.cause.endswith(STAYS_AWAY):
+                    raise WorkerDied(*died.args)
+            return not worker.lost_workers and all(
+                link.is_up and link.control is not None for link in worker.links.values()
             )
 
         if await worker.until(is_whole, deadline):
             return
-        self._raise_dead_workers()
+        for died in worker.lost_workers.values():
+            raise WorkerDied(*died.args)
         for link in worker.links.values():
             if not link.is_up:
                 raise PeerLost(link.name, None, link.epoch, link.cause or "the link is not up")
 
     def _watch_children(self) -> None:
+        self._lost.clear()
+        self._died = next(iter(self._worker.lost_workers.values()), None)
         self._channels = self._party.channels
+        self._worker.on_worker_lost = self._worker_lost
         for index, channel in self._channels.items():
             self._watched[index] = channel.fileno()
             self._worker.watch(channel.fileno(), lambda index=index: self._take_messages(index))  # type: ignore[misc]
@@ -197,7 +220,9 @@ class BatchAttempt:
                 pass  # WorkerLost follows on the control socket
 
         def everybody_expects() -> bool:
-            self._raise_dead_workers()
+            if self._died is not None:
+                died, self._died = self._died, None
+                raise died
             return self._expecting >= self._channels.keys()
 
         await self._worker.until(everybody_expects)
@@ -259,9 +284,17 @@ class BatchAttempt:
         """A peer could not make the sessions of this attempt, whichever of our workers has them."""
         self.fail(-1, error)
 
-    def _raise_dead_workers(self) -> None:
-        for died in self._worker.lost_workers.values():
-            raise WorkerDied(*died.args)
+    def _worker_lost(self, died: WorkerDied) -> None:
+        self._unwatch(died.index)
+        self._lost.add(died.index)
+        if self._share is None:
+            self._died = died
+        else:
+            self.fail(-1, died)
+
+    def _why(self, error: BaseException) -> str:
+        """What the peers are told when we give up."""
+        return describe_to_peers(error) if isinstance(error, Exception) else f"{self._party.name} was interrupted"
 
     # Ending.
 
@@ -289,28 +322,35 @@ class BatchAttempt:
             except ChannelClosed:
                 pass  # WorkerLost follows on the control socket
 
-    def cancel(self, reason: str) -> None:
-        """`stop`, and close the coroutines of all jobs. Not from inside a job."""
+    def give_up(self, error: BaseException) -> None:
+        """Stop everything because of an error outside the jobs, and tell the peers. Not from inside a job."""
+        reason = self._why(error)
+        self._cancel(reason)
+        self._party.give_up_agreed(reason)  # sessions that were not even made here
+
+    def refuse_end(self, kind: str, error: BaseException) -> None:
+        """Give up the round in which the parties tell each other how the attempt ended."""
+        self._party.refuse_round(kind, self._why(error))
+
+    def _cancel(self, reason: str) -> None:
+        """`stop`, and close the coroutines of all jobs."""
         self.stop(reason)
         if self._share is not None:
             self._share.stop(reason)
 
     async def end_shares(self) -> None:
         """Finish the sessions when every job is final; otherwise stop everything and wait for the children."""
-        assert self._share is not None
         failure = self.failure
         if failure is None:
+            assert self._share is not None
             self._share.finish()
             return
-        self.cancel(self._reason(failure))
+        self._cancel(self._reason(failure))
         # One of the children may have begun what we only heard of from a peer.
         await self._worker.until(self._children_stopped, self._worker.clock() + STOP_TIMEOUT_S)
-        if self._worker.lost_workers and not (self.failure or failure).is_ours:
-            # The peers noticed the death of our worker, and told us so, before our own supervisor did.
-            self.failure = Failure(-1, next(iter(self._worker.lost_workers.values())), True)
 
     def _children_stopped(self) -> bool:
-        return self._stopped >= self._running - self._worker.lost_workers.keys()
+        return self._stopped >= self._running - self._lost
 
     def _unwatch(self, child: int) -> None:
         fd = self._watched.pop(child, None)
@@ -321,6 +361,7 @@ class BatchAttempt:
         """Leave the worker as it was before the attempt. May follow anything."""
         self._end_expectation()
         self._party.on_agreed_given_up = None
+        self._worker.on_worker_lost = None
         for index, channel in self._channels.items():
             if self._share is None:
                 try:

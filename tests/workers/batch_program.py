@@ -230,7 +230,7 @@ def scenario_retry(runner: BatchRunner, index: int) -> Any:
 
 def scenario_kill(runner: BatchRunner, index: int) -> Any:
     said = []
-    for role in ("worker 1", "link to bob"):
+    for role in ("worker 1", "link 1"):
         if index == 0:
             with open(os.path.join(os.environ["PARTYWIRE_TEST_DIR"], role), "w") as file:
                 file.write(str(runner.party.pids[role]))

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tests.workers.test_batch import rotated, run_parties
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
 
 
 def test_time_outs_run_again_in_order_up_to_the_limit_and_mistakes_do_not() -> None:
@@ -17,3 +24,14 @@ def test_time_outs_run_again_in_order_up_to_the_limit_and_mistakes_do_not() -> N
         assert mistaken["history"] == []
         assert "retries" in differ
         assert next_batch == rotated(5)[index], "the next batch begins in step"
+
+
+def test_a_killed_worker_or_io_process_is_replaced_and_the_batch_ends_with_all_results(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PARTYWIRE_TEST_DIR", str(tmp_path))
+    for index, (worker_killed, io_process_killed, next_batch) in enumerate(run_parties("kill", (2, 1, 1))):
+        for said in (worker_killed, io_process_killed):
+            assert said["values"] == rotated(30)[index]
+            assert 1 <= said["retries"] <= 2
+        assert next_batch == rotated(5)[index]
