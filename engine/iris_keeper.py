@@ -1,10 +1,10 @@
 """One link to a peer that speaks the protocol of iris-mpc's TCP stack: makes it, keeps it, and ends with it.
 
 Between the I/O process, the workers (rings and doorbells) and one such peer; what `link_keeper` is for other links. The
-one invariant: exactly one of LinkFailed and LinkEnded tells the supervisor how the link ended (unless the process dies,
-or the party closes before the link is up), and no worker is left with a lane that will never say STREAM_END.
+one invariant: no worker is left with a lane that will never say STREAM_END, and each Lanes is followed by one LinkEnded
+(unless the process dies). LinkFailed says that the very first link will not come up.
 
-    dial or be dialled C times -> Lanes -> multiplex -> LinkEnded
+    dial or be dialled C times -> Lanes -> multiplex -> LinkEnded -> the same again, until the party closes
 
 There is no control connection: how many connections there are stands in the configuration, nobody says hello, and each
 connection is dialled until the peer takes it. A connection that is lost before all of them stand ends the attempt, and
@@ -34,6 +34,7 @@ from .greeting import GreetingFailed, greet
 from .iris_handshake import accepting, dialling, introduction_untrusted
 from .link import LinkState, LinkTimeouts
 from .link_report import LinkReport
+from .redial import Redial
 from .silent_link import SilentLink
 from .silent_multiplexer import SilentMultiplexer
 from .topology import dials
@@ -55,6 +56,9 @@ EXIT_TIMEOUT_S: Final = 0.5
 
 AGAIN_S: Final = 0.5
 """Pause between two attempts. The peer notices that its connections are gone within a round trip."""
+
+UNTAKEN_LOOK_S: Final = 0.05
+"""How often is looked whether the worker has taken the lanes of a link that is over."""
 
 ACCEPT_BATCH: Final = 16
 """Accepted connections taken in one turn of the loop."""
@@ -88,12 +92,15 @@ class IrisKeeper:
         self._bells = bells
         self._gateway = gateway
         self._transport = transport
-        self._epoch = 0  # of the present attempt
+        self._epoch = command.epochs.get(str(peer), 1) - 1  # of the present attempt, or the one before the first
         self._attempt: Attempt | None = None
         self._taken: set[int] = set()  # connections of the attempt that were accepted
         self._address = ""  # where the peer is, once a connection to it stands
         self._has_refused = False  # whether a connection was told of that the peer should not dial
-        self._is_up = False
+        self._is_up = False  # from the announcement of the attempt's lanes to its end
+        self._was_up = self._epoch > 0  # an attempt was up: from now on none is the last
+        self._is_closing = False
+        self._redial = Redial(loop.time)
         self._report = LinkReport(home, self._peer)
         self._tasks: set[asyncio.Task[None]] = set()
         self._over: asyncio.Future[None] = loop.create_future()
@@ -118,14 +125,16 @@ class IrisKeeper:
 
     def begin_close(self) -> None:
         """The party closes: a link that is up delivers what was sent first, any other is given up."""
+        self._is_closing = True
         if (multiplexer := self._standing) is not None:
             multiplexer.begin_close()
         else:
             self._end()
 
     def replace_worker(self, index: int) -> None:
-        """Like `drop_worker`: this link is not made anew."""
-        self.drop_worker(index)
+        """A worker died, and another one took its place: the link is made anew, since rings are never repaired."""
+        if (multiplexer := self._standing) is not None:
+            multiplexer.lose(f"worker {index} of {self._our_name} died")
 
     def drop_worker(self, index: int) -> None:
         """A worker died: its connections break, and the link with them."""
@@ -171,7 +180,16 @@ class IrisKeeper:
     # Making the link.
 
     async def _keep_link(self) -> None:
-        """Attempt after attempt until one is up; then until that one is over."""
+        """Bring the link up, the first time within the connect timeout; then, whenever it is over, make it anew."""
+        if self._was_up:
+            await self._bring_up()
+        elif not await self._bring_up_in_time():
+            return
+        while await self._until_lost():
+            await self._bring_up()
+
+    async def _bring_up_in_time(self) -> bool:
+        """False: the link will not come up, and that was told."""
         deadline = self._loop.time() + self._options.connect_timeout_s
         try:
             async with asyncio.timeout_at(deadline):
@@ -181,27 +199,52 @@ class IrisKeeper:
                 name = self._peer.name
                 last = self._report.last_cause or f"nothing answered at {self._peer.address}"
                 self._fail("TIMEOUT", f"no link to {name} within {self._options.connect_timeout_s:g} s; {last}")
-                return
         except ShmError as error:
             self._fail("LOCAL", f"the link to {self._peer.name} cannot be made: {error}")
-            return
-        assert self._attempt is not None
-        clean, cause = await self._attempt.ended
-        self._report.ended(clean and self._attempt.link.goodbye_sent, cause)
-        self._end()
+        return self._is_up
+
+    async def _until_lost(self) -> bool:
+        """Wait for the end of the attempt that is up. False: the party closes, and the keeper with it."""
+        attempt = self._attempt
+        assert attempt is not None
+        self._redial.link_is_up()
+        clean, cause = await attempt.ended
+        self._is_up = False
+        self._report.ended(clean and attempt.link.goodbye_sent, cause)
+        if self._is_closing:
+            self._end()
+            return False
+        while not attempt.is_taken:  # noqa: ASYNC110  (a worker that opens its rings tells nobody)
+            await asyncio.sleep(UNTAKEN_LOOK_S)
+        attempt.close()
+        if dials(self._our_name, self._peer.name):
+            await self._redial.pause(clean)
+        return True
 
     def _fail(self, code: str, message: str) -> None:
         self._report.failed(code, message)
         self._end()
 
     async def _bring_up(self) -> None:
-        """Make attempts until all connections of one stand; its lanes are announced."""
+        """Make attempts until all connections of one stand; its lanes are announced.
+
+        Raises:
+            ShmError: there is no memory for the rings of the very first link.
+        """
         is_dialling = dials(self._our_name, self._peer.name)
         while True:
-            attempt = self._attempt = self._new_attempt()
+            try:
+                attempt = self._attempt = self._new_attempt()
+            except ShmError as error:
+                if not self._was_up:
+                    raise
+                self._report.progress(str(error))
+                await asyncio.sleep(AGAIN_S)
+                continue
             try:
                 if not is_dialling and not self._report.last_cause:
-                    unheard = "has not dialled us yet; is it running, and is our address right there?"
+                    when = "again" if self._was_up else "yet"
+                    unheard = f"has not dialled us {when}; is it running, and is our address right there?"
                     self._report.progress(f"{self._peer.name} {unheard}")
                 dialled = [self._dial(attempt, index) for index in range(self._iris.connections)] if is_dialling else []
                 await self._until_up_or_lost(attempt, dialled)
@@ -370,7 +413,7 @@ class IrisKeeper:
     def _announce(self, attempt: Attempt) -> None:
         """The link is up: give our one worker its lanes."""
         assert attempt.control_lane is not None
-        self._is_up = True
+        self._is_up = self._was_up = True
         attempt.up.set_result(None)
         is_dialling = dials(self._our_name, self._peer.name)
         self._report.opened(LinkEventKind.CONNECTED if is_dialling else LinkEventKind.ACCEPTED, self._address)

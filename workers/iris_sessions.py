@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 from partywire.engine.errors import LinkProtocolError
 
-from .errors import UnsupportedByPeer
+from .errors import UnsupportedByPeer, describe_to_peers
 from .values import PrfKey
 from .waiting import shared_timeout
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from .peer_link import PeerLink
     from .session import Session
     from .worker import Worker
 
@@ -46,8 +47,17 @@ def refuse_stride(worker: Worker, stride: int) -> None:
             raise UnsupportedByPeer(link.name, f"making sessions whose ids are {stride} apart", advice)
 
 
-async def validate(worker: Worker, sessions: Sequence[Session], timeout: float | None) -> None:
+def speak_iris(worker: Worker) -> bool:
+    """Whether any of our links does."""
+    return any(link.iris is not None for link in worker.links.values())
+
+
+async def validate(
+    worker: Worker, sessions: Sequence[Session], timeout: float | None, give_up: Callable[[str], object]
+) -> None:
     """Send each session's place among the new ones to every peer of a version that expects it, and expect the same.
+
+    When it raises, all of them are closed, and `give_up` was told why.
 
     Raises:
         LinkProtocolError: a peer sent something else; the link to it is given up.
@@ -56,7 +66,18 @@ async def validate(worker: Worker, sessions: Sequence[Session], timeout: float |
     peers = [link for link in worker.links.values() if link.iris is not None and link.iris.validates_sessions]
     if not peers:
         return
-    timeout = shared_timeout(worker, timeout)
+    try:
+        await _validate(worker, peers, sessions, shared_timeout(worker, timeout))
+    except BaseException as error:
+        for session in sessions:
+            session.close()
+        give_up(describe_to_peers(error))
+        raise
+
+
+async def _validate(
+    worker: Worker, peers: Sequence[PeerLink], sessions: Sequence[Session], timeout: float | None
+) -> None:
     for index, session in enumerate(sessions):
         for link in peers:
             await session.send(link.name, PrfKey(index.to_bytes(16, "little")), timeout=timeout)

@@ -55,9 +55,8 @@ from .errors import (
     RendezvousTimeout,
     SessionError,
     WorkerDied,
-    describe_to_peers,
 )
-from .iris_sessions import refuse_common_step, refuse_stride, validate
+from .iris_sessions import refuse_common_step, refuse_stride, speak_iris, validate
 from .link_events import LinkEvents
 from .party_log import PartyLog
 from .resets import SessionResets
@@ -443,6 +442,8 @@ class Party:
         worker = self.worker
         timeout = shared_timeout(worker, timeout)
         refuse_stride(worker, self.stride)
+        if speak_iris(worker):
+            await self.wait_for_links(timeout)  # else an id would be counted here and not there
         worker.expect_sessions()
         try:
             patience = self.config.reconnect_s
@@ -450,13 +451,7 @@ class Party:
             sessions = self._make_sessions(block)
         finally:
             worker.expect_sessions_end()
-        try:
-            await validate(worker, sessions, timeout)
-        except BaseException as error:
-            for session in sessions:
-                session.close()
-            self.give_up_agreed(describe_to_peers(error))
-            raise
+        await validate(worker, sessions, timeout, self.give_up_agreed)
         return sessions
 
     async def barrier(self, *, timeout: float | None = None) -> None:

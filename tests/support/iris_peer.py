@@ -134,3 +134,5 @@ class IrisPeer:
     def close(self) -> None:
         for sock in self.sockets:
             sock.close()
+        self.sockets.clear()
+        self._waiting.clear()
