@@ -1,0 +1,259 @@
+"""Links that come back, processes that are started again, and parties that rejoin: whole parties in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvloop
+
+from partywire import BatchRunner, LinkEventKind, Party
+from partywire.workers.errors import PeerAborted, PeerClosed, PeerLost, SessionError
+from partywire.workers.local import make_local_parties
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+
+    from partywire import LinkEvent, PartyConfig, Session
+
+pytestmark = pytest.mark.timeout(60)
+DEADLINE_S = 30.0
+
+
+class Table:
+    """Open parties, their configurations and listening sockets, and what was told of their links."""
+
+    def __init__(self, configs: list[PartyConfig], listeners: list[socket.socket]) -> None:
+        self.configs = configs
+        self.listeners = listeners
+        self.parties: list[Party] = []
+        self.events: list[list[LinkEvent]] = [[] for _ in configs]
+
+    async def open(self) -> None:
+        self.parties = [self._party(index) for index in range(len(self.configs))]
+        await asyncio.gather(*(party.open() for party in self.parties))
+
+    def _party(self, index: int) -> Party:
+        return Party(self.configs[index], self.listeners[index], on_event=self.events[index].append)
+
+    async def restart(self, index: int) -> None:
+        """Open a party again, after it was closed or ended."""
+        self.parties[index] = self._party(index)
+        await self.parties[index].open()
+
+    def kill(self, index: int, role: str, number: signal.Signals = signal.SIGKILL) -> int:
+        pid = self.parties[index].pids[role]
+        os.kill(pid, number)
+        return pid
+
+    async def all(self, what: Callable[[Party], Awaitable[Any]]) -> list[Any]:
+        return list(await asyncio.gather(*(what(party) for party in self.parties)))
+
+    async def sessions(self, count: int = 1) -> list[list[Session]]:
+        return await self.all(lambda party: party.make_sessions(count))
+
+    def epoch(self, party: int, peer: int) -> int:
+        return self.parties[party].worker.links[peer].epoch
+
+    async def until(self, what: Callable[[], object]) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while not what():
+            assert time.monotonic() < deadline, "the condition never came true"
+            await asyncio.sleep(0.005)
+
+
+def run(count: int, scenario: Callable[[Table], Coroutine[Any, Any, None]], **settings: Any) -> None:
+    async def main() -> None:
+        with make_local_parties(count, settings.pop("workers", 1)) as local:
+            options = {"ring_mib": 1, "connect_s": 20.0, "close_s": 3.0, "heartbeat_s": 0.9, **settings}
+            async with seated([replace(config, **options) for config in local.configs], local.listeners) as table:
+                await asyncio.wait_for(scenario(table), DEADLINE_S)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
+@asynccontextmanager
+async def seated(configs: list[PartyConfig], listeners: list[socket.socket]) -> AsyncIterator[Table]:
+    table = Table(configs, listeners)
+    try:
+        await table.open()
+        yield table
+    finally:
+        await asyncio.gather(*(party.close() for party in table.parties))
+
+
+async def exchange(sessions: list[Session], text: bytes) -> None:
+    """Everybody tells everybody, and hears exactly that."""
+    for session in sessions:
+        await session.broadcast(text + bytes([session.party_index]))
+    for session in sessions:
+        for other in sessions:
+            if other is not session:
+                assert await session.recv(other.party_index, timeout=10) == text + bytes([other.party_index])
+
+
+def failures(sessions: list[list[Session]]) -> list[SessionError | None]:
+    return [session.failure for [session] in sessions]
+
+
+def test_a_killed_io_process_fails_the_sessions_and_the_next_ones_work() -> None:
+    async def scenario(table: Table) -> None:
+        before = await table.sessions()
+        await exchange([session for [session] in before], b"before")
+        old = table.kill(0, "link 1")
+        await table.until(lambda: all(failures(before)))
+        alice, bob, charlie = failures(before)
+        assert isinstance(alice, PeerLost | PeerAborted)  # bob may have said so by way of charlie
+        assert isinstance(bob, PeerLost | PeerAborted)
+        assert isinstance(charlie, PeerAborted)
+        after = await table.sessions()
+        await exchange([session for [session] in after], b"after")
+        assert {session.id for [session] in after} == {1}
+        assert table.epoch(0, 1) == table.epoch(1, 0) == 2
+        assert table.epoch(0, 2) == table.epoch(1, 2) == 1
+        assert table.parties[0].pids["link 1"] != old
+        kinds = [event.kind for event in table.events[0] if event.peer == "bob"]
+        assert kinds == [LinkEventKind.ACCEPTED, LinkEventKind.CLOSED, LinkEventKind.ACCEPTED]
+        assert failures(before) == [alice, bob, charlie]
+
+    run(3, scenario)
+
+
+@pytest.mark.parametrize("clean", [True, False], ids=["goodbye", "killed"])
+def test_a_party_that_was_started_anew_rejoins_those_that_ran_on(clean: bool) -> None:
+    """They have been through more rounds than anybody may be ahead in one epoch, and have given ids away."""
+
+    async def scenario(table: Table) -> None:
+        for _ in range(35):
+            await table.all(Party.barrier)
+            await table.sessions(2)
+        if clean:
+            await table.parties[1].close()
+        else:
+            table.parties[1]._end()
+        await table.until(lambda: not table.parties[0].worker.links[1].is_up)
+        with pytest.raises(PeerClosed if clean else PeerLost):
+            await table.parties[0].wait_for_links(0.1)
+        opening = asyncio.create_task(table.restart(1))
+        await asyncio.gather(opening, *(table.parties[index].wait_for_links(20) for index in (0, 2)))
+        after = await table.sessions()
+        assert {session.id for [session] in after} == {70}
+        await exchange([session for [session] in after], b"again")
+        await table.all(Party.barrier)
+
+    run(3, scenario)
+
+
+def test_a_step_that_has_begun_waits_for_a_link_and_for_a_party_that_is_started_anew() -> None:
+    async def scenario(table: Table) -> None:
+        waiting = asyncio.create_task(table.parties[0].barrier())
+        await table.until(lambda: table.parties[1]._book._theirs["alice"])
+        table.kill(1, "link 0")
+        await table.until(lambda: table.epoch(0, 1) == table.epoch(1, 0) == 2)
+        assert not waiting.done()
+        await asyncio.gather(waiting, table.parties[1].barrier())
+        making = asyncio.create_task(table.parties[0].make_sessions(1))
+        await table.until(lambda: 1 in table.parties[1]._book._theirs["alice"])
+        table.parties[1]._end()
+        await table.restart(1)
+        [theirs] = await table.parties[1].make_sessions(1)
+        [ours] = await making
+        await exchange([ours, theirs], b"hello")
+
+    run(2, scenario)
+
+
+def test_a_link_that_does_not_come_back_in_time_is_an_error_that_says_why() -> None:
+    async def scenario(table: Table) -> None:
+        table.parties[1]._end()
+        await table.until(lambda: not table.parties[0].worker.links[1].is_up)
+        for step in (table.parties[0].barrier(), table.parties[0].make_sessions(1)):
+            with pytest.raises(PeerLost, match="it did not come back: bob has not dialled us again"):
+                await step
+
+    run(2, scenario, reconnect_s=0.3)
+
+
+@pytest.mark.parametrize("stopped", [0, 1], ids=["acceptor", "dialler"])
+def test_an_io_process_that_was_stopped_for_long_recovers_at_both_ends(stopped: int) -> None:
+    async def scenario(table: Table) -> None:
+        before = await table.sessions()
+        role = f"link {1 - stopped}"
+        table.kill(stopped, role, signal.SIGSTOP)
+        try:
+            for [session] in before:
+                await session.broadcast(b"stale")
+            await table.until(lambda: failures(before)[1 - stopped])
+            await asyncio.sleep(0.3)  # what is dialled meanwhile waits at the gateway
+        finally:
+            table.kill(stopped, role, signal.SIGCONT)
+        await table.until(lambda: all(failures(before)))
+        after = await table.sessions()
+        await exchange([session for [session] in after], b"fresh")
+        assert table.epoch(0, 1) == table.epoch(1, 0) > 1
+        assert "silent" in str(before[1 - stopped][0].failure)
+
+    run(2, scenario)
+
+
+def test_an_io_process_that_was_stopped_for_a_moment_loses_nothing() -> None:
+    async def scenario(table: Table) -> None:
+        sessions = [session for [session] in await table.sessions()]
+        table.kill(0, "link 1", signal.SIGSTOP)
+        await asyncio.sleep(0.3)  # a third of the heartbeat timeout
+        table.kill(0, "link 1", signal.SIGCONT)
+        await exchange(sessions, b"x")
+        assert table.epoch(0, 1) == table.epoch(1, 0) == 1
+
+    run(2, scenario)
+
+
+def test_a_dialler_and_the_gateway_that_it_dials_die_at_once() -> None:
+    async def scenario(table: Table) -> None:
+        table.kill(1, "link 0")
+        table.kill(0, "gateway")
+        await table.until(lambda: table.epoch(0, 1) == table.epoch(1, 0) == 2)
+        await exchange([session for [session] in await table.sessions()], b"x")
+
+    run(2, scenario)
+
+
+def test_a_worker_that_died_is_replaced_and_the_next_batch_runs_on_it() -> None:
+    async def scenario(table: Table) -> None:
+        old = table.kill(0, "worker 1")
+        await table.until(lambda: table.epoch(0, 1) == table.epoch(1, 0) == 2)
+        await table.all(lambda party: party.wait_for_links(20))
+        results = await table.all(lambda party: BatchRunner(party, sessions=2).amap(echo_pid, range(8)))
+        assert old not in {pid for pid, _ in results[0]}
+        assert {pid for pid, _ in results[0]} == {os.getpid(), table.parties[0].pids["worker 1"]}
+        assert [pid for _, pid in results[0]] == [pid for pid, _ in results[1]]
+
+    run(2, scenario, workers=2)
+
+
+async def echo_pid(session: Session, number: int) -> tuple[int, int]:
+    await session.broadcast(b"%d %d" % (number, os.getpid()))
+    theirs = await session.recv(1 - session.party_index, timeout=20)
+    assert theirs.split()[0] == b"%d" % number
+    return os.getpid(), int(theirs.split()[1])
+
+
+def test_a_party_closes_at_once_while_a_link_is_being_made_anew() -> None:
+    async def scenario(table: Table) -> None:
+        table.listeners[0].close()  # or what is dialled would wait in its backlog
+        table.parties[0]._end()
+        await table.until(lambda: any(event.kind is LinkEventKind.CONNECT_FAILED for event in table.events[1]))
+        began = time.monotonic()
+        await table.parties[1].close()
+        assert time.monotonic() - began < table.configs[1].close_s
+        assert table.parties[1]._complaints == []
+
+    run(2, scenario)
