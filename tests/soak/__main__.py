@@ -214,7 +214,8 @@ class Soak:
 
 
 def report(soak: Soak, began: float, problems: list[str]) -> None:
-    print(f"soaked for {time.monotonic() - began:.0f} s: {soak.batches} batches, {soak.results} results as they must be")
+    soaked_s = time.monotonic() - began
+    print(f"soaked for {soaked_s:.0f} s: {soak.batches} batches, {soak.results} results as they must be")
     print(f"longest batch: {soak.longest_s:.1f} s")
     disturbances = ", ".join(f"{count} x {what}" for what, count in sorted(soak.disturbances.items()))
     print(f"disturbances: {disturbances or 'none'}")

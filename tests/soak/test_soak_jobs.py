@@ -16,7 +16,7 @@ def test_tasks_are_equal_at_all_parties_and_results_differ() -> None:
 
 
 def test_a_soak_checks_results(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(soak_module, "CALM_S", (0.05, 0.1))
+    monkeypatch.setattr(soak_module, "CALM_S", (0.3, 0.5))
     soak = Soak(seed=4, workers=1, calm=False)
     try:
         soak.begin()
