@@ -12,7 +12,8 @@ CORE   := $(wildcard shm/core/*.[ch] engine/core/*.[ch] workers/core/*.[ch])
 # What has a plain and a compiled form: its tests run once more on the plain one.
 TWINS  := tests/engine/test_filler.py tests/process/test_multiplexer.py tests/workers/test_session.py \
           tests/workers/test_session_faults.py tests/workers/test_calls.py tests/workers/test_scheduler.py \
-          tests/workers/test_waiting.py tests/workers/test_limits.py tests/workers/test_party_end_to_end.py
+          tests/workers/test_waiting.py tests/workers/test_limits.py tests/workers/test_party_end_to_end.py \
+          tests/workers/test_iris_lane.py
 
 # A run starts several processes and the tests start hundreds, and each would compile anew what it imports.
 unexport PYTHONDONTWRITEBYTECODE

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from . import limits
 from .errors import FrameTooLarge, LinkProtocolError
 from .frame_buffer import FrameBuffer
 from .frames import FIXED_HEADER, HEADER, LINK_SESSION, SPEC_OF, body_size
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .frames import Frame
 
 
@@ -27,9 +30,16 @@ OURS_FROM: Final = 0x80
 class IrisFrameBuffer(FrameBuffer):
     """Splits what `split` is fed; like FrameBuffer in everything that is not said above."""
 
-    def __init__(self, message_size_max: int, peer: str = "") -> None:
+    def __init__(self, message_size_max: int, peer: str = "", room: Callable[[], int] | None = None) -> None:
+        """`room` says how many bytes a message may have now that is too large to be let in for being small."""
         super().__init__(peer=peer)
         self._message_size_max = message_size_max
+        self._room = room
+
+    @property
+    def open_size(self) -> int:
+        """The size of the body of which a part is missing; 0 when there is none."""
+        return 0 if self._open is None else body_size(self._open[1], self._open[2])
 
     def _split_untrusted(self, chunk: memoryview, position: int, frames: list[Frame]) -> int:
         end = len(chunk)
@@ -66,6 +76,9 @@ class IrisFrameBuffer(FrameBuffer):
         if size > self._message_size_max:
             what = f"a {SPEC_OF[descriptor].descriptor.name} message"
             raise FrameTooLarge(self._peer, what, size, self._message_size_max)
+        if self._room is not None and size > limits.FRAME_SIZE_MAX and size > (room := self._room()):
+            what = f"a {SPEC_OF[descriptor].descriptor.name} message beside those that fill limits.inbox_mib"
+            raise FrameTooLarge(self._peer, what, size, room)
         header.clear()
         self._open = (session, descriptor, length if needed == HEADER.size else size)
         self._missing = size

@@ -69,7 +69,9 @@ class IrisLane(Lane):
         self.small_size_max = self.whole_size_max = -1
         # The compiled core then hands all that comes to `take_carefully`.
         self.is_between_frames = False
-        self.frames = IrisFrameBuffer(min(message_size_max, worker.inbox_size_max), link.name)
+        self.frames = self._iris_frames = IrisFrameBuffer(message_size_max, link.name, self._room)
+        # The size of a message of which a part is missing, as it is counted in the worker's inbox.
+        self._open_size = 0
         # Frames that wait for the end of the pass, and what is left of those that are being written.
         self._waiting: list[Buffer] = []
         self._unwritten = memoryview(b"")
@@ -169,6 +171,18 @@ class IrisLane(Lane):
 
     # Receiving.
 
+    def _room(self) -> int:
+        return self._worker.inbox_size_max - self._worker.inbox_size + self._open_size
+
+    def _count_open(self, size: int) -> None:
+        """A message counts as inbox from its header on."""
+        self._worker.inbox_size += size - self._open_size
+        self._open_size = size
+
+    def _receive_data_untrusted(self, payload: memoryview) -> None:
+        self.take_carefully(payload)
+        self.bytes_received += len(payload)
+
     def take_carefully(self, data: memoryview) -> int:
         """A slice of the stream: what stands before a bad frame is delivered before that ends the lane."""
         frames: list[Frame] = []
@@ -177,6 +191,7 @@ class IrisLane(Lane):
             self.frames.split(data, frames)
         except LinkProtocolError as error:
             bad = error
+        self._count_open(self._iris_frames.open_size)
         try:
             self.deliver_untrusted(frames)
         except LinkProtocolError as error:
@@ -226,6 +241,7 @@ class IrisLane(Lane):
     def abandon(self, cause: str) -> None:
         """Nothing more comes or goes; with a cause, on no connection of the link."""
         was_finished = self.is_finished
+        self._count_open(0)
         super().abandon(cause)
         if not cause:
             return

@@ -227,6 +227,25 @@ def test_a_peer_that_floods_sessions_that_nobody_makes_is_given_up() -> None:
         assert two.workers[BOB].inbox_size == 0
 
 
+def test_a_large_message_counts_as_inbox_from_its_header_on_and_is_refused_beside_others_that_fill_it() -> None:
+    with Table(2, inbox_size_max=4 << 20, iris=IrisOptions(2)) as two:
+        (_, even), (_, odd) = two.sessions(0, 1)
+        bob = two.workers[BOB]
+        size = 3 << 20
+        two.feed(BOB, ALICE, b"\0\0\0\0\x0c" + size.to_bytes(4, "little") + bytes(1000))
+        two.settle()
+        assert bob.inbox_size == size
+        two.feed(BOB, ALICE, bytes(size - 1000))
+        two.settle()
+        assert bob.inbox_size == size + MESSAGE_OVERHEAD
+        two.end_of(BOB, ALICE, 1).stream += b"\1\0\0\0\x0c" + (2 << 20).to_bytes(4, "little")
+        two.settle()
+        for theirs in (even, odd):
+            assert isinstance(theirs.failure, PeerLost)
+            assert "limits.inbox_mib" in str(theirs.failure)
+        assert bob.inbox_size == 0
+
+
 HOSTILE = {
     "unknown": "00000000 7f",
     "ours": "00000000 84 01000000 01",
