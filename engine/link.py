@@ -318,7 +318,9 @@ class Link:
 
     @property
     def _expects_signs_of_life(self) -> bool:
-        return self._state in (LinkState.ATTACHING, *_STANDING) and not self._goodbye_received
+        # Neither side pings behind a goodbye, and a worker may take long over what is left; close_s bounds that.
+        is_saying_goodbye = self._goodbye_sent or self._goodbye_received
+        return self._state in (LinkState.ATTACHING, *_STANDING) and not is_saying_goodbye
 
     # Ending.
 
