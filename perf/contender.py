@@ -80,6 +80,8 @@ class Contender:
     requires: tuple[str, ...] = ()
     """Importable modules without which the row is left out, with a line that says so."""
     is_ours: bool = False
+    security: str = "none"
+    """What protects its links: rows of different protection are compared with care."""
 
     def missing(self) -> list[str]:
         """Which of its requirements cannot be imported here."""
@@ -97,6 +99,9 @@ CONTENDERS: dict[str, Contender] = {
         Contender("partywire", "BatchRunner, one job a session, our own scheduler", "partywire_batch", is_ours=True),
         Contender("partywire-async", "Party in a uvloop loop, a task a session", "partywire_async", is_ours=True),
         Contender("partywire-sync", "BlockingParty, plain code, sessions in turn", "partywire_sync", is_ours=True),
+        Contender("partywire-tls", "partywire over TLS 1.3", "partywire_tls", is_ours=True, security="tls"),
+        Contender("partywire-aes", "over Noise, AES-256-GCM", "partywire_noise_aes", (), True, "noise-aes"),
+        Contender("partywire-chacha", "over Noise, ChaCha20", "partywire_noise_chacha", (), True, "noise-chacha"),
         Contender("asyncio", "asyncio protocols, length-prefixed frames, a task a session", "asyncio_tasks"),
         Contender("streams", "asyncio streams, length-prefixed frames, a task a session", "asyncio_streams"),
         Contender("uvloop", "uvloop, length-prefixed frames, a task a session", "uvloop_tasks", ("uvloop",)),

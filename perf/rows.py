@@ -48,7 +48,7 @@ def empty_row(cell: Cell, contender: str, *, is_floor: bool) -> Row:
         "parameters": cell.parameters,
         "rtt_ms": cell.link.rtt_ms if cell.link else None,
         "mbit": cell.link.mbit if cell.link else None,
-        "security": "none",
+        "security": "none" if known is None else known.security,
         "unit": cell.work.unit,
         "lower_is_better": False,
         "rate": None,

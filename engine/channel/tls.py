@@ -206,7 +206,7 @@ class TlsChannel(Channel):
         self._has_more = True
 
     def open_into(self, view: memoryview) -> int | None:
-        """One call of OpenSSL for each record, and one that finds nothing more."""
+        """One call of OpenSSL for each record."""
         opened = 0
         size = len(view)
         if self._opened:
@@ -219,6 +219,8 @@ class TlsChannel(Channel):
                 self._has_more = False
                 return opened or count
             opened += count
+            if not self._has_pending:
+                break  # without asking OpenSSL in vain, which would cost an exception
         self._has_more = bool(self._opened) or self._has_pending
         return opened
 
