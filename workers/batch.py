@@ -394,11 +394,13 @@ class _Batch:
         if isinstance(failure.error, SetupAborted):
             return failure.error
         index, party, cause = self._seen_here(failure)
-        if isinstance(failure.error, PeerClosed | PeerLost) and isinstance(error, PeerClosed | PeerLost):
-            # We saw the end of a peer that left because of this one, whose own words are still under way.
-            party, cause = error.peer, describe(error)
-        elif isinstance(failure.error, PeerClosed | PeerLost) and isinstance(error, SetupAborted):
-            party, cause = error.peer, error.reason  # the same, seen by another peer
+        why = error.reason if isinstance(error, SetupAborted) else describe(error)
+        if isinstance(failure.error, PeerClosed | PeerLost) and isinstance(error, PeerClosed | PeerLost | SetupAborted):
+            # We saw the end of a peer that left because of this one, whose own words are still under way; or that does
+            # not come back, as we or another peer found.
+            party, cause = error.peer, why
+        elif failure.is_transient and self._attempts <= self.retries and why != cause:
+            cause = f"{cause}; it cannot run again: {why}"
         return JobFailed(index, party, cause, tuple(self._history))
 
     def give_up(self, error: BaseException) -> None:

@@ -24,7 +24,7 @@ from .errors import PeerClosed, SessionClosed, SessionDesync, SessionError, Work
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-RETRIES_DEFAULT: Final = 0
+RETRIES_DEFAULT: Final = 2
 """How often a batch runs again what did not become final. Arbitrary: enough for a process that dies while the batch
 already recovers from another failure; a fault that stays is told after the third time."""
 

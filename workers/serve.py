@@ -386,7 +386,10 @@ class Service:
     def _run_job(self, job_id: str) -> str:
         """Run a job with the others; why it failed, or nothing. Occupies this process."""
         job = self._prepared.pop(job_id)
-        runner = BatchRunner(self._party, self._sessions, lambda progress: self._tell_progress(job_id, progress))
+        # Without retries: with a link the service has lost the session that orders its jobs, so it ends.
+        runner = BatchRunner(
+            self._party, self._sessions, lambda progress: self._tell_progress(job_id, progress), retries=0
+        )
         self._party.worker.flush()  # the others wait for the word that made us begin
         try:
             self._running = True

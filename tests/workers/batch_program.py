@@ -24,9 +24,9 @@ from partywire import (
     BlockingSession,
     JobFailed,
     Party,
+    PartyFailed,
     Session,
     SetupMismatch,
-    WorkerDied,
 )
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def scenario_desync(runner: BatchRunner, index: int) -> Any:
 
 
 def scenario_die(runner: BatchRunner, index: int) -> Any:
-    return attempt(runner, die_at_alice, inputs_of(index, 30))
+    return attempt(BatchRunner(runner.party, 4, retries=0), die_at_alice, inputs_of(index, 30))
 
 
 def scenario_bad_result(runner: BatchRunner, index: int) -> Any:
@@ -208,13 +208,17 @@ def scenario_progress(runner: BatchRunner, index: int) -> Any:
     return [[said.jobs_done, said.jobs_total, said.sessions, said.bytes_sent] for said in progress]
 
 
-def with_retries(runner: BatchRunner, job: Any, index: int, retries: int = 2) -> dict[str, Any]:
-    retrying = BatchRunner(runner.party, 4, on_progress=progress.append, retries=retries, retry_timeout_s=20)
+def with_retries(
+    runner: BatchRunner, job: Any, index: int, retries: int = 2, retry_timeout_s: float = 20
+) -> dict[str, Any]:
+    retrying = BatchRunner(
+        runner.party, 4, on_progress=progress.append, retries=retries, retry_timeout_s=retry_timeout_s
+    )
     try:
         values = retrying.map(job, inputs_of(index, 30))
     except JobFailed as error:
         return {"error": str(error), "history": list(error.history)}
-    except WorkerDied as error:
+    except PartyFailed as error:
         return {"error": str(error)}
     return {"values": values, "retries": progress[-1].retries, "done": progress[-1].jobs_done}
 
@@ -230,13 +234,13 @@ def scenario_retry(runner: BatchRunner, index: int) -> Any:
 
 def scenario_kill(runner: BatchRunner, index: int) -> Any:
     said = []
-    for role in ("worker 1", "link 1"):
+    for role in ("worker 1", "link 1", "supervisor"):
         if index == 0:
             with open(os.path.join(os.environ["PARTYWIRE_TEST_DIR"], role), "w") as file:
                 file.write(str(runner.party.pids[role]))
         runner.party.barrier()
-        said.append(with_retries(runner, partial(kill_once, role), index))
-    return [*said, runner.map(rotate, inputs_of(index, 5))]
+        said.append(with_retries(runner, partial(kill_once, role), index, retry_timeout_s=60 if role[-1] == "1" else 1))
+    return said
 
 
 progress: list[BatchProgress] = []

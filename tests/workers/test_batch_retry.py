@@ -26,12 +26,13 @@ def test_time_outs_run_again_in_order_up_to_the_limit_and_mistakes_do_not() -> N
         assert next_batch == rotated(5)[index], "the next batch begins in step"
 
 
-def test_a_killed_worker_or_io_process_is_replaced_and_the_batch_ends_with_all_results(
+def test_what_is_killed_is_replaced_and_the_batch_ends_with_all_results_unless_it_is_a_whole_party(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PARTYWIRE_TEST_DIR", str(tmp_path))
-    for index, (worker_killed, io_process_killed, next_batch) in enumerate(run_parties("kill", (2, 1, 1))):
+    for index, (worker_killed, io_process_killed, party_killed) in enumerate(run_parties("kill", (2, 1, 1))):
         for said in (worker_killed, io_process_killed):
             assert said["values"] == rotated(30)[index]
             assert 1 <= said["retries"] <= 2
-        assert next_batch == rotated(5)[index]
+        assert "alice" in party_killed["error"]
+        assert ("party alice failed" if index == 0 else "lost alice") in party_killed["error"]
