@@ -1,4 +1,4 @@
-"""The soak itself for a moment, undisturbed and disturbed: it passes, and it notices a wrong result."""
+"""The soak for a moment: it notices a wrong result and cleans up. (make soak disturbs, and takes minutes.)"""
 
 from __future__ import annotations
 
@@ -15,17 +15,14 @@ def test_tasks_are_equal_at_all_parties_and_results_differ() -> None:
     assert len({expected(Task(5, 3, 1000), party) for party in range(3)}) == 3
 
 
-def test_a_soak_checks_results(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(soak_module, "CALM_S", (0.3, 0.5))
-    soak = Soak(seed=4, workers=1, calm=False)
+def test_a_soak_ends_with_a_wrong_result_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    soak = Soak(seed=1, workers=1, calm=True)
     try:
         soak.begin()
-        while sum(soak.disturbances.values()) < 2:
-            soak.batch()
-        monkeypatch.setattr(soak_module, "expected", lambda task, party: -1)
+        monkeypatch.setattr(soak_module, "tasks_of", lambda seed, batch: tasks_of(seed, batch)[:-1])
         with pytest.raises(SoakFailed, match="wrong results at alice"):
             soak.batch()
+        assert [what for member in soak.members for what in member.victims().values()].count("I/O process") == 6
     finally:
         family = soak.end()
     wait_until_gone(family)
-    assert len(soak.growth()) == 6
