@@ -35,6 +35,7 @@ WITHOUT_IO = (
     "preamble",
     "probe",
     "rendezvous",
+    "session_resets",
     "sessions",
     "silent_link",
     "topology",

@@ -35,7 +35,7 @@ from partywire.engine.commands import (
 )
 from partywire.engine.control import Abort, Rendezvous, Resume, decode_control_untrusted, encode_control
 from partywire.engine.control_socket import ControlClosed, ControlSocket, ControlTimeout, close_all
-from partywire.engine.errors import HandshakeRejected, LinkProtocolError, PartyWireError, RejectCode, SetupAborted
+from partywire.engine.errors import LinkProtocolError, PartyWireError, SetupAborted
 from partywire.engine.frames import ResetCode
 from partywire.engine.rendezvous import check_fields_equal
 from partywire.engine.session_resets import ResetSession
@@ -47,7 +47,6 @@ from .channel import Channel
 from .config import PartyConfig, load_config
 from .errors import (
     AddressUnavailable,
-    ConnectFailed,
     PartyFailed,
     PeerAborted,
     PeerClosed,
@@ -58,6 +57,7 @@ from .errors import (
 )
 from .iris_sessions import refuse_common_step, refuse_stride, speak_iris, validate
 from .link_events import LinkEvents
+from .opening import Opening
 from .party_log import PartyLog
 from .resets import SessionResets
 from .rounds import Rounds
@@ -153,11 +153,7 @@ class Party:
         # Called when a peer gives up the sessions of that round, some of which may be another worker's, or its link was
         # made anew.
         self.on_agreed_given_up: Callable[[SessionError], None] | None = None
-        # Peer index -> why its link is not up (yet), as last heard.
-        self._progress: dict[int, str] = {}
-        self._failed_links: dict[int, LinkFailed] = {}
-        # Peers that told us, while we were opening, that they could not open.
-        self._gave_up: dict[str, str] = {}
+        self._opening = Opening(spec.name, self.config.connect_s)
         self._was_opened = False
         self._channels: dict[int, Channel] = {}
         self._workers_started: set[int] = set()
@@ -256,7 +252,7 @@ class Party:
         deadline = worker.clock() + self.config.connect_s + OPEN_GRACE_S
         try:
             if not await worker.until(self._is_open, deadline):
-                raise self._connect_failed()
+                raise self._opening.error(worker.links.values())
         except PartyWireError as error:
             await self._tell_why(str(error))
             raise
@@ -269,40 +265,17 @@ class Party:
             await self._say_goodbye()
 
     def _is_open(self) -> bool:
-        if self._failed_links:
-            raise self._connect_failed()
+        links = self.worker.links.values()
+        self._opening.raise_if_hopeless(links)
         if self._is_stopped:
             raise PartyFailed(self.name, "; ".join(self._complaints) or "its supervisor has stopped")
         for lost in self.worker.lost_workers.values():
             raise lost
-        for link in self.worker.links.values():
-            if link.name in self._gave_up or link.is_closed:
-                raise self._connect_failed(is_late=False)
         return (
             self._is_started
             and len(self._workers_started) == self.config.workers - 1
-            and all(link.is_up and link.control is not None for link in self.worker.links.values())
+            and all(link.is_up and link.control is not None for link in links)
         )
-
-    def _connect_failed(self, is_late: bool = True) -> ConnectFailed:
-        causes = []
-        rejected: HandshakeRejected | None = None
-        for link in self.worker.links.values():
-            failed = self._failed_links.get(link.index)
-            if failed is not None:
-                causes.append((link.name, failed.message))
-                if failed.code in RejectCode.__members__ and rejected is None:
-                    rejected = HandshakeRejected(link.name, RejectCode[failed.code], failed.message, by_us=False)
-            elif link.name in self._gave_up:
-                causes.append((link.name, f"it gave up ({self._gave_up[link.name]})"))
-            elif link.connection_count and not link.is_up:
-                causes.append((link.name, link.cause or "it closed while the others still connect"))
-            elif not link.is_up:
-                causes.append((link.name, self._progress.get(link.index, "not connected yet")))
-        is_late = is_late and rejected is None
-        error = ConnectFailed(self.name, tuple(causes), self.config.connect_s if is_late else None)
-        error.__cause__ = rejected
-        return error
 
     # What the supervisor and the peers say.
 
@@ -325,14 +298,14 @@ class Party:
                 self._is_started = True
                 self._pids = dict(message.pids)
             case LinkProgress():
-                self._progress[message.peer] = message.cause
+                self._opening.progress[message.peer] = message.cause
                 if self._on_progress is not None and not self._was_opened:
                     self._on_progress(self.worker.links[message.peer].name, message.cause)
             case LinkNews():
                 if self._events is not None:
                     self._events.put(message)
             case LinkFailed():
-                self._failed_links[message.peer] = message
+                self._opening.failed[message.peer] = message
             case Stopped():
                 self._is_stopped = True
                 self._complaints = list(message.complaints)
@@ -351,7 +324,7 @@ class Party:
                 self._rounds.take_untrusted(link, message)
                 return
             if isinstance(message, Abort) and not self._was_opened and link.name not in self._rounds.running:
-                self._gave_up[link.name] = message.reason
+                self._opening.gave_up[link.name] = message.reason
             self._book.theirs(link.name, message)
             if isinstance(message, Abort):
                 self._abort_agreed(link, message)
@@ -417,11 +390,7 @@ class Party:
             if link.is_closed and not link.cause:
                 raise PeerClosed(link.name, None, link.epoch)
             if not link.is_up:
-                raise PeerLost(link.name, None, link.epoch, self._why_down(link))
-
-    def _why_down(self, link: PeerLink) -> str:
-        since = self._progress.get(link.index)
-        return f"{link.cause}; it did not come back: {since}" if since and since != link.cause else link.cause
+                raise PeerLost(link.name, None, link.epoch, self._opening.why_lost(link))
 
     # Common steps.
 
@@ -648,27 +617,24 @@ class Party:
         for link in self.worker.links.values():
             if link.cause and link.name in missing:
                 if patience is None or now - lost_at.setdefault(link.name, now) >= patience:
-                    raise PeerLost(link.name, None, link.epoch, self._why_down(link))
+                    raise PeerLost(link.name, None, link.epoch, self._opening.why_lost(link))
             else:
                 lost_at.pop(link.name, None)
             if link.name in missing and link.is_closed:
                 raise PeerClosed(link.name, None, link.epoch)
 
     def _link_up(self, link: PeerLink) -> None:
-        """A link came up, or came back. Sessions on which we agreed before ended with its former epoch."""
+        """A link is up (again). Sessions on which we agreed before ended with its former epoch."""
+        self._opening.progress.pop(link.index, None)
         if link.iris is not None:
             return
         agreed, self._agreed = self._agreed, None
         self._rounds.link_up(link, None if agreed is None else agreed[0])
         if self.worker.resets is not None:
             self.worker.resets.link_was_made(link)
-        if agreed is not None:
-            lost = PeerLost(link.name, agreed[1].first, link.epoch - 1, "the link was lost, and made anew")
-            for other in self.worker.links.values():
-                if other is not link and other.control is not None:
-                    other.control.send(encode_control(Abort(agreed[0], str(lost))))
-            if self.on_agreed_given_up is not None:
-                self.on_agreed_given_up(lost)
+        if agreed is not None and self.on_agreed_given_up is not None:
+            cause = "the link was lost, and made anew"
+            self.on_agreed_given_up(PeerLost(link.name, agreed[1].first, link.epoch - 1, cause))
 
     # Closing.
 

@@ -58,12 +58,20 @@ class Rounds:
                 link.control.send(body)
 
     def link_up(self, link: PeerLink, agreed: int | None) -> None:
-        """A new epoch of a link begins. `agreed` is the last round in which sessions were agreed on, if any."""
+        """A new epoch of a link begins. `agreed` is the last round in which sessions were agreed on, if any: it is
+        given up at every party."""
         self._unresumed.add(link.name)
+        if agreed is None:
+            self._resume(link)
+            return
+        reason = f"the link to {link.name} was lost after the sessions were agreed on"
+        abort = encode_control(Abort(agreed, reason))
         if agreed in self._said:
-            reason = f"the link to {link.name} was lost after the sessions were agreed on"
-            self._said[agreed] = encode_control(Abort(agreed, reason))
+            self._said[agreed] = abort
         self._resume(link)
+        for other in self._links():
+            if other is not link and other.control is not None and other.iris is None:
+                other.control.send(abort)
 
     def _resume(self, link: PeerLink) -> None:
         if link.control is not None:

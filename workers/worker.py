@@ -12,14 +12,11 @@ Assumptions: one thread.
 
 from __future__ import annotations
 
-import functools
 import heapq
 import itertools
 import math
-import os
 import select
 import time
-import weakref
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from partywire.engine import limits
@@ -43,6 +40,7 @@ from partywire.shm.segment import Segment
 from .allocation import keep_freed_memory
 from .control_lane import ControlLane
 from .errors import InboxOverflow, PartyFailed, PeerLost, SessionClosed, UnknownPeer, WorkerDied
+from .forks import leave_forks
 from .hot import WorkerHot, all_idle, receive_all, watch
 from .iris_lane import IrisLane
 from .lane import Lane
@@ -152,9 +150,8 @@ class Worker(WorkerHot):
         self._poller = select.poll()
         for fd in self.descriptors():
             self._poller.register(fd, select.POLLIN)
-        _watch_forks()
         keep_freed_memory()
-        _workers_here.add(self)
+        leave_forks(self)
 
     @classmethod
     def from_control_socket(
@@ -691,20 +688,6 @@ class Worker(WorkerHot):
             session.fail(SessionClosed(session.id, cause))
         if self._control is not None:
             self._control.close()  # or the supervisor would not see the end of the opener while this process lives
-
-
-# Workers of this process that were not closed. A fork has no part in them.
-_workers_here: Final[weakref.WeakSet[Worker]] = weakref.WeakSet()
-
-
-@functools.cache
-def _watch_forks() -> None:
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def _after_fork() -> None:
-    for worker in tuple(_workers_here):
-        worker.leave_to_parent()
 
 
 def add_totals(totals: Totals, lane: Lane) -> Totals:
