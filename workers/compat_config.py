@@ -28,11 +28,7 @@ def iris_options(table: Mapping[str, Any]) -> IrisOptions:
 
 def compat_problems(config: PartyConfig) -> Iterable[tuple[str, str]]:
     """Every (key, problem) of `config.compat`."""
-    compat: object = config.compat
-    if not isinstance(compat, Mapping):
-        yield "compat", "must have a table for each peer: [compat.NAME]"
-        return
-    for name, table in compat.items():
+    for name, table in config.compat.items():
         if not isinstance(table, Mapping):
             yield f"compat.{name}", f"must be a table: [compat.{name}]"
             continue
@@ -43,7 +39,7 @@ def compat_problems(config: PartyConfig) -> Iterable[tuple[str, str]]:
             yield f"compat.{name}", "needs an address of TCP"
         elif config.insecure is not True and not config.is_loopback:
             yield f"compat.{name}", "needs insecure = true: that protocol is plaintext here, and proves no names"
-    if compat and config.workers != 1:
+    if config.compat and config.workers != 1:
         yield "workers", "must be 1 when a peer has a [compat] table"
 
 

@@ -53,7 +53,7 @@ _TABLES = {
     "listen": ("address",),
     "dial": ("client_host",),
 }
-_STAND_IN: Mapping[str, Any] = {"name": "a", "parties": {"a": ("localhost", 1), "b": ("localhost", 2)}}
+_STAND_IN: Mapping[str, Any] = {"name": "a", "parties": {"a": ("localhost", 1), "b": ("localhost", 2)}, "compat": {}}
 _NAMED_TABLES = ("parties", "parameters", "compat", "security", "http")
 _TOP = ("name", "insecure", "workers", "links_per_io_process", *_NAMED_TABLES, *_TABLES)
 
@@ -102,6 +102,8 @@ class PartyConfig:
         problems: list[tuple[str, str]] = []
         if not isinstance(self.parties, Mapping):
             raise ConfigError(self.path, (("parties", "must map each name to host and port"),))
+        if not isinstance(self.compat, Mapping):
+            raise ConfigError(self.path, (("compat", "must have a table for each peer: [compat.NAME]"),))
         parties = {name: _pair(f"parties.{name}", given, problems) for name, given in self.parties.items()}
         listen = None if self.listen is None else _listen_pairs(self.listen, problems)
         if not problems:

@@ -58,6 +58,11 @@ def test_each_mistake_names_its_key(change: tuple[str, str], key: str) -> None:
     assert keys(GOOD.replace(*change, 1)) == (key,)
 
 
+def test_what_is_wrong_elsewhere_is_not_blamed_on_the_table() -> None:
+    assert keys(GOOD.replace('"127.0.0.1:7001"', '"nowhere"')) == ("parties.alice",)
+    assert keys("compat = 3\n" + GOOD[: GOOD.index("[compat")]) == ("compat",)
+
+
 def test_outside_of_this_host_plaintext_must_be_asked_for() -> None:
     elsewhere = GOOD.replace("127.0.0.1:7002", "10.0.0.2:7002")
     assert "compat.bob" in keys(elsewhere)
