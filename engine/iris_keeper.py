@@ -393,7 +393,7 @@ class IrisKeeper:
         try:
             received = await greet(stream, accepting(self._peer.name, self._iris), self._peer.name)
         except GreetingFailed as error:
-            self._report.progress(str(error))
+            self._report.stranger_failed(str(error), self._loop.time())
             if attempt is self._attempt:
                 self._taken.discard(index)
             return
