@@ -12,8 +12,10 @@ import time
 from contextlib import AsyncExitStack, ExitStack
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from partywire.engine.errors import PartyWireError
 from partywire.workers.config import PartyConfig
 from partywire.workers.party import Party
+from tests.faults.figures import children_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -100,9 +102,28 @@ class Parties:
         made = await asyncio.gather(*(party.make_sessions(1, timeout=DEADLINE_S) for party in self.parties))
         return [session for [session] in made]
 
-    async def talk(self, size: int = 100) -> list[Talk]:
-        """Everybody begins to talk; returns once all have done some rounds."""
-        talks = [Talk(session, bytes(index % 251 for index in range(size))) for session in await self.sessions()]
+    async def _sessions_again(self) -> list[Session]:
+        """As `sessions`, as often as it takes until links that were lost are back."""
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            made = await asyncio.gather(
+                *(party.make_sessions(1, timeout=DEADLINE_S) for party in self.parties), return_exceptions=True
+            )
+            failed = [outcome for outcome in made if isinstance(outcome, BaseException)]
+            if not failed:
+                return [outcome[0] for outcome in made if not isinstance(outcome, BaseException)]
+            for outcome in made:
+                if isinstance(outcome, BaseException):
+                    if not isinstance(outcome, PartyWireError) or time.monotonic() > deadline:
+                        raise outcome
+                else:
+                    outcome[0].close()
+            await asyncio.sleep(PAUSE_S)
+
+    async def talk(self, size: int = 100, *, again: bool = False) -> list[Talk]:
+        """Everybody begins to talk; returns once all have done some rounds. `again`: after a loss that is mended."""
+        sessions = await (self._sessions_again() if again else self.sessions())
+        talks = [Talk(session, bytes(index % 251 for index in range(size))) for session in sessions]
         await self.go_on(talks)
         return talks
 
@@ -119,8 +140,9 @@ class Parties:
         await until(is_done)
 
     def all_pids(self) -> list[int]:
-        """Every process of every party but this one."""
-        return [pid for party in self.parties for pid in party.pids.values()]
+        """Every process that every party began with or has now, but this one."""
+        first = [pid for party in self.parties for pid in party.pids.values()]
+        return first + [child for party in self.parties for child in children_of(party.pids["supervisor"])]
 
 
 async def until(what: Callable[[], object]) -> None:

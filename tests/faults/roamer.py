@@ -24,7 +24,8 @@ RETRY_S = 0.1
 
 
 def say(**document: object) -> None:
-    print(json.dumps({**document, "at": time.monotonic()}), flush=True)
+    sys.stdout.write(json.dumps({**document, "at": time.monotonic()}) + "\n")  # whole, whichever thread says it
+    sys.stdout.flush()
 
 
 def tell(event: LinkEvent) -> None:

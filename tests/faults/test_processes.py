@@ -72,6 +72,7 @@ def test_the_end_of_an_io_process_is_a_typed_error_at_every_party() -> None:
             assert bob.peer in ("alice", "charlie")
             assert isinstance(charlie, PeerAborted)
             assert charlie.peer in ("alice", "bob")
+            await stop(await parties.talk(again=True))
             pids = parties.all_pids()
         wait_until_gone(pids)
 
@@ -118,6 +119,7 @@ def test_an_io_process_that_is_stopped_for_long_is_found_by_the_silence() -> Non
                 os.kill(pid, signal.SIGCONT)
             await errors(talks)
             assert isinstance(alice.error, (PeerLost, PeerAborted))
+            await stop(await parties.talk(again=True))
             pids = parties.all_pids()
         wait_until_gone(pids)
 

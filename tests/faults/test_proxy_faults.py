@@ -73,6 +73,7 @@ def test_a_broken_link_is_told_at_both_ends(fault: Fault) -> None:
             if fault.swallows:
                 assert min(talk.ended_at for talk in talks) - began > heartbeat_s / 2
             made.proxy.set_both(NO_FAULT)
+            await stop(await parties.talk(SIZE, again=True))
 
     with pair(heartbeat_s=heartbeat_s) as made:
         play(scenario(made))

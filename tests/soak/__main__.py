@@ -24,7 +24,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-from tests.faults.figures import is_gone, wait_until_gone
+from tests.faults.figures import children_of, is_gone, wait_until_gone
 from tests.soak.jobs import PARTIES, expected, tasks_of
 
 NAMES: Final = ("alice", "bob", "charlie")
@@ -88,12 +88,11 @@ class Member:
         """What may be killed now: pid -> what it is."""
         found = {}
         try:
-            children = Path(f"/proc/{self.supervisor}/task/{self.supervisor}/children").read_text().split()
-            for child in children:
+            for child in children_of(self.supervisor):
                 words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
                 for module, what in MODULES.items():
                     if module.encode() in words:
-                        found[int(child)] = what
+                        found[child] = what
         except OSError:
             pass  # it ended meanwhile
         return found
