@@ -6,124 +6,24 @@ import asyncio
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-import uvloop
 
-from partywire.engine.commands import Accepted, Lanes, LinkEnded, LinkFailed, LinkOptions, LinkProgress, OpenLinks
-from partywire.engine.control_socket import ControlSocket
+from partywire.engine.commands import Accepted, Lanes, LinkEnded, LinkFailed, LinkProgress
 from partywire.engine.handshake import Handshake, Role
 from partywire.engine.handshake_messages import Hello
-from partywire.engine.link_keeper import LinkKeeper
-from partywire.engine.preamble import PREAMBLE_SIZE, ConnectionClass, Preamble
-from partywire.engine.tcp import TcpTransport
-from partywire.engine.topology import PartySpec, routing_tag
-from partywire.shm import fence
-from partywire.shm.doorbell import Bell, Doorbell
-from tests.support.family import make_listener, make_parties
+from partywire.engine.preamble import ConnectionClass, Preamble
+from partywire.engine.topology import routing_tag
+from tests.support.family import make_listener
+from tests.support.keepers import run
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Iterator
 
-    from partywire.engine.commands import Message
+    from tests.support.keepers import Rig
 
-DEADLINE_S = 20.0
 ALICE_OF_BOB = Preamble(ConnectionClass.CONTROL, 0, routing_tag("alice", "bob")).encode()
-
-
-class Side:
-    """One party's keeper of its link to the other of two, and what it told; it is its own home."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, party: PartySpec, options: LinkOptions) -> None:
-        fence.register()
-        fence_ = fence.probe()
-        self.told: list[Message] = []
-        self.on_lanes: Callable[[], object] = lambda: None
-        self._doorbell = Doorbell.create(fence_)
-        self._bell = Bell.from_fds(*(os.dup(fd) for fd in self._doorbell.fds))
-        gateway, self._accepts = ControlSocket.pair()
-        self.gateway = ControlSocket(gateway, "the keeper")
-        self._loop = loop
-        self._fence = fence_
-        self._command = OpenLinks(party, [party.peers[0].index], 1, options)
-        self.keeper: LinkKeeper
-
-    def start(self) -> asyncio.Future[None]:
-        accepts = None
-        if self._command.party.name == "alice":
-            accepts = ControlSocket.from_fd(self._accepts.detach(), "the gateway")
-        peer = self._command.peers[0]
-        transport = TcpTransport(self._loop)
-        self.keeper = LinkKeeper(self, self._loop, self._command, peer, [self._bell], self._fence, accepts, transport)
-        return asyncio.ensure_future(self.keeper.run())
-
-    def tell(self, message: Message, fds: Sequence[int] = ()) -> None:
-        self.told.append(message)
-        if isinstance(message, Lanes):
-            self.on_lanes()
-
-    def fail(self, error: BaseException) -> None:
-        raise AssertionError("the process would end") from error
-
-    def heard(self, kind: type[Message]) -> list[Any]:
-        return [message for message in self.told if isinstance(message, kind)]
-
-    def close(self) -> None:
-        self.gateway.close()
-        self._accepts.close()
-        self._bell.close()
-        self._doorbell.close()
-
-
-class Rig:
-    """Alice, whom bob dials, and the listening socket before her gateway."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, connect_timeout_s: float) -> None:
-        """`connect_timeout_s` is alice's; bob has time."""
-        self.loop = loop
-        self.bugs: list[dict[str, Any]] = []
-        loop.set_exception_handler(lambda _, context: self.bugs.append(context))
-        self.listener = make_listener()
-        self.listener.setblocking(False)
-        other = make_listener()
-        parties = make_parties([self.listener, other])
-        other.close()
-        self.alice = Side(loop, parties[0], LinkOptions(1 << 16, 1 << 16, connect_timeout_s))
-        self.bob = Side(loop, parties[1], LinkOptions(1 << 16, 1 << 16))
-        self._accepting = loop.create_task(self._accept())
-
-    async def _accept(self) -> None:
-        while True:
-            sock, _ = await self.loop.sock_accept(self.listener)
-            with sock:
-                self.alice.gateway.send(Accepted(await self.loop.sock_recv(sock, PREAMBLE_SIZE), ""), [sock.fileno()])
-
-    async def wait(self, what: Callable[[], object]) -> None:
-        deadline = time.monotonic() + DEADLINE_S
-        while not what():
-            assert time.monotonic() < deadline, "the condition never came true"
-            await asyncio.sleep(0.001)
-
-    async def close(self) -> None:
-        self._accepting.cancel()
-        await asyncio.wait([self._accepting])
-        self.listener.close()
-        self.alice.close()
-        self.bob.close()
-
-
-def run(scenario: Callable[[Rig], Awaitable[None]], connect_timeout_s: float = DEADLINE_S) -> None:
-    async def main() -> None:
-        rig = Rig(asyncio.get_running_loop(), connect_timeout_s)
-        try:
-            await asyncio.wait_for(scenario(rig), DEADLINE_S)
-        finally:
-            await rig.close()
-        assert rig.bugs == []
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
 
 
 @pytest.fixture
