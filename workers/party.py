@@ -527,7 +527,8 @@ class Party:
         """
         agreed, self._agreed = self._agreed, None
         if agreed is not None:
-            self._rounds.tell_all(encode_control(Abort(agreed[0], reason)))
+            # Said in place of our words in that round: a peer that has missed them must not make the sessions later.
+            self._rounds.say(agreed[0], encode_control(Abort(agreed[0], reason)))
 
     def _abort_agreed(self, link: PeerLink, abort: Abort) -> None:
         """A peer gave up a round that had its outcome here already: its sessions will never be made there."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .worker import Worker
 
 UNKNOWN_IDS_MAX: Final = 1024
-"""Unknown session ids that are remembered to have been answered, so that a flood gets one RESET per id."""
+"""Unknown session ids that are remembered to have been answered, so that a flood gets one RESET per id and peer."""
 
 
 class SessionTable:
@@ -39,7 +39,7 @@ class SessionTable:
         # The ids of resets that were made here, the latest last. Unlike others they come in no particular order.
         self._renewed: dict[int, None] = {}
         self._expectations = 0
-        self._answered: set[int] = set()
+        self._answered: set[tuple[int, int]] = set()  # (peer, session id)
 
     def make(self, session_id: int, session: Session | None = None) -> Session:
         """A session with an id on which all parties agreed, a new one or one that begins again. Takes what was parked
@@ -148,10 +148,10 @@ class SessionTable:
 
     def _refuse(self, link: PeerLink, session_id: int) -> None:
         lane = link.lanes.get(connection_of_session(session_id, max(link.connection_count, 1)))
-        if lane is None or lane.is_over or session_id in self._answered:
+        if lane is None or lane.is_over or (link.index, session_id) in self._answered:
             return
         if len(self._answered) >= UNKNOWN_IDS_MAX:
             self._answered.clear()
-        self._answered.add(session_id)
+        self._answered.add((link.index, session_id))
         reason = f"{self._worker.party.name} has no session {session_id}"
         lane.post(encode_reset(session_id, ResetCode.UNKNOWN_SESSION, reason))

@@ -754,6 +754,13 @@ def test_a_flood_for_one_unknown_session_gets_one_reset(two: Table) -> None:
     assert lane.bytes_sent < 100
 
 
+def test_every_peer_that_sends_to_an_unknown_session_is_told(three: Table) -> None:
+    sessions = [three.workers[sender].make_session(9) for sender in (0, 2)]
+    three.ok(sessions[0].send(1, b"x"), nothing(), sessions[1].send(1, b"x"))
+    assert [type(session.failure) for session in sessions] == [PeerAborted, PeerAborted]
+    assert all("bob has no session 9" in str(session.failure) for session in sessions)
+
+
 def test_a_reset_for_an_unknown_session_is_never_answered(two: Table) -> None:
     two.feed(1, 0, encode_reset(9, ResetCode.ABORTED, "why"))
     two.settle()
