@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from partywire.engine.greeting import GreetingFailed, receive_some, send_all
 from partywire.engine.guard import Guard
 from partywire.engine.memory import memory_pair
 from partywire.engine.preamble import PREAMBLE_SIZE, ConnectionClass, Preamble, SecurityMode
+from partywire.engine.tcp import TcpStream, tune
 from partywire.engine.topology import routing_tag
 from tests.support.certificates import issue, noise_links, tls_link
 
@@ -54,8 +56,14 @@ class Link:
     """Bob, who dials, and alice: the streams below, and those behind the channel once it is made."""
 
     def __init__(self, ends: Ends, capacity: int) -> None:
+        """`capacity` 0: over a unix socket."""
         self.loop = asyncio.get_running_loop()
-        self.below = memory_pair(self.loop, capacity)
+        self.below: tuple[Stream, Stream] = memory_pair(self.loop, capacity or 1)
+        if not capacity:
+            bob, alice = socket.socketpair()
+            for sock in (bob, alice):
+                tune(sock)
+            self.below = TcpStream(bob, self.loop), TcpStream(alice, self.loop)
         self.alice_guard = Guard(self.loop, "alice", "bob", ends[0])
         self.bob_guard = Guard(self.loop, "bob", "alice", ends[1])
 
@@ -97,9 +105,9 @@ async def receive_all(stream: Stream) -> bytes:
     return received
 
 
-@pytest.mark.parametrize("capacity", [7, 1000, 1 << 20])
+@pytest.mark.parametrize("capacity", [7, 1000, 1 << 20, 0])
 def test_everything_arrives_both_ways_at_once_whatever_room_there_is(ends: Ends, capacity: int) -> None:
-    data = bytes(range(256)) * (200 if capacity < 100 else 3000)
+    data = bytes(range(256)) * (200 if capacity == 7 else 3000)
 
     async def scenario(link: Link) -> None:
         bob, alice = await link.up()
@@ -244,3 +252,15 @@ def test_new_files_hold_for_the_next_connection(tls: Ends, tmp_path_factory: pyt
         assert await receive_some(alice) == b"good"
 
     run(ends, scenario)
+
+
+def test_an_abort_of_a_unix_socket_is_no_end_of_a_secured_stream(ends: Ends) -> None:
+    """Its kernel knows no reset, and would show the end of the stream."""
+
+    async def scenario(link: Link) -> None:
+        bob, alice = await link.up()
+        bob.abort()
+        with pytest.raises(OSError, match="cut off"):
+            await receive_some(alice)
+
+    run(ends, scenario, capacity=0)

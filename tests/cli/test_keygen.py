@@ -89,6 +89,18 @@ def test_a_new_certificate_of_the_same_authority_takes_the_place_of_the_old_one(
     connect(before["alice"], after)
 
 
+def test_an_authority_is_replaced_by_another_one_of_the_same_name_while_both_are_trusted(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder in (old, new):
+        run(["keygen", *PARTIES, "--out", str(folder)])
+    both = (old / "ca.crt").read_bytes() + (new / "ca.crt").read_bytes()
+    for folder in (old, new):
+        (folder / "ca.crt").write_bytes(both)
+    before, after = configs(old), configs(new)
+    connect(before["alice"], after["bob"])
+    connect(after["alice"], before["bob"])
+
+
 def test_certificates_of_another_authority_are_refused(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         run(["keygen", *PARTIES, "--out", str(tmp_path / folder)])
@@ -141,9 +153,10 @@ def test_a_file_of_security_that_is_missing_is_named_before_anything_starts(
     assert "alice.key cannot be read" in outcome.err
 
 
-@pytest.mark.parametrize("mode", ["tls", "noise"])
-def test_a_local_run_over_secured_links_gives_the_same_result(mode: str) -> None:
-    outcome = command("run", "sum", "--local", "3", "--security", mode, "--quiet")
+@pytest.mark.parametrize(("mode", "parties"), [("tls", "3"), ("noise", "4")])
+def test_a_local_run_over_secured_links_gives_the_same_result(mode: str, parties: str) -> None:
+    """Of four parties, one I/O process serves all links of each."""
+    outcome = command("run", "sum", "--local", parties, "--workers", "2", "--security", mode, "--quiet")
     assert outcome.code == 0, outcome.err
     assert "equal to the plaintext answer" in outcome.out
     assert mode in outcome.out
