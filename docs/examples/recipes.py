@@ -58,7 +58,7 @@ def patience(party: BlockingParty) -> None:
         session.recv_next(timeout=0.1)  # nobody sends anything
     except (SessionTimeout, PeerAborted) as error:  # the session is over, here and at the peers
         print(f"{party.name}: {type(error).__name__}")
-    (session,) = party.make_sessions(1, timeout=20)  # the party is as good as new
+    session.reset(timeout=20)  # a fresh id at all parties, each of which calls it
     session.gather(b"here again", timeout=20)
 
 

@@ -34,7 +34,7 @@ def make(table: Table, count: int = 1) -> list[list[Session]]:
         party._worker = worker
         party._was_opened = True
         worker.on_control = party._take_control
-        worker.on_link_up = party._say_again
+        worker.on_link_up = party._link_up
         worker.resets = SessionResets(worker, lambda: 1)
     return table.ok(*(party.make_sessions(count) for party in seated))
 
