@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from types import TracebackType
 
+    from partywire.workers.security import SecurityConfig
     from partywire.workers.session import Session
 
 DEADLINE_S: Final = 40.0
@@ -62,10 +63,12 @@ class Parties:
         self,
         count: int,
         through: Callable[[tuple[str, int]], Mapping[tuple[str, str], tuple[str, int]]] = lambda _: {},
+        security: Mapping[str, SecurityConfig | None] | None = None,
         **settings: Any,
     ) -> None:
-        """`through` is given the address of the first party."""
+        """`through` is given the address of the first party; `security` says what protects the links of each."""
         self.names = NAMES[:count]
+        self._security = security or {}
         self._settings = settings
         self._stack = ExitStack()
         self._listeners = [self._stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in self.names]
@@ -81,7 +84,7 @@ class Parties:
                     other: self._through.get((name, other), address)
                     for other, address in zip(self.names, self.addresses, strict=True)
                 }
-                self.parties.append(Party(PartyConfig(name=name, parties=seen, **self._settings), listener))
+                self.parties.append(Party(self._config(name, seen), listener))
             await asyncio.gather(*(self._open.enter_async_context(party) for party in self.parties))
         except BaseException:
             await self.__aexit__(None, None, None)
@@ -96,6 +99,9 @@ class Parties:
             await self._open.aclose()
         finally:
             self._stack.close()
+
+    def _config(self, name: str, parties: Mapping[str, tuple[str, int]]) -> PartyConfig:
+        return PartyConfig(name=name, parties=parties, security=self._security.get(name), **self._settings)
 
     async def sessions(self) -> list[Session]:
         """One new session of all parties, as each of them has it."""

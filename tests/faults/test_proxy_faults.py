@@ -10,11 +10,13 @@ import pytest
 
 from partywire.engine.preamble import ConnectionClass
 from partywire.workers.errors import PeerAborted, PeerLost
+from partywire.workers.keygen import new_keys, write_files
 from tests.faults.proxy import NO_FAULT, Fault, FaultProxy
 from tests.faults.rig import Parties, errors, play, stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -91,6 +93,24 @@ def test_a_link_that_is_slow_and_in_pieces_carries_everything() -> None:
             await stop(talks)
 
     with pair() as made:
+        play(scenario(made))
+
+
+@pytest.mark.parametrize("kind", ["noise", "tls"])
+def test_a_secured_link_delivers_no_byte_that_was_changed_on_the_way(kind: str, tmp_path: Path) -> None:
+    files, tables = new_keys(["alice", "bob"], kind, 1, prefix=f"{tmp_path}/")
+    write_files(tmp_path, files)
+
+    async def scenario(made: Pair) -> None:
+        async with made.parties as parties:
+            talks = await parties.talk(SIZE)
+            made.proxy.there = Fault(corrupt_at=3 * SIZE, only=ConnectionClass.NORMAL)
+            for error in await errors(talks):  # what arrives is compared with what was sent
+                assert isinstance(error, (PeerLost, PeerAborted)), error
+            made.proxy.there = NO_FAULT
+            await stop(await parties.talk(SIZE, again=True))
+
+    with pair(security=tables) as made:
         play(scenario(made))
 
 
