@@ -439,8 +439,7 @@ class Party:
         """Enter a common step and return what every peer announced for it, by name.
 
         What the fields mean is the caller's business. With `equal` they must be the same at every party. With
-        `patience` the link to a peer that has not come may be lost for so many seconds; what was said meanwhile is said
-        again when it is back.
+        `patience` the link to a peer that has not come may be lost for so many seconds.
 
         Raises:
             SetupMismatch: a peer is in a step of another kind, or has another value in a field that must be equal;
