@@ -17,6 +17,9 @@ SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*
 # The half of engine/ that a reader could lift out as a library of its own.
 WITHOUT_IO = (
     "addresses",
+    "channel/channel",
+    "channel/link_security",
+    "channel/noise",
     "connection",
     "control",
     "errors",

@@ -123,6 +123,24 @@ def test_everything_arrives_both_ways_at_once_whatever_room_there_is(ends: Ends,
     run(ends, scenario, capacity)
 
 
+def test_what_was_sealed_may_be_changed_and_resized_at_once(ends: Ends) -> None:
+    """As the multiplexer does with what it has to say on the control connection."""
+
+    async def scenario(link: Link) -> None:
+        bob, alice = await link.up()
+        data = bytearray(b"first and second")
+        assert bob.try_send([memoryview(data)[:5]]) == 5
+        assert bob.try_send([data]) == 16
+        del data[:16]
+        data += bytes(300_000)
+        while (count := bob.try_send([data])) is None:
+            data += b"more"  # behind what is being sent
+            await receive_some(alice)
+        del data[:count]
+
+    run(ends, scenario, capacity=100_000)
+
+
 def test_a_reader_is_called_for_what_was_received_and_not_taken(ends: Ends) -> None:
     """Nothing of it shows on the socket any more."""
 
