@@ -32,7 +32,7 @@ class Resumption(NamedTuple):
     """What a peer's Resume asks of us."""
 
     is_same_life: bool
-    """It may have missed what we said last, which must be said again."""
+    """It may have missed what we said last, which must be said again; else only what we said in the open rounds."""
     has_skipped: bool
     """Every peer must be told where we stand now."""
 

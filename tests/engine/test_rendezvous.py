@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partywire.engine import limits
-from partywire.engine.control import Abort, Rendezvous, decode_control_untrusted, encode_control
+from partywire.engine.control import Abort, Rendezvous, Resume, decode_control_untrusted, encode_control
 from partywire.engine.errors import LinkProtocolError, LocalProtocolError, SetupAborted, SetupMismatch
-from partywire.engine.rendezvous import RendezvousBook, check_fields_equal
+from partywire.engine.rendezvous import RESUME_AHEAD_MAX, RendezvousBook, Resumption, check_fields_equal
 
 NAMES = ("alice", "bob", "charlie")
 
@@ -25,7 +25,9 @@ def announce(parties: dict[str, RendezvousBook], who: str, kind: str, fields: di
     message = parties[who].our(parties[who].next_round, kind, fields)
     for peer, book in parties.items():
         if peer != who:
-            book.theirs(who, decode_control_untrusted(encode_control(message), who))
+            heard = decode_control_untrusted(encode_control(message), who)
+            assert isinstance(heard, Rendezvous)
+            book.theirs(who, heard)
             book.check_invariants()
 
 
@@ -99,7 +101,9 @@ def test_an_abort_reaches_everybody_who_is_in_the_round_or_comes_later() -> None
     announce(parties, "alice", "barrier", {})
     abort = parties["alice"].abort(0, "out of memory")
     for peer in ("bob", "charlie"):
-        parties[peer].theirs("alice", decode_control_untrusted(encode_control(abort)))
+        heard = decode_control_untrusted(encode_control(abort))
+        assert isinstance(heard, Abort)
+        parties[peer].theirs("alice", heard)
     with pytest.raises(SetupAborted, match="alice gave up round 0: out of memory"):
         parties["bob"].outcome(0)
     announce(parties, "charlie", "barrier", {})
@@ -175,3 +179,89 @@ def test_fields_that_must_be_equal_are_compared_as_the_others_see_them() -> None
     assert (error.round, error.field, error.ours, error.theirs, error.peer) == (4, "job", "digits", "other", "charlie")
     with pytest.raises(SetupMismatch):
         check_fields_equal(4, ours, {"bob": {}}, ["own"])
+
+
+# Links that are made anew, and parties that are started anew.
+
+
+def named_books() -> dict[str, RendezvousBook]:
+    return {name: RendezvousBook(name, [peer for peer in NAMES if peer != name], f"first {name}") for name in NAMES}
+
+
+def meet_again(parties: dict[str, RendezvousBook], *pair: str) -> dict[str, Resumption]:
+    """A new epoch of the link between two: both say where they stand before they hear of the other."""
+    said = {name: parties[name].resume(other) for name, other in (pair, pair[::-1])}
+    heard = {}
+    for name, other in (pair, pair[::-1]):
+        message = decode_control_untrusted(encode_control(said[other]), other)
+        assert isinstance(message, Resume)
+        heard[name] = parties[name].resumed(other, message)
+        parties[name].check_invariants()
+    return heard
+
+
+def test_a_party_that_was_started_anew_comes_to_the_round_of_those_that_ran_on() -> None:
+    parties = named_books()
+    for book in parties.values():
+        for round_ in range(100):
+            book.our(round_, "barrier", {})
+            book.abort(round_, "")
+    for pair in (("alice", "bob"), ("bob", "charlie"), ("alice", "charlie")):
+        meet_again(parties, *pair)
+    parties["bob"] = RendezvousBook("bob", ["alice", "charlie"], "second bob")
+    assert meet_again(parties, "alice", "bob")["bob"] == Resumption(is_same_life=False, has_skipped=True)
+    assert meet_again(parties, "charlie", "bob")["bob"] == Resumption(is_same_life=False, has_skipped=False)
+    for who in NAMES:
+        assert parties[who].next_round == 100
+        announce(parties, who, "barrier", {})
+    assert all(book.outcome(100) is not None for book in parties.values())
+
+
+def test_it_comes_to_the_round_in_which_the_others_wait_for_it() -> None:
+    parties = named_books()
+    for pair in (("alice", "bob"), ("bob", "charlie"), ("alice", "charlie")):
+        meet_again(parties, *pair)
+    announce(parties, "alice", "barrier", {})
+    announce(parties, "charlie", "barrier", {})
+    parties["bob"] = RendezvousBook("bob", ["alice", "charlie"], "second bob")
+    for peer in ("alice", "charlie"):
+        meet_again(parties, peer, "bob")
+        assert parties[peer].is_open(0)
+        parties["bob"].theirs(peer, Rendezvous(0, "barrier", {}))  # so it is told once more
+    announce(parties, "bob", "barrier", {})
+    assert all(book.outcome(0) is not None for book in parties.values())
+
+
+def test_what_a_former_life_announced_is_void_and_what_the_same_life_announced_holds() -> None:
+    for life, missing in (("first bob", ()), ("second bob", ("bob",))):
+        book = RendezvousBook("alice", ["bob"], "first alice")
+        book.resumed("bob", Resume(0, "first bob"))
+        book.our(0, "barrier", {})
+        book.theirs("bob", Rendezvous(0, "barrier", {}))
+        assert book.resumed("bob", Resume(0, life)).is_same_life == (not missing)
+        assert book.missing(0) == missing
+        book.check_invariants()
+
+
+def test_a_round_that_a_peer_has_left_is_over_unless_it_says_its_word_again() -> None:
+    for said in ((), (0,)):
+        book = RendezvousBook("alice", ["bob"], "first alice")
+        book.resumed("bob", Resume(0, "first bob"))
+        book.our(0, "barrier", {})
+        assert book.resume("bob", [0]) == Resume(0, "first alice", (0,))
+        assert book.resumed("bob", Resume(1, "first bob", said)) == Resumption(is_same_life=True, has_skipped=False)
+        if said:
+            assert book.outcome(0) is None
+            book.theirs("bob", Rendezvous(0, "barrier", {}))
+            assert book.outcome(0) == {"bob": {}}
+        else:
+            with pytest.raises(SetupAborted, match="bob goes on at round 1"):
+                book.outcome(0)
+
+
+def test_a_round_that_nobody_can_have_come_to_is_a_lie() -> None:
+    book = RendezvousBook("alice", ["bob"])
+    assert book.resumed("bob", Resume(2**50, "bob")).has_skipped  # we have just begun, and cannot know
+    assert book.resumed("bob", Resume(2**50 + RESUME_AHEAD_MAX, "bob")).has_skipped
+    with pytest.raises(LinkProtocolError, match="too far ahead"):
+        book.resumed("bob", Resume(2**50 + 2 * RESUME_AHEAD_MAX + 1, "bob"))
