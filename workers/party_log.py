@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from partywire.engine.commands import LinkEventKind, LinkNews, Refused, Stopped
+from partywire.engine.commands import LinkEventKind, LinkLost, LinkNews, Refused, Started, Stopped, WorkerLost
 
 if TYPE_CHECKING:
     from partywire.engine.commands import Message
@@ -31,7 +31,9 @@ class PartyLog:
         self._party = party
         self._names = names
         self._refused = 0
-        self._lost_told: set[str] = set()  # peers whose loss was logged
+        self._lost_told: set[str] = set()  # peers whose loss was logged, and whose link was not made anew since
+        self._pids: dict[str, int] = {}  # of our processes, once all are started
+        self._lost_processes: list[str] = []  # what was said of processes that died since
         for logger in (link_log, process_log, session_log):
             if not logger.handlers:
                 # Without it, what also raises at every session would stand on the standard error of any program.
@@ -45,8 +47,22 @@ class PartyLog:
             self._hear_news(message)
         elif isinstance(message, Refused):
             self._hear_refused(message)
+        elif isinstance(message, Started):
+            self._hear_started(message)
+        elif isinstance(message, WorkerLost | LinkLost):
+            self._lost_processes.append(message.cause)
         elif isinstance(message, Stopped):
             self._is_stopped = True
+
+    def _hear_started(self, started: Started) -> None:
+        """The first time everybody is started; later, who took the place of a process that died."""
+        before, self._pids = self._pids, dict(started.pids)
+        causes, self._lost_processes = self._lost_processes, []
+        cause = causes[-1] if causes else ""
+        for role, pid in self._pids.items() if before else ():
+            if before.get(role) != pid:
+                what = f"{role} is started again as process {pid}{because(cause)}"
+                process_log.warning("%s: %s", self._party, what, extra=self._extra("process_restarted", cause=what))
 
     def _hear_news(self, news: LinkNews) -> None:
         peer = self._names[news.peer] if 0 <= news.peer < len(self._names) else str(news.peer)
@@ -56,6 +72,8 @@ class PartyLog:
         if is_loss:
             event = "lost"
             self._lost_told.add(peer)
+        elif news.kind in (LinkEventKind.ACCEPTED.value, LinkEventKind.CONNECTED.value):
+            self._lost_told.discard(peer)
         sentence = f"{self._party}: the link to {peer}"
         said = {
             "accepted": f"{sentence} was accepted from {news.address}",

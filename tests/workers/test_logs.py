@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from partywire.engine.commands import LinkNews, Refused, Started, Stopped
+from partywire.engine.commands import LinkNews, Refused, Started, Stopped, WorkerLost
 from partywire.workers.errors import PartyFailed, WorkerDied
 from partywire.workers.launcher import Order
 from partywire.workers.log_lines import LogLines
@@ -209,6 +209,27 @@ def test_a_loss_is_told_once(lines: list[dict[str, Any]]) -> None:
     log.begin_closing(lost_worker("gone"))
     log.end(lost_worker("gone"))
     assert [line["event"] for line in lines] == ["link_lost"]
+
+
+def test_a_link_that_came_back_and_was_lost_again_unheard_is_told_again(lines: list[dict[str, Any]]) -> None:
+    log = PartyLog("alice", NAMES)
+    log.hear(LinkNews(1, "closed", "", "gone"))
+    log.hear(LinkNews(1, "accepted", "", ""))
+    log.begin_closing(lost_worker("gone again"))
+    assert [line["event"] for line in lines] == ["link_lost", "link_accepted", "link_lost"]
+
+
+def test_a_process_that_took_the_place_of_another_is_a_line(lines: list[dict[str, Any]]) -> None:
+    log = PartyLog("alice", NAMES)
+    log.hear(Started({"gateway": 1, "link 1": 2, "worker 1": 3}))
+    assert not lines
+    log.hear(WorkerLost(1, "worker 1 was killed by SIGKILL"))
+    log.hear(Started({"gateway": 1, "link 1": 2, "worker 1": 4}))
+    log.hear(Started({"gateway": 5, "link 1": 2, "worker 1": 4}))
+    assert [(line["event"], line["cause"]) for line in lines] == [
+        ("process_restarted", "worker 1 is started again as process 4: worker 1 was killed by SIGKILL"),
+        ("process_restarted", "gateway is started again as process 5"),
+    ]
 
 
 def test_what_ends_while_the_party_closes_is_no_loss(lines: list[dict[str, Any]]) -> None:
