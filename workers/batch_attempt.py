@@ -188,9 +188,7 @@ class BatchAttempt:
             for died in worker.lost_workers.values():
                 if died.cause.endswith(STAYS_AWAY):
                     raise WorkerDied(*died.args)
-            return not worker.lost_workers and all(
-                link.is_up and link.control is not None for link in worker.links.values()
-            )
+            return not worker.lost_workers and all(link.is_up for link in worker.links.values())
 
         if await worker.until(is_whole, deadline):
             return

@@ -220,7 +220,8 @@ def with_retries(
         return {"error": str(error), "history": list(error.history)}
     except PartyFailed as error:
         return {"error": str(error)}
-    return {"values": values, "retries": progress[-1].retries, "done": progress[-1].jobs_done}
+    epochs = {link.name: link.epoch for link in runner.party.worker.links.values()}
+    return {"values": values, "retries": progress[-1].retries, "done": progress[-1].jobs_done, "epochs": epochs}
 
 
 def scenario_retry(runner: BatchRunner, index: int) -> Any:

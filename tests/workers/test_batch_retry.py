@@ -34,5 +34,9 @@ def test_what_is_killed_is_replaced_and_the_batch_ends_with_all_results_unless_i
         for said in (worker_killed, io_process_killed):
             assert said["values"] == rotated(30)[index]
             assert 1 <= said["retries"] <= 2
+        if index == 1:
+            assert worker_killed["epochs"]["charlie"] == io_process_killed["epochs"]["charlie"] == 1, "not involved"
+        if index == 2:
+            assert worker_killed["epochs"]["alice"] == io_process_killed["epochs"]["alice"], "bob's broke"
         assert "alice" in party_killed["error"]
         assert ("party alice failed" if index == 0 else "lost alice") in party_killed["error"]
