@@ -23,8 +23,8 @@ from partywire.workers.security import (
 from tests.support.certificates import issue
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Mapping
+    from pathlib import Path
 
 FAR = {"alice": "10.0.0.1:7", "bob": "10.0.0.2:7", "charlie": "10.0.0.3:7"}
 NEAR = {"alice": "127.0.0.1:7", "bob": "127.0.0.1:8", "charlie": "127.0.0.1:9"}
