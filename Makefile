@@ -19,7 +19,7 @@ TWINS  := tests/engine/test_filler.py tests/process/test_multiplexer.py tests/wo
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test large check docs fuzz soak perf clean
+.PHONY: help run test large check docs fuzz simulate soak perf clean
 
 help: ## Show the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 10
@@ -63,6 +63,9 @@ $(FUZZ): $(READY)
 
 fuzz: $(FUZZ) ## Fuzz every parser, 20 s each. FUZZ_ARGS="--seconds 60 frames ring" chooses.
 	@$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
+
+simulate: $(READY) ## Simulated parties in trouble, beside the seeds of test. SEEDS=5000-5999; SEEDS=7 shows what happens.
+	@$(BIN)/python -m tests.simulation $(or $(SEEDS),1000-9999)
 
 soak: $(READY) ## Random jobs, kills and stops for 10 minutes; prints a report. SOAK_ARGS="--minutes 1" shortens it.
 	@$(BIN)/python -m tests.soak $(SOAK_ARGS)

@@ -1,0 +1,108 @@
+"""What was sent and what was received, known to nobody in the simulation but to its judge.
+
+Between the programs of all parties. The one invariant: a receiver gets exactly the messages that its peer sent it on
+this session, in order, each once; whoever is told otherwise raises Violation and names message and route.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from .world import Violation
+
+if TYPE_CHECKING:
+    from partywire.workers.errors import SessionError
+
+    from .world import World
+
+HEADER: Final = struct.Struct("<IBBHI")
+"""Session, sender, receiver, number, size of the whole."""
+
+FILLER: Final = random.Random(1).randbytes(1 << 17)
+
+Route = tuple[int, int, int]
+"""Session, sender, receiver."""
+
+
+def message_of(session: int, sender: int, receiver: int, number: int, size: int) -> bytes:
+    """The one message that stands here; not below the size of its header."""
+    size = max(size, HEADER.size)
+    begin = (session * 31 + sender * 7 + receiver * 3 + number * 1009) % 4096
+    return HEADER.pack(session, sender, receiver, number, size) + FILLER[begin : begin + size - HEADER.size]
+
+
+@dataclass
+class Failure:
+    """One session's end at one party."""
+
+    at: float
+    error: SessionError
+
+
+@dataclass
+class Ledger:
+    """Driven by the programs."""
+
+    world: World
+    sent: dict[Route, int] = field(default_factory=dict)
+    received: dict[Route, int] = field(default_factory=dict)
+    failures: dict[tuple[int, int], Failure] = field(default_factory=dict)
+    """(session, party) -> why it ended there, if it did not end well."""
+    excuses: dict[frozenset[int], float] = field(default_factory=dict)
+    """Pairs of parties whose link was harmed -> when at first. Without any, nothing may fail."""
+    done: set[tuple[int, int]] = field(default_factory=set)
+    """(session, party) whose program came to its end."""
+
+    def compose(self, session: int, sender: int, receiver: int, size: int) -> bytes:
+        """The next message on this route, which is about to be sent."""
+        route = (session, sender, receiver)
+        number = self.sent.get(route, 0)
+        self.sent[route] = number + 1
+        return message_of(session, sender, receiver, number, size)
+
+    def take(self, session: int, sender: int, receiver: int, value: bytes | bytearray) -> None:
+        """A message was received.
+
+        Raises:
+            Violation: it is not the one that had to come.
+        """
+        route = (session, sender, receiver)
+        number = self.received.get(route, 0)
+        self.received[route] = number + 1
+        expected = "nothing was sent"
+        if number < self.sent.get(route, 0):
+            if len(value) >= HEADER.size and value == message_of(*route, number, len(value)):
+                self.world.mix(len(value))
+                return
+            expected = f"message {number} had to come"
+        raise Violation(f"session {session}, {sender} -> {receiver}: {expected}, {_describe(route, number, value)}")
+
+    def fail(self, session: int, party: int, error: SessionError) -> None:
+        """A session failed at a party."""
+        if (session, party) not in self.failures and (session, party) not in self.done:
+            self.failures[session, party] = Failure(self.world.now, error)
+            self.world.note(f"party {party}: session {session} failed: {error}")
+
+    def check_complete(self, session: int, party: int, peer: int) -> None:
+        """Everything that the peer sent was received here.
+
+        Raises:
+            Violation: something was lost.
+        """
+        sent, received = (counts.get((session, peer, party), 0) for counts in (self.sent, self.received))
+        if sent != received:
+            raise Violation(f"session {session}, {peer} -> {party}: {sent} messages were sent, {received} received")
+
+
+def _describe(route: Route, number: int, value: bytes | bytearray) -> str:
+    if len(value) < HEADER.size:
+        return f"{len(value)} bytes came"
+    session, sender, receiver, found, size = HEADER.unpack_from(value)
+    if value != message_of(session, sender, receiver, found, len(value)) or size != len(value):
+        return f"{len(value)} bytes came that nobody sent"
+    if (session, sender, receiver) != route:
+        return f"a message of session {session}, {sender} -> {receiver} came"
+    return f"number {found} came, {'again' if found < number else 'too early'}"
