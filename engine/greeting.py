@@ -25,6 +25,10 @@ FAREWELL_TIMEOUT_S: Final = 1.0
 """How long a refused peer may take to read why. Closing at once could destroy the sentence: received bytes that are
 left unread turn a close into a reset."""
 
+FAREWELL_SIZE_MAX: Final = 64 * 1024
+"""How much of what a refused peer had still to say is taken off its socket: several times what a handshake has. Who
+sends without end would else hold up every link of this process, since receiving what is there never waits."""
+
 _RECEIVE_SIZE: Final = 4096
 
 
@@ -105,8 +109,9 @@ async def dismiss(stream: Stream, last_words: bytes) -> None:
         async with asyncio.timeout(FAREWELL_TIMEOUT_S):
             await send_all(stream, last_words)
             stream.shutdown_write()
-            while await receive_some(stream):
-                pass
+            received = 0
+            while received < FAREWELL_SIZE_MAX and (data := await receive_some(stream)):
+                received += len(data)
     except (OSError, TimeoutError):
         pass  # the peer is gone, or does not listen
     finally:
