@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,9 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvloop
 
-from partywire import BatchRunner, LinkEventKind, Party
+from partywire import BatchRunner, BlockingParty, LinkEventKind, Party
+from partywire.engine.frames import Descriptor, encode_frame
+from partywire.engine.records import DATA, FINISH, STREAM_END, StreamEnd, encode_stream_end
 from partywire.workers.errors import PeerAborted, PeerClosed, PeerLost, SessionError
 from partywire.workers.local import make_local_parties
+from partywire.workers.waiting import run_blocking
+from tests.workers.harness import Table as RingTable
 
 if TYPE_CHECKING:
     import socket
@@ -262,3 +267,102 @@ def test_a_party_closes_at_once_while_a_link_is_being_made_anew() -> None:
         assert table.parties[1]._complaints == []
 
     run(2, scenario)
+
+
+def test_ctrl_c_while_a_link_is_being_made_anew_closes_at_once() -> None:
+    with make_local_parties(2) as local:
+        alice, bob = (
+            BlockingParty(replace(config, ring_mib=1, close_s=3.0), listener)
+            for config, listener in zip(local.configs, local.listeners, strict=True)
+        )
+
+        def open_and_end() -> None:
+            bob.open()
+            bob.asynchronous._end()
+
+        ending = threading.Thread(target=open_and_end)
+        ending.start()
+        with alice:
+            ending.join()
+            run_until(alice, lambda: not alice.worker.links[1].is_up)
+            interrupt = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+            interrupt.start()
+            with pytest.raises(KeyboardInterrupt):
+                alice.barrier()
+            interrupt.join()
+            began = time.monotonic()
+        assert time.monotonic() - began < 1.5
+
+
+def run_until(party: BlockingParty, what: Callable[[], bool]) -> None:
+    assert run_blocking(party.worker, party.worker.until(what, party.worker.clock() + DEADLINE_S))
+
+
+# One worker, and the rings of two epochs of a link.
+
+
+def begin_epoch(table: RingTable, epoch: int) -> None:
+    """Bob's worker gets the lanes of a new epoch of its link to alice."""
+    for end in table._ends[1, 0]:
+        end.writer.close()
+        end.reader.close()
+    table._seat(1, 0, (1, 1), 1 << 20, 2**32 - 1, epoch)
+
+
+def run_at_bob(table: RingTable, coroutine: Coroutine[Any, Any, Any]) -> list[Any]:
+    slot = table.schedulers[1].spawn(coroutine)
+    table.settle()
+    assert slot.is_done
+    return [slot.result if slot.error is None else slot.error]
+
+
+def test_nothing_of_an_old_epoch_reaches_a_session_of_the_new_one_and_it_is_counted() -> None:
+    with RingTable(2) as table:
+        worker = table.workers[1]
+        worker.expect_sessions()
+        table.feed(1, 0, encode_frame(5, Descriptor.BYTES, b"early") * 3)
+        table.settle()
+        assert worker.counters.parked == 3
+        table.cut(1, 0)
+        table.settle()
+        causes = [worker.links[0].cause]
+        begin_epoch(table, 8)
+        assert [*causes, worker.links[0].cause] == ["connection reset by peer", ""]
+        assert worker.links[0].is_up
+        assert (worker.counters.dropped_stale, worker.inbox_size) == (3, 0)
+        session = worker.make_session(5)
+        table.settle()
+        assert not session._mailboxes[0].queue
+        worker.expect_sessions_end()
+
+
+def test_what_came_before_a_goodbye_can_still_be_received_when_the_peer_is_back_already() -> None:
+    with RingTable(2) as table:
+        [(_, theirs)] = table.sessions(0)
+        end = table.end_of(1, 0)
+        end.stream += encode_frame(0, Descriptor.BYTES, b"last words")
+        end.records.append((STREAM_END, encode_stream_end(StreamEnd(True, ""))))
+        while end.stream or end.records:
+            table._write(end)  # into the ring, where bob has not looked when the new lanes arrive
+        begin_epoch(table, 8)
+        [heard] = run_at_bob(table, theirs.recv(0))
+        assert heard == b"last words"
+        [error] = run_at_bob(table, theirs.recv(0))
+        assert isinstance(error, PeerClosed)
+        assert error.epoch == 7
+        assert table.workers[1].make_session(1).failure is None
+
+
+def test_a_link_that_comes_back_while_the_party_says_goodbye_is_told_goodbye() -> None:
+    with RingTable(2) as table:
+        worker = table.workers[1]
+        table.cut(1, 0)
+        table.settle()
+        [is_finished] = run_at_bob(table, worker.finish(worker.clock() + 1))
+        assert is_finished
+        begin_epoch(table, 8)
+        worker.flush()
+        kinds = [[record.kind for record in end.reader.poll()] for end in table._ends[1, 0]]
+        assert kinds == [[DATA, FINISH], [FINISH]]
+        for end in table._ends[1, 0]:
+            end.reader.release_all()
