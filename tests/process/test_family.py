@@ -28,6 +28,7 @@ from partywire.engine.commands import (
 from partywire.engine.handshake import Handshake, Role
 from partywire.engine.handshake_messages import Hello
 from partywire.engine.preamble import ConnectionClass, Preamble
+from partywire.engine.restarts import RESTARTS_MAX, STAYS_AWAY
 from partywire.engine.topology import PartySpec, PeerSpec, routing_tag
 from tests.support.family import DEADLINE_S, Opener, make_listener, make_parties, open_all
 
@@ -206,6 +207,24 @@ def test_a_killed_io_process_is_told_on_both_sides_and_spares_other_links(stack:
         opener.finish(openers)
         opener.request_close()
     alice.wait(lambda: all(opener.message(Stopped) for opener in openers), openers)
+
+
+def test_an_io_process_that_dies_again_and_again_stays_away_and_the_party_still_closes(stack: ExitStack) -> None:
+    alice, bob = family(stack, 2)
+
+    def losses() -> list[LinkLost]:
+        return [message for message in alice.messages if isinstance(message, LinkLost)]
+
+    for count in range(1, RESTARTS_MAX + 2):
+        pid = alice.pids["link 1"]
+        os.kill(pid, signal.SIGKILL)
+        alice.wait(lambda count=count: len(losses()) == count, [bob])  # type: ignore[misc]
+        if count <= RESTARTS_MAX:
+            alice.wait(lambda pid=pid: alice.pids["link 1"] != pid, [bob])  # type: ignore[misc]
+    assert [lost.cause.endswith(STAYS_AWAY) for lost in losses()] == [False] * RESTARTS_MAX + [True]
+    alice.request_close()
+    stopped = alice.wait(lambda: alice.message(Stopped), [bob])
+    assert stopped == Stopped([])
 
 
 def test_a_killed_gateway_is_replaced_and_links_live_on(stack: ExitStack) -> None:
