@@ -72,8 +72,11 @@ ACCEPTED_MAX: Final = 64
 """Accepted connections in a handshake at one time: four times what a link has. A routing tag is no secret, so anybody
 may claim to be our peer; beyond this one that claimed it earlier is closed."""
 
-ACCEPTED_SHARE_MAX: Final = 32
-"""Those of one address: all connections of a link at once, and as many of an attempt that the peer has given up."""
+ACCEPTED_MIN: Final = 24
+"""The same where a process serves many links, whose descriptors are of one process: all connections of a link fit."""
+
+ACCEPTED_PROCESS_MAX: Final = 128
+"""The same over all links of a process; each costs two descriptors, of which there are 1,024 by default."""
 
 ACCEPT_BATCH: Final = 16
 """Accepted connections taken in one turn of the loop, so that a crowd of them delays no message for long."""
@@ -130,7 +133,9 @@ class LinkKeeper:
         self._report = LinkReport(home, self._peer)
         self._dropped: set[int] = set()  # workers that died
         self._tasks: set[asyncio.Task[None]] = set()
-        self._accepted: Antechamber[asyncio.Task[None]] = Antechamber(ACCEPTED_MAX, ACCEPTED_SHARE_MAX)
+        places = max(ACCEPTED_MIN, min(ACCEPTED_MAX, ACCEPTED_PROCESS_MAX // len(command.peers)))
+        self._accepted: Antechamber[asyncio.Task[None]] = Antechamber(places, places // 2)
+        self._proven: Antechamber[asyncio.Task[None]] = Antechamber(places, places)  # no stranger moves them
         self._greetings = 0  # of accepted control connections, under way
         self._over: asyncio.Future[None] = loop.create_future()
 
@@ -416,6 +421,7 @@ class LinkKeeper:
         if (crowded_out := self._accepted.enter(task, origin_of(stream.peer_address))) is not None:
             crowded_out.cancel()
         task.add_done_callback(self._accepted.leave)
+        task.add_done_callback(self._proven.leave)
 
     async def _accept_link(self, stream: Stream, preamble: bytes) -> None:
         """Greet a dialler of the control connection. Several are greeted at a time, since one of them may be a stranger
@@ -486,10 +492,16 @@ class LinkKeeper:
     async def _admit(self, stream: Stream, preamble: bytes) -> Stream | None:
         """The accepted stream as the peer's, once its other end has proven to be the peer if it must; else closed."""
         try:
-            return await self._guard.admit_accepted(stream, preamble)
+            admitted = await self._guard.admit_accepted(stream, preamble)
         except (GreetingFailed, CredentialError) as error:
             self._report.stranger_failed(str(error), self._loop.time())
             return None
+        task = asyncio.current_task()
+        if admitted is not stream and task is not None:
+            self._accepted.leave(task)
+            if (crowded_out := self._proven.enter(task, "")) is not None:
+                crowded_out.cancel()
+        return admitted
 
     async def _accept_connection(self, stream: Stream, index: int, preamble: bytes) -> None:
         if (admitted := await self._admit(stream, preamble)) is None:

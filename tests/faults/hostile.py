@@ -14,9 +14,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final, Self
 
-from partywire.engine.handshake import Handshake, Role
 from partywire.engine.handshake_messages import Hello, MessageType, encode_message
-from partywire.engine.preamble import ConnectionClass, Preamble
+from partywire.engine.preamble import PREAMBLE_SIZE, ConnectionClass, Preamble, SecurityMode
 from partywire.engine.topology import routing_tag
 
 if TYPE_CHECKING:
@@ -25,11 +24,6 @@ if TYPE_CHECKING:
 
 REDIALS_PER_S: Final = 2000
 TICK_S: Final = 0.02
-TRICKLE: Final = "trickle"
-
-
-def _preamble(class_: ConnectionClass, index: int = 0, tag: bytes | None = None) -> bytes:
-    return Preamble(class_, index, tag if tag is not None else routing_tag("alice", "bob")).encode()
 
 
 def _hello(name: str = "bob", party_set: tuple[str, ...] = ("alice", "bob")) -> bytes:
@@ -38,28 +32,41 @@ def _hello(name: str = "bob", party_set: tuple[str, ...] = ("alice", "bob")) -> 
 
 
 _REPLAYED: Final = _hello()
-CONTROL: Final = _preamble(ConnectionClass.CONTROL)
 
-# What each kind of hostile socket says at once. They know the names of both parties, and with them the routing tag.
-KINDS: Final[dict[str, Callable[[], bytes]]] = {
-    "silent": lambda: b"",
-    "slow preamble": lambda: TRICKLE.encode(),  # replaced by a byte at a time
-    "garbage": lambda: bytes((0xFF,)) + os.urandom(200),
-    "HTTP": lambda: b"GET / HTTP/1.1\r\nHost: alice\r\n\r\n",
-    "TLS": lambda: b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + os.urandom(100),
-    "unknown tag": lambda: _preamble(ConnectionClass.CONTROL, tag=os.urandom(16)),
-    "half handshake": lambda: CONTROL,
-    "handshake without its end": lambda: CONTROL + _hello(),
-    "replayed handshake": lambda: CONTROL + _REPLAYED + encode_message(MessageType.ACCEPT, bytes(32)),
-    "wrong identity": lambda: CONTROL + _hello("mallory", ()),
-    "refusal": lambda: CONTROL + encode_message(MessageType.REJECT, b"\x05\x00no"),
-    "greatest length": lambda: CONTROL + bytes((MessageType.HELLO,)) + b"\xff\xff" + bytes(4000),
-    "silent connection": lambda: _preamble(ConnectionClass.NORMAL, 0),
-    "frame of 4 GiB": lambda: _preamble(ConnectionClass.NORMAL, 0) + b"\0\0\0\0\x01\xff\xff\xff\xff" + bytes(4000),
-    "connection that does not exist": lambda: _preamble(ConnectionClass.NORMAL, 65_535),
-    "half probe": lambda: _preamble(ConnectionClass.PROBE),
-    "nonsense in a probe": lambda: _preamble(ConnectionClass.PROBE) + b"\x05\xff\xff" + bytes(100),
-}
+
+class Speech:
+    """What each kind of hostile socket says at once. They know the names of both parties, with them the routing tag,
+    and how the link is secured."""
+
+    def __init__(self, mode: SecurityMode) -> None:
+        self._mode = mode
+        control = self.control = self._preamble(ConnectionClass.CONTROL)
+        connection = self._preamble(ConnectionClass.NORMAL)
+        question = self._preamble(ConnectionClass.PROBE)
+        self.kinds: Final[dict[str, Callable[[], bytes]]] = {
+            "silent": lambda: b"",
+            "slow preamble": lambda: b"",  # a byte at a time
+            "garbage": lambda: bytes((0xFF,)) + os.urandom(200),
+            "HTTP": lambda: b"GET / HTTP/1.1\r\nHost: alice\r\n\r\n",
+            "TLS": lambda: b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + os.urandom(100),
+            "unknown tag": lambda: self._preamble(ConnectionClass.CONTROL, tag=os.urandom(16)),
+            "half handshake": lambda: control,
+            "half TLS handshake": lambda: control + b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + os.urandom(100),
+            "half Noise handshake": lambda: control + b"\x00\x20" + os.urandom(32),
+            "handshake without its end": lambda: control + _hello(),
+            "replayed handshake": lambda: control + _REPLAYED + encode_message(MessageType.ACCEPT, bytes(32)),
+            "wrong identity": lambda: control + _hello("mallory", ()),
+            "refusal": lambda: control + encode_message(MessageType.REJECT, b"\x05\x00no"),
+            "greatest length": lambda: control + bytes((MessageType.HELLO,)) + b"\xff\xff" + bytes(4000),
+            "silent connection": lambda: connection,
+            "frame of 4 GiB": lambda: connection + b"\0\0\0\0\x01\xff\xff\xff\xff" + bytes(4000),
+            "connection that does not exist": lambda: self._preamble(ConnectionClass.NORMAL, 65_535),
+            "half probe": lambda: question,
+            "nonsense in a probe": lambda: question + b"\x05\xff\xff" + bytes(100),
+        }
+
+    def _preamble(self, class_: ConnectionClass, index: int = 0, tag: bytes | None = None) -> bytes:
+        return Preamble(class_, index, tag or routing_tag("alice", "bob"), self._mode).encode()
 
 
 class _Hostile:
@@ -67,16 +74,24 @@ class _Hostile:
         self.kind = kind
         self.sock = sock
         self.is_connected = False
-        self.left = CONTROL  # of a trickle
+        self.passed = 0  # of a trickle
 
 
 class Horde:
     """`count` sockets of all kinds at `address`, from `with` to its end."""
 
-    def __init__(self, address: tuple[str, int], count: int = 500, kinds: tuple[str, ...] = tuple(KINDS)) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        count: int = 500,
+        kinds: tuple[str, ...] = (),
+        mode: SecurityMode = SecurityMode.PLAINTEXT,
+    ) -> None:
+        """`kinds`: all, or those."""
+        self._speech = Speech(mode)
         self._address = address
         self._count = count
-        self._kinds = deque(kinds)
+        self._kinds = deque(kinds or self._speech.kinds)
         self._selector = selectors.DefaultSelector()
         self._hostiles: set[_Hostile] = set()
         self._stop = threading.Event()
@@ -120,8 +135,8 @@ class Horde:
                 trickle_at = started + 0.1
                 for hostile in list(self._hostiles):
                     if hostile.kind == "slow preamble" and hostile.is_connected:
-                        self._say(hostile, hostile.left[:1])
-                        hostile.left = hostile.left[1:-1]  # never whole
+                        self._say(hostile, self._speech.control[hostile.passed : hostile.passed + 1])
+                        hostile.passed = min(hostile.passed + 1, PREAMBLE_SIZE - 1)  # never whole
             self._stop.wait(max(0.0, started + TICK_S - time.monotonic()))
 
     def _dial(self) -> None:
@@ -140,7 +155,7 @@ class Horde:
             hostile.is_connected = True
             self._selector.modify(hostile.sock, selectors.EVENT_READ, hostile)
             if hostile.kind != "slow preamble":
-                self._say(hostile, KINDS[hostile.kind]())
+                self._say(hostile, self._speech.kinds[hostile.kind]())
             return
         try:
             ended = not hostile.sock.recv(4096)
@@ -165,17 +180,3 @@ class Horde:
             self._selector.unregister(hostile.sock)
             hostile.sock.close()
             self.closed += 1
-
-
-def honest_greeting(address: tuple[str, int]) -> Handshake:
-    """Bob's side of a whole handshake with alice, without what follows it. Raises OSError when alice hangs up."""
-    core = Handshake(Role.INITIATOR, Hello("bob", "alice", os.urandom(32), party_set=("alice", "bob")), CONTROL)
-    with socket.create_connection(address, timeout=30) as sock:
-        sock.sendall(CONTROL + core.data_to_send())
-        while core.result is None:
-            data = sock.recv(4096)
-            if not data:
-                raise ConnectionResetError
-            core.receive_data(data)
-        sock.sendall(core.data_to_send())
-    return core

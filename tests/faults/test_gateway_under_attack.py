@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from partywire.engine.commands import LinkFailed, LinkProgress, Refused
+from partywire.engine.channel.link_security import LinkSecurity
+from partywire.engine.commands import LinkFailed, LinkOptions, LinkProgress, Refused
 from partywire.engine.limits import UNIDENTIFIED_MAX
 from partywire.engine.link_keeper import ACCEPT_BATCH, ACCEPTED_MAX
+from partywire.engine.preamble import SecurityMode
 from tests.faults.figures import cpu_s, descriptor_count, rss_kib
 from tests.faults.hostile import Horde
+from tests.support.certificates import noise_links
 from tests.support.family import Opener, make_listener, make_parties
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -41,18 +45,22 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
-def test_an_honest_peer_connects_while_500_hostile_sockets_are_at_it(stack: ExitStack) -> None:
+@pytest.mark.parametrize("mode", [SecurityMode.PLAINTEXT, SecurityMode.NOISE_XX_AES])
+def test_an_honest_peer_connects_while_500_hostile_sockets_are_at_it(
+    stack: ExitStack, tmp_path: Path, mode: SecurityMode
+) -> None:
     listeners = [stack.enter_context(make_listener()) for _ in range(2)]
     parties = make_parties(listeners)
-    alice = Opener(parties[0], listeners[0])
+    ours, theirs = noise_links(tmp_path, mode) if mode else (LinkSecurity(), LinkSecurity())
+    alice = Opener(parties[0], listeners[0], options=LinkOptions(1 << 18, 1 << 16, security=(ours, ours)))
     stack.callback(alice.close)
     alice.wait(lambda: bool(alice.pids and alice.message(LinkProgress)))
     watched = {role: alice.pids[role] for role in ("gateway", "link 1")}
     before = {role: (rss_kib(pid), descriptor_count(pid)) for role, pid in watched.items()}
-    with Horde(listeners[0].getsockname(), 500) as horde:
+    with Horde(listeners[0].getsockname(), 500, mode=mode) as horde:
         alice.wait(lambda: horde.closed > 1000)  # every kind has been there many times
         started = time.monotonic()
-        bob = Opener(parties[1], listeners[1])
+        bob = Opener(parties[1], listeners[1], options=LinkOptions(1 << 18, 1 << 16, security=(theirs, theirs)))
         stack.callback(bob.close)
         alice.wait(lambda: alice.is_up and bob.is_up, [bob])
         took_s = time.monotonic() - started
@@ -68,8 +76,8 @@ def test_an_honest_peer_connects_while_500_hostile_sockets_are_at_it(stack: Exit
     assert took_s < CONNECT_CEILING_S
     for role, (rss, descriptors) in after.items():
         assert rss - before[role][0] < GROWTH_MAX_KIB, role
-        # Whoever has to make room is closed one turn later; the link itself has rings and sockets.
-        room = UNIDENTIFIED_MAX if role == "gateway" else ACCEPTED_MAX + ACCEPT_BATCH + LINK_DESCRIPTORS
+        # A stream has a socket and an epoll set. Whoever has to make room is closed one turn later.
+        room = UNIDENTIFIED_MAX if role == "gateway" else 2 * (ACCEPTED_MAX + ACCEPT_BATCH) + LINK_DESCRIPTORS
         assert descriptors - before[role][1] <= room, role
     refused = alice.message(Refused)
     assert refused is not None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from partywire.engine import gateway as gateway_module
 from partywire.engine.antechamber import Antechamber
 from partywire.engine.commands import Accepted, Refused, Serve
 from partywire.engine.control_socket import ControlSocket
@@ -235,6 +236,22 @@ def test_a_crowd_of_silent_callers_costs_a_bounded_number_of_descriptors(rig: Ga
     assert crowd[0].recv(1) == b""  # the oldest went first
     rig.dial(PREAMBLE)
     rig.gateway.do_work(0.0)
+    assert len(rig.routed()) == 1
+
+
+def test_one_address_gets_a_quarter_of_the_places_and_takes_from_nobody_else(
+    rig: GatewayRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.gateway._waiting = Antechamber(16, 4)
+    origins = iter(["192.0.2.1", *["192.0.2.2"] * 10])
+    monkeypatch.setattr(gateway_module, "origin_of", lambda _: next(origins))
+    alone, *crowd = [rig.dial() for _ in range(11)]
+    rig.gateway.do_work(0.0)
+    assert rig.gateway.waiting_count == 5
+    assert rig.gateway.refused == Refused(unknown=0, garbage=0, silent=0, crowded=6)
+    assert crowd[5].recv(1) == b""
+    alone.sendall(PREAMBLE)
+    rig.gateway.do_work(1.0)
     assert len(rig.routed()) == 1
 
 

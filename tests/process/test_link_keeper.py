@@ -13,6 +13,8 @@ import pytest
 from partywire.engine.commands import Accepted, Lanes, LinkEnded, LinkFailed, LinkProgress
 from partywire.engine.handshake import Handshake, Role
 from partywire.engine.handshake_messages import Hello
+from partywire.engine.limits import HANDSHAKE_TIMEOUT_S
+from partywire.engine.link_keeper import ACCEPTED_MAX
 from partywire.engine.preamble import ConnectionClass, Preamble
 from partywire.engine.topology import routing_tag
 from tests.support.family import make_listener
@@ -114,5 +116,33 @@ def test_what_concerns_all_links_of_a_process_does_not_touch_one_that_is_down() 
         rig.alice.keeper.begin_close()
         await keeping[0]
         assert all(isinstance(message, LinkProgress) for message in rig.alice.told[told:])
+
+    run(scenario)
+
+
+def test_strangers_that_know_the_routing_tag_keep_nobody_out() -> None:
+    async def scenario(rig: Rig) -> None:
+        keeping = [rig.alice.start()]
+        strangers = []
+        try:
+            for number in range(2 * ACCEPTED_MAX):
+                ours, theirs = socket.socketpair()
+                strangers.append(ours)
+                class_ = ConnectionClass.NORMAL if number % 3 else ConnectionClass.CONTROL
+                preamble = Preamble(class_, 0, routing_tag("alice", "bob")).encode()
+                rig.alice.gateway.send(Accepted(preamble, ""), [theirs.fileno()])
+                theirs.close()
+            await rig.wait(lambda: len(rig.alice.keeper._accepted) > 0)
+            began = rig.loop.time()
+            keeping.append(rig.bob.start())
+            await rig.wait(lambda: rig.alice.heard(Lanes) and rig.bob.heard(Lanes))
+            assert rig.loop.time() - began < HANDSHAKE_TIMEOUT_S  # of one half handshake
+            assert len(rig.alice.keeper._accepted) <= ACCEPTED_MAX
+        finally:
+            for stranger in strangers:
+                stranger.close()
+            for task in keeping:
+                task.cancel()
+            await asyncio.wait(keeping)
 
     run(scenario)
