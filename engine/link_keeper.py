@@ -81,6 +81,9 @@ ACCEPTED_PROCESS_MAX: Final = 128
 ACCEPT_BATCH: Final = 16
 """Accepted connections taken in one turn of the loop, so that a crowd of them delays no message for long."""
 
+_PEER_AT_ONCE: Final = 1 + limits.CONNECTIONS_MAX
+"""What a peer may attach at once, all from one address."""
+
 _MISFITS: Final = frozenset({RejectCode.VERSION, RejectCode.PARTY_SET, RejectCode.PARAMETERS})
 """What an honest peer can be refused for until somebody changes its configuration or ours. Anything else that is wrong
 with a handshake behind our routing tag is a stranger's doing and ends nothing but its connection."""
@@ -134,7 +137,7 @@ class LinkKeeper:
         self._dropped: set[int] = set()  # workers that died
         self._tasks: set[asyncio.Task[None]] = set()
         places = max(ACCEPTED_MIN, min(ACCEPTED_MAX, ACCEPTED_PROCESS_MAX // len(command.peers)))
-        self._accepted: Antechamber[asyncio.Task[None]] = Antechamber(places, places // 2)
+        self._accepted: Antechamber[asyncio.Task[None]] = Antechamber(places, max(places // 2, _PEER_AT_ONCE))
         self._proven: Antechamber[asyncio.Task[None]] = Antechamber(places, places)  # no stranger moves them
         self._greetings = 0  # of accepted control connections, under way
         self._over: asyncio.Future[None] = loop.create_future()
