@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 RECORD_SIZE_MAX: Final = 16 * 1024
 """Plaintext of one record: the limit of TLS."""
 
+ANSWERS_SIZE_MAX: Final = 4 * 1024
+"""What OpenSSL may have written of its own accord and nothing that was sealed took along: its answers to a peer that
+takes new keys, 27 bytes each. An honest peer does that once in hundreds of gigabytes."""
+
 _VERIFY: Final = {
     7: "was not signed by the issuer that we know, but by another one of the same name",
     9: "is not valid yet; check the clocks of both hosts",
@@ -202,6 +206,9 @@ class TlsChannel(Channel):
         return bool(self._incoming.pending or self._tls.pending())
 
     def feed(self, ciphertext: Buffer) -> None:
+        if (size := self._outgoing.pending) > ANSWERS_SIZE_MAX:
+            what = "answers to new keys of TLS that nothing else was sent with, bytes"
+            raise LinkProtocolError(self._peer, what, size, ANSWERS_SIZE_MAX)
         self._incoming.write(ciphertext)
         self._has_more = True
 

@@ -5,13 +5,47 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from partywire.engine.greeting import FAREWELL_SIZE_MAX, dismiss
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from partywire.engine.channel.credentials import tls_context, tls_pin
+from partywire.engine.channel.tls import ANSWERS_SIZE_MAX, TlsChannel
+from partywire.engine.errors import LinkProtocolError
+from partywire.engine.greeting import FAREWELL_SIZE_MAX, dismiss, receive_some
+from partywire.engine.handshake import Role
+from partywire.engine.memory import memory_pair
+from partywire.engine.secure_stream import SecureStream
 from partywire.engine.transport import Stream
+from tests.support.certificates import issue, tls_link
+from tests.support.channels import carry, open_all, shake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
+    from partywire.engine.channel.link_security import LinkSecurity
     from partywire.engine.transport import Buffer
+
+Ends = tuple["LinkSecurity", "LinkSecurity"]
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Ends:
+    """Alice, and bob, who dials."""
+    folder = tmp_path_factory.mktemp("tls")
+    ca = issue("ca", is_ca=True).write(folder, "ca")
+    alice, bob = (tls_link(issue(name, ca).write(folder, name), ca=ca) for name in ("alice", "bob"))
+    return alice, bob
+
+
+def channels(tls: Ends) -> tuple[TlsChannel, TlsChannel]:
+    """Bob's and alice's, whose handshake is done."""
+    bob = TlsChannel(tls_context(tls[1], accepts=False), Role.INITIATOR, "alice", tls_pin(tls[1], "alice"))
+    alice = TlsChannel(tls_context(tls[0], accepts=True), Role.RESPONDER, "bob", tls_pin(tls[0], "bob"))
+    shake(bob, alice)
+    return bob, alice
 
 
 class Flood(Stream):
@@ -53,3 +87,102 @@ def test_who_is_refused_and_floods_us_does_not_hold_up_the_event_loop() -> None:
     asyncio.run(dismiss(stream, b"no"))
     assert stream.is_closed
     assert stream.received <= FAREWELL_SIZE_MAX + 4096
+
+
+class KeyUpdates:
+    """What a TLS 1.3 client seals with the secret of its traffic: requests that both ends take new keys."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def _expand(self, label: bytes, size: int) -> bytes:
+        label = b"tls13 " + label
+        info = size.to_bytes(2, "big") + bytes((len(label),)) + label + b"\0"
+        return HKDFExpand(hashes.SHA384(), size, info).derive(self._secret)
+
+    def next(self) -> bytes:
+        """One record, the first under its keys."""
+        header = b"\x17\x03\x03" + (6 + 16).to_bytes(2, "big")
+        message = b"\x18\0\0\x01\x01" + b"\x16"  # KeyUpdate, update_requested; a record of the handshake
+        record = header + AESGCM(self._expand(b"key", 32)).encrypt(self._expand(b"iv", 12), message, header)
+        self._secret = self._expand(b"traffic upd", 48)
+        return record
+
+
+def test_a_peer_that_takes_new_keys_without_end_cannot_fill_our_memory(tls: Ends, tmp_path: Path) -> None:
+    """OpenSSL answers each time, into memory, and we may have nothing to send that would take the answers along."""
+    keys = tmp_path / "keys"
+    context = tls_context(tls[1], accepts=False)
+    context.keylog_filename = str(keys)
+    bob = TlsChannel(context, Role.INITIATOR, "alice", tls_pin(tls[1], "alice"))
+    alice = TlsChannel(tls_context(tls[0], accepts=True), Role.RESPONDER, "bob", tls_pin(tls[0], "bob"))
+    shake(bob, alice)
+    updates = KeyUpdates(
+        next(bytes.fromhex(line.split()[2]) for line in keys.read_text().splitlines() if "CLIENT_TRAFFIC" in line)
+    )
+    alice.feed(updates.next())
+    assert open_all(alice) == b""
+    assert carry(alice, bob, [b"with the answer"]) == b"with the answer"  # one is nothing bad
+
+    def flood() -> None:
+        for _ in range(2 * ANSWERS_SIZE_MAX // 27):
+            alice.feed(updates.next())
+            assert open_all(alice) == b""
+
+    with pytest.raises(LinkProtocolError, match="new keys"):
+        flood()
+
+
+def test_a_reader_that_had_no_room_is_called_again_though_the_socket_is_silent(tls: Ends) -> None:
+    """As a pump whose ring was full when it looked, and had room when it asked to be told."""
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        below = memory_pair(loop, 1 << 16)
+        bob, alice = (SecureStream(*ends, loop) for ends in zip(below, channels(tls), strict=True))
+        assert bob.try_send([b"0123456789"]) == 10
+        taken = bytearray()
+        calls = 0
+        done = asyncio.Event()
+
+        def read() -> None:
+            nonlocal calls
+            calls += 1
+            if calls in (2, 3):
+                return  # no room
+            room = memoryview(bytearray(4))
+            taken.extend(room[: alice.try_recv_into(room) or 0])
+            if len(taken) == 10:
+                done.set()
+
+        alice.on_readable(read)
+        await asyncio.wait_for(done.wait(), 5)
+        assert taken == b"0123456789"
+        for stream in (bob, alice):
+            stream.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_end_reaches_the_peer_though_there_was_no_room_for_it_before_the_close(tls: Ends) -> None:
+    """Else a link that is closed behind much data would look cut off, as if somebody had been at it."""
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        below = memory_pair(loop, 1000)
+        bob, alice = (SecureStream(*ends, loop) for ends in zip(below, channels(tls), strict=True))
+        size = 1000 - 22  # of one record, which leaves no room
+        assert bob.try_send([bytes(size)]) == size
+        bob.shutdown_write()
+        bob.close()
+        with pytest.raises(OSError, match="closed"):
+            bob.try_recv_into(memoryview(bytearray(1)))
+        received = b""
+        while data := await asyncio.wait_for(receive_some(alice), 5):
+            received += data
+        assert received == bytes(size)
+        with pytest.raises(OSError, match="closed"):
+            below[0].try_recv_into(memoryview(bytearray(1)))
+        alice.close()
+
+    asyncio.run(scenario())
