@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final
 
+from . import limits
 from .channel.channel import END_OF_FILE
 from .errors import HandshakeRejected, LinkProtocolError
 from .transport import Stream
@@ -51,6 +52,7 @@ class SecureStream(Stream):
         self._reader: Callable[[], object] | None = None
         self._will_read = False  # whether the reader is called in the loop's next turn
         self._error: OSError | None = None  # why nothing can be received any more
+        self._closing: asyncio.TimerHandle | None = None  # set by a close that left our end unsent
 
     @property
     def peer_address(self) -> str:
@@ -94,8 +96,11 @@ class SecureStream(Stream):
                 return
             self._stream.on_writable(None)
         except OSError:
-            pass  # broken; the next receive says so
+            self._unsent = memoryview(b"")  # broken; the next receive says so
         self._stream.shutdown_write()
+        if self._closing is not None:
+            self._closing.cancel()
+            self._stream.close()
 
     # Receiving.
 
@@ -138,8 +143,10 @@ class SecureStream(Stream):
 
     def _read_more(self) -> None:
         self._will_read = False
-        if self._reader is not None and self._channel.has_more:
-            self._reader()
+        reader = self._reader
+        if reader is not None and self._channel.has_more:
+            self._read_soon()  # also if it takes nothing now: who had no room is not told again by the socket
+            reader()
 
     # Readiness and ending.
 
@@ -148,9 +155,20 @@ class SecureStream(Stream):
             self._stream.on_writable(callback)
 
     def close(self) -> None:
-        self._reader = None
-        self._stream.close()
+        """As any stream's; if there was no room for our end yet, it is still sent within CLOSE_TIMEOUT_S."""
+        self._stop_receiving()
+        if not (self._is_shut and self._unsent):
+            self._stream.close()
+        elif self._closing is None:
+            self._stream.on_readable(None)
+            self._closing = self._loop.call_later(limits.CLOSE_TIMEOUT_S, self._stream.close)
 
     def abort(self) -> None:
-        self._reader = None
+        self._stop_receiving()
+        if self._closing is not None:
+            self._closing.cancel()
         self._stream.abort()
+
+    def _stop_receiving(self) -> None:
+        self._reader = None
+        self._error = OSError(errno.EBADF, "the stream is closed")
