@@ -103,9 +103,10 @@ class RendezvousBook:
             limit = self._next_round + RESUME_AHEAD_MAX
             raise LinkProtocolError(peer, "next rendezvous round too far ahead", next_round, f"<= {limit}")
         announced = self._theirs[peer]
-        is_same_life = self._lives.get(peer) == message.life
+        # One that was never heard may have lost its first words, and ours, with an epoch before this one.
+        is_same_life = self._lives.get(peer, message.life) == message.life
+        self._lives[peer] = message.life
         if not is_same_life:
-            self._lives[peer] = message.life
             announced.clear()
         for round_ in self._ours:
             if round_ < next_round and round_ not in announced and round_ not in message.said:

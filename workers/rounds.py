@@ -90,7 +90,7 @@ class Rounds:
         else:
             self.running.discard(link.name)
         for round_, body in self._said.items():
-            # One in another life, or of whom nothing was heard before its first link was lost, lacks what is open.
+            # One in another life lacks only what is open.
             if link.control is not None and (resumption.is_same_life or self.book.is_open(round_)):
                 link.control.send(body)
         if resumption.has_skipped:

@@ -209,8 +209,8 @@ def test_a_party_that_was_started_anew_comes_to_the_round_of_those_that_ran_on()
     for pair in (("alice", "bob"), ("bob", "charlie"), ("alice", "charlie")):
         meet_again(parties, *pair)
     parties["bob"] = RendezvousBook("bob", ["alice", "charlie"], "second bob")
-    assert meet_again(parties, "alice", "bob")["bob"] == Resumption(is_same_life=False, has_skipped=True)
-    assert meet_again(parties, "charlie", "bob")["bob"] == Resumption(is_same_life=False, has_skipped=False)
+    assert meet_again(parties, "alice", "bob")["bob"] == Resumption(is_same_life=True, has_skipped=True)
+    assert meet_again(parties, "charlie", "bob")["bob"] == Resumption(is_same_life=True, has_skipped=False)
     for who in NAMES:
         assert parties[who].next_round == 100
         announce(parties, who, "barrier", {})

@@ -49,6 +49,15 @@ def test_the_open_round_is_said_to_a_peer_of_whom_nothing_was_heard_before_the_l
     assert BARRIER in lane.sent
 
 
+def test_a_round_that_was_given_up_is_said_to_a_peer_of_whom_nothing_was_heard() -> None:
+    rounds, link = in_round_0()
+    abort = encode_control(rounds.book.abort(0, "why"))
+    rounds.say(0, abort)
+    lane = new_epoch(rounds, link)
+    rounds.take_untrusted(link, Resume(0, "a life", (0,)))
+    assert lane.sent[-1] == abort
+
+
 def test_a_round_that_is_over_is_said_again_only_to_the_same_life() -> None:
     for life, is_said in (("a life", True), ("another life", False)):
         rounds, link = in_round_0()
