@@ -15,7 +15,7 @@ from partywire.engine.connection_pump import ConnectionPump, Outgoing
 from partywire.engine.hello import hello_of
 from partywire.engine.multiplexer import Multiplexer
 from partywire.engine.records import DATA
-from partywire.engine.rendezvous import RendezvousBook
+from partywire.engine.rendezvous import RendezvousBook, Resumption
 from partywire.workers import worker as worker_module
 from partywire.workers.lane import Lane
 from partywire.workers.party import Party
@@ -25,6 +25,7 @@ from partywire.workers.worker import Worker
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from partywire.engine.control import Resume
     from partywire.engine.handshake_messages import Hello
     from partywire.engine.records import StreamEnd
 
@@ -148,6 +149,14 @@ def _hello_of_the_first_epoch(party: Any, peer: str, workers: int, options: Any,
     return hello_of(party, peer, workers, options)
 
 
+RendezvousBook_resumed: Final = RendezvousBook.resumed
+
+
+def _resumed_as_another(book: RendezvousBook, peer: str, message: Resume) -> Resumption:
+    """As if the peer could not have missed anything."""
+    return RendezvousBook_resumed(book, peer, message)._replace(is_same_life=False)
+
+
 PLANTS: Final[dict[str, Callable[[], contextlib.AbstractContextManager[Any]]]] = {
     "a record is lost": lambda: mock.patch.object(link_keeper, "ConnectionPump", LosingPump),
     "a partial send counts as whole": lambda: mock.patch.object(link_keeper, "ConnectionPump", ForgetfulPump),
@@ -158,7 +167,7 @@ PLANTS: Final[dict[str, Callable[[], contextlib.AbstractContextManager[Any]]]] =
     "a goodbye does not wait": lambda: mock.patch.object(Multiplexer, "begin_close", _close_at_once),
     "two peers are mixed up": lambda: mock.patch.object(Session, "register", _register_crosswise),
     "a failure is kept from the others": _failures_kept,
-    "an open round is not said again": lambda: mock.patch.object(RendezvousBook, "is_open", return_value=False),
+    "a round is not said again": lambda: mock.patch.object(RendezvousBook, "resumed", _resumed_as_another),
     "an epoch is used twice": lambda: mock.patch.object(link_keeper, "hello_of", _hello_of_the_first_epoch),
 }
 """What is planted -> a context in which it is."""

@@ -310,8 +310,11 @@ class SimParty(Party):
     family: Family
 
     def _start(self) -> None:
-        with mock.patch.object(party_module, "spawn_supervisor", return_value=self.family.supervisor):
+        with mock.patch.object(party_module, "spawn_supervisor", self._spawn_supervisor):
             super()._start()
+
+    def _spawn_supervisor(self) -> SimSupervisor:
+        return self.family.supervisor
 
     def _welcome(self, control: ControlSocket) -> Worker:
         return self.family.make_worker()

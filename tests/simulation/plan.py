@@ -106,7 +106,7 @@ def draw_plan(chance: random.Random) -> Plan:
         preempt_chance=chance.choice((0.0, 0.1, 0.5)),
         poll_chance=chance.choice((0.0, 0.0, 0.2)),
         starts_s=[chance.choice((0.0, 0.01, 1.0)) * chance.random() for _ in range(parties)],
-        phases=[_draw_phase(chance, ring_size) for _ in range(chance.choice((1, 1, 2)))],
+        phases=[_draw_phase(chance, ring_size) for _ in range(chance.choice((1, 1, 1, 2)))],
         farewell=chance.choice((0, 1, 4)),
         closes_s=[chance.choice((0.0, 0.01, 0.1)) * chance.random() for _ in range(parties)],
     )
@@ -115,7 +115,7 @@ def draw_plan(chance: random.Random) -> Plan:
 
 
 def _draw_phase(chance: random.Random, ring_size: int) -> Phase:
-    largest = chance.choice((64, 64, 64, 2000, ring_size))
+    largest = chance.choice((64, 64, 64, 64, 2000, ring_size))
     messages = chance.randint(1, 4)
     sizes = [int(largest ** chance.random()) for _ in range(8)]
     return Phase(chance.choice(PHASES), chance.choice((1, 1, 2, 3)), messages, sizes)
