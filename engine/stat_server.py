@@ -129,6 +129,7 @@ class StatServer:
         self._cause: dict[int, str] = dict.fromkeys(self._state, "")
         self._epoch: dict[int, int] = dict.fromkeys(self._state, 0)
         self._losses: dict[int, int] = dict.fromkeys(self._state, 0)
+        self._ended: dict[int, str] = {}  # peers whose link was up and is not -> why
         self._refused = Refused(0, 0, 0)
         self._worker_losses = 0
         self._gateway_restarts = 0
@@ -163,9 +164,10 @@ class StatServer:
             case Lanes():
                 self._state[message.peer], self._cause[message.peer] = "up", ""
                 self._epoch[message.peer] = message.epoch
+                self._ended.pop(message.peer, None)
                 self.rings.add_lanes(message, fds)
             case LinkProgress():
-                self._state[message.peer], self._cause[message.peer] = "connecting", message.cause
+                self._hear_progress(message)
             case LinkFailed():
                 self._state[message.peer], self._cause[message.peer] = "failed", message.message
             case LinkEnded():
@@ -177,8 +179,18 @@ class StatServer:
             case _:
                 pass
 
+    def _hear_progress(self, message: LinkProgress) -> None:
+        """A link that was up stays lost, or closed, until it is made anew; its cause says what keeps it from that."""
+        cause = message.cause
+        if (ended := self._ended.get(message.peer)) is not None:
+            cause = f"{ended}; {cause}"
+        else:
+            self._state[message.peer] = "connecting"
+        self._cause[message.peer] = cause
+
     def _end_link(self, peer: int, state: str, cause: str) -> None:
         self._losses[peer] += state == "lost"
+        self._ended[peer] = cause
         self._state[peer], self._cause[peer] = state, cause
         self.rings.drop_link(peer)
 

@@ -633,8 +633,7 @@ class Party:
         if self.worker.resets is not None:
             self.worker.resets.link_was_made(link)
         if agreed is not None and self.on_agreed_given_up is not None:
-            cause = "the link was lost, and made anew"
-            self.on_agreed_given_up(PeerLost(link.name, agreed[1].first, link.epoch - 1, cause))
+            self.on_agreed_given_up(PeerLost(link.name, agreed[1].first, link.epoch - 1, "the link was made anew"))
 
     # Closing.
 
@@ -652,6 +651,7 @@ class Party:
     async def _say_goodbye(self) -> None:
         worker = self.worker
         assert self._supervisor is not None
+        worker.service()  # a peer that was lost while nobody looked is to be told of as that
         self._party_log.begin_closing(worker)
         if worker.failure is not None:
             return
