@@ -18,7 +18,9 @@ import ssl
 from typing import TYPE_CHECKING, Final, cast
 
 from ..errors import HandshakeRejected, LinkProtocolError, RejectCode
+from ..frames import printable_untrusted
 from ..handshake import Role
+from ..limits import NAME_SIZE_MAX
 from .channel import CUT_OFF, END_OF_FILE, Buffer, Channel, ClearRefusal, encode_refusal
 from .credentials import ALPN, TlsPin, fingerprint_of, reason_of
 
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 RECORD_SIZE_MAX: Final = 16 * 1024
 """Plaintext of one record: the limit of TLS."""
+
+NAMES_SHOWN_MAX: Final = 4
+"""Of a certificate that is not the peer's: enough to see whose it is. It may have thousands."""
 
 ANSWERS_SIZE_MAX: Final = 4 * 1024
 """What OpenSSL may have written of its own accord and nothing that was sealed took along: its answers to a peer that
@@ -56,6 +61,13 @@ _ALERTS: Final = {
     "DECRYPT_ERROR": "found a wrong signature in our handshake",
 }
 """Alerts that speak of our certificate, by the end of OpenSSL's name for them, as the rest of "the peer ..."."""
+
+
+def _listed(names: list[str]) -> str:
+    """The names of a certificate, which its issuer may have taken as they came, in a sentence of bounded size."""
+    shown = [printable_untrusted(name[:NAME_SIZE_MAX].encode("utf-8", "replace")) for name in names[:NAMES_SHOWN_MAX]]
+    more = len(names) - len(shown)
+    return (", ".join(shown) or "nobody") + (f" and {more} more" if more else "")
 
 
 class TlsChannel(Channel):
@@ -119,8 +131,7 @@ class TlsChannel(Channel):
             seen = fingerprint_of(certificate)
             self._refuse_inside(f"the certificate shown for {self._peer} is another one (SHA-256 {seen[:16]}...)")
         elif self._pin.name and self._pin.name not in (names := self._peer_names()):
-            shown = ", ".join(names) or "nobody"
-            self._refuse_inside(f"the certificate shown for {self._peer} belongs to {shown}")
+            self._refuse_inside(f"the certificate shown for {self._peer} belongs to {_listed(names)}")
         else:
             self._proof = fingerprint_of(certificate)
             self._has_more = self._has_pending

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from partywire.engine.channel.credentials import tls_context, tls_pin
 from partywire.engine.channel.tls import ANSWERS_SIZE_MAX, TlsChannel
-from partywire.engine.errors import LinkProtocolError
+from partywire.engine.errors import HandshakeRejected, LinkProtocolError
 from partywire.engine.greeting import FAREWELL_SIZE_MAX, dismiss, receive_some
 from partywire.engine.handshake import Role
 from partywire.engine.memory import memory_pair
@@ -131,6 +131,22 @@ def test_a_peer_that_takes_new_keys_without_end_cannot_fill_our_memory(tls: Ends
 
     with pytest.raises(LinkProtocolError, match="new keys"):
         flood()
+
+
+def test_a_certificate_with_thousands_of_names_and_escapes_ends_in_one_short_sentence(
+    tls: Ends, tmp_path: Path
+) -> None:
+    """It comes from our issuer, who may sign whatever it is asked to; the sentence goes to logs and other processes."""
+    ca = issue("ca", is_ca=True).write(tmp_path, "ca")
+    names = ["charlie\n\x1b[2Jbob", "x" * 5000, *(f"host{number}" for number in range(3000))]
+    charlie = issue("charlie", ca, names=names).write(tmp_path, "charlie")
+    bob, alice = tls_link(charlie, ca=ca), tls_link(issue("alice", ca).write(tmp_path, "alice"), ca=ca)
+    dialler = TlsChannel(tls_context(bob, accepts=False), Role.INITIATOR, "alice", tls_pin(bob, "alice"))
+    acceptor = TlsChannel(tls_context(alice, accepts=True), Role.RESPONDER, "bob", tls_pin(alice, "bob"))
+    with pytest.raises(HandshakeRejected, match=r"belongs to charlie.* and 2998 more") as caught:
+        shake(dialler, acceptor)
+    assert len(caught.value.detail) < 400
+    assert caught.value.detail.isprintable()
 
 
 def test_a_reader_that_had_no_room_is_called_again_though_the_socket_is_silent(tls: Ends) -> None:

@@ -16,6 +16,7 @@ from partywire.engine.noise import PrivateKey
 from partywire.engine.preamble import SecurityMode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 DAY = datetime.timedelta(days=1)
@@ -44,8 +45,15 @@ class Issued:
         return self
 
 
-def issue(name: str, issuer: Issued | None = None, *, days: tuple[int, int] = (-1, 2), is_ca: bool = False) -> Issued:
-    """A certificate for `name`, valid between two days from now; of itself without `issuer`."""
+def issue(
+    name: str,
+    issuer: Issued | None = None,
+    *,
+    days: tuple[int, int] = (-1, 2),
+    is_ca: bool = False,
+    names: Sequence[str] = (),
+) -> Issued:
+    """A certificate for `name`, or for `names`, valid between two days from now; of itself without `issuer`."""
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.datetime.now(datetime.UTC)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -60,8 +68,12 @@ def issue(name: str, issuer: Issued | None = None, *, days: tuple[int, int] = (-
         .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
     )
     if not is_ca:
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        builder = builder.add_extension(_alternatives(names or (name,)), critical=False)
     return Issued(builder.sign(issuer.key if issuer else key, hashes.SHA256()), key)
+
+
+def _alternatives(names: Sequence[str]) -> x509.SubjectAlternativeName:
+    return x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
 
 
 def tls_link(ours: Issued, *, ca: Issued | None = None, peer: Issued | None = None) -> LinkSecurity:
