@@ -237,6 +237,7 @@ class SimSupervisor:
 
     def hear(self, process: SimIoProcess, message: Message, fds: list[int]) -> None:
         """An I/O process said something."""
+        self._in_transit.append(fds)
         match message:
             case LinkEnded(peer, clean, cause):
                 self.ended[peer] = message
@@ -254,7 +255,6 @@ class SimSupervisor:
                 self.ended[peer] = message
         if self._world.is_tracing:
             self._world.note(f"{process.loop.name} says {message!r}")
-        self._in_transit.append(fds)
         self._pass(self._tell_opener, message, fds)
 
     def received(self, fds: list[int]) -> None:

@@ -61,4 +61,4 @@ def test_a_seed_is_the_same_world_in_another_process() -> None:
         timeout=60,
     ).stdout
     assert f"fingerprint {Simulation(5).run().fingerprint:x}" in printed
-    assert "has sessions" in printed
+    assert "alice: is closed" in printed
