@@ -26,7 +26,7 @@ from . import limits, tcp
 from .antechamber import Antechamber, origin_of
 from .attempt import Attempt, Lane
 from .channel.errors import CredentialError
-from .channel.link_security import security_of
+from .channel.link_security import PROVING_MODES, security_of
 from .commands import (
     Accepted,
     CommandError,
@@ -500,7 +500,7 @@ class LinkKeeper:
             self._report.stranger_failed(str(error), self._loop.time())
             return None
         task = asyncio.current_task()
-        if admitted is not stream and task is not None:
+        if self._guard.mode in PROVING_MODES and task is not None:
             self._accepted.leave(task)
             if (crowded_out := self._proven.enter(task, "")) is not None:
                 crowded_out.cancel()

@@ -21,6 +21,10 @@ NOISE_MODES: Final = {
 }
 """(pattern, cipher) as the configuration spells them -> the mode that both ends of a link must have."""
 
+PROVING_MODES: Final = frozenset({SecurityMode.TLS, SecurityMode.NOISE_XX_CHACHA, SecurityMode.NOISE_XX_AES})
+"""Modes whose acceptor knows at the end of the handshake who dialled. In IX and KK it might be somebody who repeats an
+old message, until the first record was opened."""
+
 _NOISE_NAMES: Final = {mode: f"noise {pattern} {cipher}" for (pattern, cipher), mode in NOISE_MODES.items()}
 
 

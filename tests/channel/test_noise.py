@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from partywire.engine.channel.link_security import NOISE_MODES
+from partywire.engine.channel.link_security import NOISE_MODES, PROVING_MODES
 from partywire.engine.channel.noise import NoiseChannel
 from partywire.engine.errors import HandshakeRejected, LinkProtocolError, RejectCode
 from partywire.engine.handshake import Role
@@ -125,6 +125,15 @@ def test_a_replayed_handshake_of_xx_fails_at_its_last_message() -> None:
     with pytest.raises(HandshakeRejected):
         again.receive_data(third)
     assert again.result is None
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_replay_takes_a_place_among_the_proven_in_no_mode(mode: SecurityMode) -> None:
+    """Who has one is disturbed by no stranger, so no stranger may get in."""
+    first = dialler(mode).data_to_send()
+    alice = acceptor(mode)
+    alice.receive_data(first)
+    assert (alice.result is None) == (mode in PROVING_MODES)
 
 
 @pytest.mark.parametrize("mode", [SecurityMode.NOISE_IX_CHACHA, SecurityMode.NOISE_KK_AES])
