@@ -26,6 +26,7 @@ from partywire import (
     Party,
     PartyFailed,
     Session,
+    SessionError,
     SetupMismatch,
 )
 
@@ -233,8 +234,21 @@ def scenario_retry(runner: BatchRunner, index: int) -> Any:
     return [late, in_vain, mistaken, differ, runner.map(rotate, inputs_of(index, 5))]
 
 
+def reset_after_a_loss(party: Any) -> list[str]:
+    """A session that was lost with a link goes on in another epoch of the link."""
+    [session] = party.make_sessions(1)
+    try:
+        session.gather(b"before")
+        if party.index == 0:
+            os.kill(party.pids["link 1"], signal.SIGKILL)
+        session.recv_next()
+    except SessionError:
+        session.reset(timeout=60)
+    return [value.decode() for value in session.gather(party.name.encode())]
+
+
 def scenario_kill(runner: BatchRunner, index: int) -> Any:
-    said = []
+    said: list[Any] = [reset_after_a_loss(runner.party)]
     for role in ("worker 1", "link 1", "supervisor"):
         if index == 0:
             with open(os.path.join(os.environ["PARTYWIRE_TEST_DIR"], role), "w") as file:

@@ -30,7 +30,10 @@ def test_what_is_killed_is_replaced_and_the_batch_ends_with_all_results_unless_i
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PARTYWIRE_TEST_DIR", str(tmp_path))
-    for index, (worker_killed, io_process_killed, party_killed) in enumerate(run_parties("kill", (2, 1, 1))):
+    answers = run_parties("kill", (2, 1, 1))
+    assert all(isinstance(answer, list) for answer in answers), answers
+    for index, (names, worker_killed, io_process_killed, party_killed) in enumerate(answers):
+        assert names == ["alice", "bob", "charlie"], "a session that was lost with a link was reset"
         for said in (worker_killed, io_process_killed):
             assert said["values"] == rotated(30)[index]
             assert 1 <= said["retries"] <= 2
