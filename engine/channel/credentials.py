@@ -36,7 +36,8 @@ def read_file(path: str, *, private: bool = False) -> bytes:
         CredentialError: it cannot be read, is too large, or is private and open to others.
     """
     try:
-        with open(path, "rb") as file:
+        # Not blocking: a pipe in the place of the file would hold up all links of a process until somebody writes to it
+        with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise CredentialError(path, "is not a file")

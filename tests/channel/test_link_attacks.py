@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from partywire.engine.channel.credentials import tls_context, tls_pin
+from partywire.engine.channel.credentials import read_file, tls_context, tls_pin
+from partywire.engine.channel.errors import CredentialError
 from partywire.engine.channel.tls import ANSWERS_SIZE_MAX, TlsChannel
 from partywire.engine.errors import HandshakeRejected, LinkProtocolError
 from partywire.engine.greeting import FAREWELL_SIZE_MAX, dismiss, receive_some
@@ -147,6 +149,13 @@ def test_a_certificate_with_thousands_of_names_and_escapes_ends_in_one_short_sen
         shake(dialler, acceptor)
     assert len(caught.value.detail) < 400
     assert caught.value.detail.isprintable()
+
+
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "ca.crt"
+    os.mkfifo(path)
+    with pytest.raises(CredentialError, match="is not a file"):
+        read_file(str(path))
 
 
 def test_a_reader_that_had_no_room_is_called_again_though_the_socket_is_silent(tls: Ends) -> None:
