@@ -163,7 +163,9 @@ def test_who_says_to_be_a_peer_that_is_silent_is_to_come_again_and_one_that_is_n
         multiplexer._control.on_readable(None)
         assert await refusal(rig) is RejectCode.BUSY
         multiplexer._control.on_readable(multiplexer._on_control_readable)
-        assert await refusal(rig) is RejectCode.DUPLICATE_IDENTITY
+        while (code := await refusal(rig)) is RejectCode.BUSY:
+            pass  # bob's sign of life may be late on a machine that is busy
+        assert code is RejectCode.DUPLICATE_IDENTITY
         assert life(rig.alice) == life(rig.bob) == [1]
         for task in keeping:
             task.cancel()
