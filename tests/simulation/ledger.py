@@ -47,6 +47,8 @@ class Ledger:
     """Driven by the programs."""
 
     world: World
+    messages: int = 0
+    """Received on sessions that are forgotten."""
     sent: dict[Route, int] = field(default_factory=dict)
     received: dict[Route, int] = field(default_factory=dict)
     failures: dict[tuple[int, int], Failure] = field(default_factory=dict)
@@ -79,6 +81,13 @@ class Ledger:
                 return
             expected = f"message {number} had to come"
         raise Violation(f"session {session}, {sender} -> {receiver}: {expected}, {_describe(route, number, value)}")
+
+    def forget(self) -> None:
+        """Nobody uses the sessions any more: a party that was started anew may give an id away that only its former
+        life had used."""
+        self.messages += sum(self.received.values())
+        for record in (self.sent, self.received, self.failures, self.done):
+            record.clear()
 
     def fail(self, session: int, party: int, error: SessionError) -> None:
         """A session failed at a party."""

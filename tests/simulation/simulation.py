@@ -115,6 +115,7 @@ class Simulation:
         self._all_families: list[Family] = []
         self._killed: list[int] = []  # parties that are to be started again
         self._mended_at = 0.0  # when the last cable is
+        self._failures = 0  # before the present stage
         self._was_harmed = False  # before the present stage
         self.programs: list[Program] = []
         self._outages_s = 0.0
@@ -150,14 +151,14 @@ class Simulation:
             finally:
                 self._tear_down()
         world = self.world
-        received = sum(self.ledger.received.values())
+        received = self.ledger.messages + sum(self.ledger.received.values())
         return Report(
             world.seed,
             world.fingerprint,
             world.steps,
             world.now - 1000.0,
             len(self.harmed) + self._was_harmed,
-            len(self.ledger.failures),
+            self._failures + len(self.ledger.failures),
             received,
             world.trace,
         )
@@ -172,6 +173,8 @@ class Simulation:
             self._run_stage(lambda: self._has_reached(stage), OPEN_S)
         if self.harmed:
             self._was_harmed = True
+            self._failures += len(self.ledger.failures)
+            self.ledger.forget()
             settled_at = max(self.world.now, self._mended_at) + self.plan.heartbeat_s + MESSAGE_S
             self.world.run_until(lambda: False, settled_at, STEPS_MAX)  # losses are noticed by then
         self._run_stage(self._is_linked, RECOVER_S)
@@ -183,7 +186,6 @@ class Simulation:
             for peer in range(self.plan.parties):
                 if peer != party and party not in present:
                     self.harmed.setdefault(frozenset((party, peer)), self.world.now)
-        self.ledger.failures.clear()
         for program in self.programs:
             program.errors.clear()
         self._outages_s = 0.0
