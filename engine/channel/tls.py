@@ -137,7 +137,10 @@ class TlsChannel(Channel):
             self._has_more = self._has_pending
 
     def _peer_names(self) -> list[str]:
-        described = self._tls.getpeercert() or {}
+        try:
+            described = self._tls.getpeercert() or {}
+        except ValueError:
+            return []  # some name in it is no text, and then `ssl` tells none of them
         alternatives = described.get("subjectAltName", ())
         return [str(entry[1]) for entry in alternatives if isinstance(entry, tuple) and entry[0] == "DNS"]
 

@@ -151,6 +151,33 @@ def test_a_certificate_with_thousands_of_names_and_escapes_ends_in_one_short_sen
     assert caught.value.detail.isprintable()
 
 
+ALTERNATIVES = {
+    "bytes that are no text": b"\x30\x09\x82\x03bob\x82\x02\xff\xfe",
+    "an address that is none": b"\x30\x05\x87\x03\1\2\3",
+    "a URI that is no text": b"\x30\x04\x86\x02\xff\xfe",
+    "our peer's name and more": b"\x30\x0a\x82\x08bob\0evil",
+    "a wildcard": b"\x30\x03\x82\x01*",
+    "our peer's name as a URI": b"\x30\x05\x86\x03bob",
+    "our peer's name as that of a mailbox": b"\x30\x05\x81\x03bob",
+    "another case": b"\x30\x05\x82\x03Bob",
+    "none": b"\x30\x00",
+}
+
+
+@pytest.mark.parametrize("kind", ALTERNATIVES)
+def test_no_name_but_the_peers_own_is_accepted_and_a_broken_one_is_no_crash(kind: str, tmp_path: Path) -> None:
+    """Whoever can have such a certificate signed is some party, and must not reach further than its own links. The
+    common name of each is the peer's."""
+    ca = issue("ca", is_ca=True).write(tmp_path, "ca")
+    mallory = issue("bob", ca, raw_names=ALTERNATIVES[kind]).write(tmp_path, "mallory")
+    bob, alice = tls_link(mallory, ca=ca), tls_link(issue("alice", ca).write(tmp_path, "alice"), ca=ca)
+    dialler = TlsChannel(tls_context(bob, accepts=False), Role.INITIATOR, "alice", tls_pin(bob, "alice"))
+    acceptor = TlsChannel(tls_context(alice, accepts=True), Role.RESPONDER, "bob", tls_pin(alice, "bob"))
+    with pytest.raises(HandshakeRejected, match="belongs to"):
+        shake(dialler, acceptor)
+    assert acceptor.result is None
+
+
 def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "ca.crt"
     os.mkfifo(path)

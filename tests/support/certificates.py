@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtensionOID, NameOID
 
 from partywire.engine.channel.link_security import LinkSecurity
 from partywire.engine.noise import PrivateKey
@@ -52,8 +52,12 @@ def issue(
     days: tuple[int, int] = (-1, 2),
     is_ca: bool = False,
     names: Sequence[str] = (),
+    raw_names: bytes = b"",
 ) -> Issued:
-    """A certificate for `name`, or for `names`, valid between two days from now; of itself without `issuer`."""
+    """A certificate for `name`, or for `names`, valid between two days from now; of itself without `issuer`.
+
+    `raw_names` stands in it in their place, whatever it is.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.datetime.now(datetime.UTC)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -68,11 +72,13 @@ def issue(
         .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
     )
     if not is_ca:
-        builder = builder.add_extension(_alternatives(names or (name,)), critical=False)
+        builder = builder.add_extension(_alternatives(names or (name,), raw_names), critical=False)
     return Issued(builder.sign(issuer.key if issuer else key, hashes.SHA256()), key)
 
 
-def _alternatives(names: Sequence[str]) -> x509.SubjectAlternativeName:
+def _alternatives(names: Sequence[str], raw: bytes) -> x509.SubjectAlternativeName | x509.UnrecognizedExtension:
+    if raw:
+        return x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, raw)
     return x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
 
 
