@@ -236,22 +236,21 @@ def announcement(config: PartyConfig) -> tuple[int, str]:
 
 
 def check_files(config: PartyConfig) -> None:
-    """Look at every file that our links need, as a party does when it starts.
+    """Look at every file and key that our links need, as a party does when it starts.
 
     Raises:
-        ConfigError: names the setting whose file cannot be used, and why.
+        ConfigError: names the setting whose file or key cannot be used, and why.
     """
-    from partywire.engine.channel.credentials import noise_private_key, tls_context, tls_pin
     from partywire.engine.channel.errors import CredentialError
 
     problems: list[tuple[str, str]] = []
+    owners: dict[str, str] = {}  # of what proves a party -> its name
     for peer, link in zip(config.parties, links_of(config), strict=False):
         try:
             if link.security_mode is SecurityMode.TLS:
-                tls_context(link, accepts=True)
-                tls_pin(link, peer)
+                problems += _tls_problems(link, config.name, peer, owners)
             elif link.security_mode is not SecurityMode.PLAINTEXT:
-                noise_private_key(link.noise_key)
+                problems += _noise_problems(link, config.name, peer, owners)
         except CredentialError as error:
             problem = (_setting_of(error.path, peer, link), f"{error}")
             if problem not in problems:
@@ -260,6 +259,38 @@ def check_files(config: PartyConfig) -> None:
         problems.append(("security.certificate", f"{own.path} {what}"))
     if problems:
         raise ConfigError(config.path, tuple(problems))
+
+
+def _tls_problems(link: LinkSecurity, us: str, peer: str, owners: dict[str, str]) -> Iterable[tuple[str, str]]:
+    """What is wrong with a link of TLS; CredentialError if it is a file."""
+    from partywire.engine.channel.credentials import certificates_of, fingerprint_of, tls_context, tls_pin
+
+    tls_context(link, accepts=True)
+    pinned = sorted(tls_pin(link, peer).fingerprints)
+    owners[fingerprint_of(certificates_of(link.certificate)[0])] = us
+    yield from _shared(f"security.peers.{peer}", peer, pinned, owners)
+
+
+def _noise_problems(link: LinkSecurity, us: str, peer: str, owners: dict[str, str]) -> Iterable[tuple[str, str]]:
+    """What is wrong with a link of Noise; CredentialError if it is the file of our key."""
+    from partywire.engine.channel.credentials import noise_private_key
+    from partywire.engine.noise import PublicKey
+
+    setting = f"security.peers.{peer}.public_key"
+    ours = noise_private_key(link.noise_key)
+    try:
+        ours.exchange(PublicKey(bytes.fromhex(link.peer_key)))
+    except ValueError:
+        yield setting, "is no public key that can be used: everybody knows what any other key agrees on with it"
+    owners[str(ours.public)] = us
+    yield from _shared(setting, peer, [link.peer_key], owners)
+
+
+def _shared(setting: str, peer: str, proofs: Iterable[str], owners: dict[str, str]) -> Iterable[tuple[str, str]]:
+    """Whether what is said to prove `peer` proves another party too; adds to `owners`, by proof."""
+    for proof in proofs:
+        if (other := owners.setdefault(proof, peer)) != peer:
+            yield setting, f"is what proves {other}: {peer} and {other} could each speak as the other"
 
 
 def _setting_of(path: str, peer: str, link: LinkSecurity) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from partywire.engine.channel.credentials import noise_private_key
 from partywire.engine.preamble import SecurityMode
 from partywire.workers.config import PartyConfig, load_config, parse_config, write_config
 from partywire.workers.errors import ConfigError
@@ -189,6 +190,45 @@ def test_a_key_of_noise_is_checked_and_never_shown(tmp_path: Path) -> None:
     key.write_text("5ec2e7ff" * 8 + "\n")
     check_files(bob)
     assert "5ec2e7" not in repr(bob.link_options)
+
+
+def test_a_public_key_must_be_of_one_party_alone_and_of_some_use(tmp_path: Path) -> None:
+    key = tmp_path / "bob.noise"
+    key.touch(0o600)
+    key.write_text("5ec2e7ff" * 8)
+    ours = noise_private_key(str(key)).public
+
+    def complaint(alice: str, charlie: str) -> tuple[str, str]:
+        peers = {"alice": PeerSecurity(public_key=alice), "charlie": PeerSecurity(public_key=charlie)}
+        bob = replace(config(replace(NOISE, peers=peers), name="bob"), path=str(tmp_path / "bob.toml"))
+        with pytest.raises(ConfigError) as caught:
+            check_files(bob)
+        ((setting, what),) = caught.value.problems
+        return setting, what
+
+    charlies = "security.peers.charlie.public_key"
+    assert complaint("A" * 64, "a" * 64) == (
+        charlies,
+        "is what proves alice: charlie and alice could each speak as the other",
+    )
+    assert complaint("a" * 64, str(ours))[1].startswith("is what proves bob")
+    setting, what = complaint("a" * 64, "0" * 64)
+    assert (setting, "no public key that can be used" in what) == (charlies, True)
+
+
+def test_a_pinned_certificate_must_be_of_one_party_alone(tmp_path: Path) -> None:
+    ca = issue("ca", is_ca=True).write(tmp_path, "ca")
+    for name in ("alice", "bob", "charlie"):
+        issue(name, ca).write(tmp_path, name)
+
+    def alice(bobs: str, charlies: str) -> PartyConfig:
+        peers = {"bob": PeerSecurity(certificate=bobs), "charlie": PeerSecurity(certificate=charlies)}
+        return replace(config(replace(TLS, peers=peers)), path=str(tmp_path / "alice.toml"))
+
+    check_files(alice("bob.crt", "charlie.crt"))
+    for bobs, charlies, owner in (("bob.crt", "bob.crt", "bob"), ("bob.crt", "alice.crt", "alice")):
+        with pytest.raises(ConfigError, match=f"charlie: is what proves {owner}"):
+            check_files(alice(bobs, charlies))
 
 
 def test_a_start_says_what_is_plaintext() -> None:
