@@ -50,7 +50,9 @@ def test_a_party_process_that_is_killed_ends_the_run() -> None:
 
 def test_the_death_of_a_party_is_reported_by_the_others(tmp_path: Path) -> None:
     paths = write_configs(tmp_path)
-    alice, bob, charlie = commands([["run", "sample_jobs:VanishingJob", "--config", path] for path in paths])
+    alice, bob, charlie = commands(
+        [["run", "sample_jobs:VanishingJob", "--config", path, "--retry-timeout", "1"] for path in paths]
+    )
     assert bob.code == 1
     for outcome in (alice, charlie):
         assert outcome.code in (1, 3)
