@@ -139,7 +139,7 @@ class TlsChannel(Channel):
     def _peer_names(self) -> list[str]:
         try:
             described = self._tls.getpeercert() or {}
-        except ValueError:
+        except (ValueError, ssl.SSLError):
             return []  # some name in it is no text, and then `ssl` tells none of them
         alternatives = described.get("subjectAltName", ())
         return [str(entry[1]) for entry in alternatives if isinstance(entry, tuple) and entry[0] == "DNS"]
