@@ -28,6 +28,7 @@ class Measurement:
 MEASUREMENTS = {
     "sessions": Measurement("sessions", "make_sessions(256), and from the start of the processes until all are ready"),
     "idle": Measurement("idle", "what an idle party costs: CPU, wake-ups, memory per party and session"),
+    "reconnect": Measurement("reconnect", "how long a link is away whose connections were cut, in each mode"),
     "http": Measurement("http", "`partywire serve`: HTTP requests a second, and how long one takes"),
     "main": Measurement("main_job", "`partywire run digits` from the command line to the summary"),
     "lane": Measurement("ring", "one shared-memory ring between two processes"),
