@@ -172,16 +172,17 @@ def files_of(security: LinkSecurity) -> tuple[str, ...]:
     return tuple(path for path in paths if path)
 
 
-def stamp_of(security: LinkSecurity) -> tuple[int, ...]:
-    """Changes when a file of a link is replaced; 0 stands for one that cannot be looked at."""
-    return tuple(_changed_at_ns(path) for path in files_of(security))
+def stamp_of(security: LinkSecurity) -> tuple[tuple[int, ...], ...]:
+    """Changes when a file of a link is replaced, also by one that is as old; one that cannot be looked at is ()."""
+    return tuple(_stamp(path) for path in files_of(security))
 
 
-def _changed_at_ns(path: str) -> int:
+def _stamp(path: str) -> tuple[int, ...]:
     try:
-        return os.stat(path).st_mtime_ns
+        found = os.stat(path)
     except OSError:
-        return 0
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def noise_private_key(path: str) -> PrivateKey:

@@ -28,7 +28,7 @@ class ChannelMaker:
         self._our_name = our_name
         self._peer = peer
         self._security = security
-        self._stamp: tuple[int, ...] = ()  # of the files as they were read
+        self._stamp: tuple[tuple[int, ...], ...] = ()  # of the files as they were read
         self._noise_key: PrivateKey | None = None
         self._tls: dict[Role, tuple[ssl.SSLContext, TlsPin]] = {}
 
