@@ -118,6 +118,10 @@ class Cast:
             member.pids = member.read(deadline)["pids"]
         return [member.pids for member in self._members]
 
+    def hear(self, index: int) -> None:
+        """Wait until one program says something more."""
+        self._members[index].read(time.monotonic() + self._watchdog_s)
+
     def end_wait(self) -> None:
         """Let the programs of `wait_for_ever` go on."""
         for member in self._members:

@@ -5,6 +5,7 @@ Prints what tests.workers.party_program prints. Alice sends and bob receives, un
 
 from __future__ import annotations
 
+import os
 import resource
 import socket
 import sys
@@ -24,7 +25,7 @@ from partywire.workers.values import VecBit, array_meta
 from tests.workers.party_program import say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
@@ -136,6 +137,33 @@ def ten_thousand_sessions(party: BlockingParty) -> dict[str, Any]:
     return {"ids": len(ids), "wrong": wrong, "inbox": party.worker.inbox_size, "bytes per session": made / SESSIONS}
 
 
+def stopped_receiver(party: BlockingParty) -> dict[str, Any]:
+    """Bob does nothing until a line comes; alice sends 1 MiB after 1 MiB until there is no room, and says so."""
+    [session] = party.make_sessions(1, timeout=TIMEOUT_S)
+    party.barrier(timeout=TIMEOUT_S)
+    if party.index:
+        sys.stdin.readline()
+        received = 0
+        try:
+            while session.recv(0, timeout=TIMEOUT_S) == bytes([received % 256]) * MIB:
+                received += 1
+        except SessionError as error:
+            return {"received": received, "error": type(error).__name__}
+        return {"received": received, "error": "a wrong message"}
+    family = [os.getpid(), *party.pids.values()]
+    before = family_bytes(family)
+    sent = 0
+    try:
+        while sent < 256:
+            session.send(1, bytes([sent % 256]) * MIB, timeout=1.0)
+            sent += 1
+    except SessionError as error:
+        grown = family_bytes(family) - before
+        say(pids=party.pids)
+        return {"sent": sent, "grown": grown, "error": type(error).__name__}
+    return {"sent": sent, "error": "nothing"}
+
+
 def largest_bytes(party: BlockingParty) -> dict[str, Any]:
     """Alice sends a bytearray of 4 GiB - 1 and gets it back as the bytes that bob received. Then what is larger."""
     [session] = party.make_sessions(1, timeout=TIMEOUT_S)
@@ -171,9 +199,14 @@ def largest_array(party: BlockingParty) -> dict[str, Any]:
     return {"right": right, "peak": peak_bytes()}
 
 
-def resident_bytes() -> int:
-    with open("/proc/self/statm") as statm:
+def resident_bytes(pid: int | str = "self") -> int:
+    with open(f"/proc/{pid}/statm") as statm:
         return int(statm.read().split()[1]) * resource.getpagesize()
+
+
+def family_bytes(pids: Iterable[int]) -> int:
+    """What several processes have in memory; what they share counts for each."""
+    return sum(resident_bytes(pid) for pid in pids)
 
 
 def peak_bytes() -> int:

@@ -39,6 +39,28 @@ def test_limits_hold_to_the_byte_and_name_the_setting() -> None:
     assert (alice["inbox"], bob["inbox"]) == (0, 0)
 
 
+def test_a_receiver_that_has_stopped_bounds_what_its_sender_holds() -> None:
+    with Cast(PROGRAM) as cast:
+        cast.start("stopped_receiver", 2)
+        cast.wait_until_ready()
+        cast.hear(0)
+        cast.let_go(1)
+        answers = cast.answers()
+        cast.check_nothing_left()
+    alice, bob = answers[0], answers[1]
+    assert (alice["error"], bob["error"]) == ("SessionTimeout", "PeerAborted")
+    rings, kernel, cut = 2 * 4, tcp_buffers_mib(), 1  # the sender's and the receiver's ring
+    assert bob["received"] <= alice["sent"] <= rings + kernel + cut
+    # Of these its own ring, which two processes have mapped; 1 MiB in the making, and what malloc keeps of others.
+    assert alice["grown"] <= (2 * 4 + 8) * MIB
+
+
+def tcp_buffers_mib() -> int:
+    """The most that the kernel holds for one direction of a connection."""
+    sizes = (Path(f"/proc/sys/net/ipv4/{name}").read_text().split()[2] for name in ("tcp_rmem", "tcp_wmem"))
+    return sum(-(-int(size) // MIB) for size in sizes)
+
+
 @pytest.mark.slow
 def test_ten_thousand_sessions_with_a_message_each_way_in_flight_on_all() -> None:
     with Cast(PROGRAM) as cast:
