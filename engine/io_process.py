@@ -22,7 +22,6 @@ from . import tcp
 from .child_process import begin_child
 from .commands import Close, CommandError, DropWorker, OpenLinks
 from .control_socket import ControlClosed, ControlSocket, close_all
-from .iris_keeper import IrisKeeper
 from .link_keeper import EXIT_TIMEOUT_S, LinkKeeper
 from .stat_publish import StatPublisher
 from .topology import dials
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .commands import Lanes, LinkEnded, LinkFailed, LinkNews, LinkProgress
+    from .iris_keeper import IrisKeeper
 
 
 class IoProcess:
@@ -117,7 +117,11 @@ class IoProcess:
 
 def keeper_of(command: OpenLinks, peer: int) -> type[LinkKeeper] | type[IrisKeeper]:
     """What serves the link to a peer, by the protocol that it speaks."""
-    return LinkKeeper if command.party.parties[peer].iris is None else IrisKeeper
+    if command.party.parties[peer].iris is None:
+        return LinkKeeper
+    from .iris_keeper import IrisKeeper  # only here: most parties have no such peer
+
+    return IrisKeeper
 
 
 def dialled_by(command: OpenLinks) -> list[int]:
