@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -43,12 +44,22 @@ def run_once(arguments: list[str]) -> tuple[float, float, float]:
     assert process.stdout is not None
     with process.stdout:
         output = process.stdout.read()
-    if process.returncode != 0:
-        raise RuntimeError(f"partywire run ended with exit code {process.returncode}")
-    report = orjson.loads(output)
+    report = checked_report(process.returncode, output)
+    return report["seconds"]["ready"], wall, peak / 2**20
+
+
+def checked_report(code: int, output: bytes) -> dict[str, Any]:
+    """What `partywire run --json` printed.
+
+    Raises:
+        RuntimeError: the command failed, or its result was not the plaintext answer.
+    """
+    if code != 0:
+        raise RuntimeError(f"partywire run ended with exit code {code}")
+    report: dict[str, Any] = orjson.loads(output)
     if report["checked"] is not True:
         raise RuntimeError("the result was not checked against the plaintext answer")
-    return report["seconds"]["ready"], wall, peak / 2**20
+    return report
 
 
 def figures(repeats: int, arguments: list[str]) -> list[Figure]:
