@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from partywire.engine.errors import PartyWireError
 from partywire.workers.config import PartyConfig
 from partywire.workers.party import Party
-from tests.faults.figures import children_of
+from tests.support.processes import children_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.faults.figures import wait_until_gone
 from tests.faults.namespaces import Network, why_not
+from tests.support.processes import wait_until_gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,10 +16,10 @@ from partywire.engine.commands import LinkFailed, LinkOptions, LinkProgress, Ref
 from partywire.engine.limits import UNIDENTIFIED_MAX
 from partywire.engine.link_keeper import ACCEPT_BATCH, ACCEPTED_MAX
 from partywire.engine.preamble import SecurityMode
-from tests.faults.figures import cpu_s, descriptor_count, rss_kib
 from tests.faults.hostile import Horde
 from tests.support.certificates import noise_links
 from tests.support.family import Opener, make_listener, make_parties
+from tests.support.processes import cpu_s, descriptor_count, rss_kib
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

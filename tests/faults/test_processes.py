@@ -14,8 +14,8 @@ import time
 import pytest
 
 from partywire.workers.errors import PartyFailed, PeerAborted, PeerLost
-from tests.faults.figures import wait_until_gone
 from tests.faults.rig import DEADLINE_S, Parties, errors, play, stop, until
+from tests.support.processes import wait_until_gone
 from tests.workers.party_cast import Cast
 
 pytestmark = pytest.mark.timeout(120)

@@ -31,6 +31,7 @@ from partywire.engine.preamble import ConnectionClass, Preamble
 from partywire.engine.restarts import RESTARTS_MAX, STAYS_AWAY
 from partywire.engine.topology import PartySpec, PeerSpec, routing_tag
 from tests.support.family import DEADLINE_S, Opener, make_listener, make_parties, open_all
+from tests.support.processes import wait_until_gone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,25 +52,6 @@ def listeners_for(stack: ExitStack, count: int) -> list[socket.socket]:
 def family(stack: ExitStack, count: int, **how: object) -> list[Opener]:
     listeners = listeners_for(stack, count)
     return open_all(make_parties(listeners), listeners, stack, **how)
-
-
-def is_gone(pid: int) -> bool:
-    """Whether the process has ended; a zombie that init has not collected yet has."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return True
-    return status.rpartition(")")[2].split()[0] == "Z"
-
-
-def assert_all_end(pids: list[int]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    for pid in pids:
-        while not is_gone(pid):
-            assert time.monotonic() < deadline, f"process {pid} lives on: {Path(f'/proc/{pid}/cmdline').read_bytes()!r}"
-            time.sleep(0.01)
-    names = [name for name in os.listdir("/dev/shm") for pid in pids if name.startswith(f"partywire-{pid}-")]
-    assert not names
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -99,7 +81,7 @@ def test_parties_come_up_carry_bytes_and_close(stack: ExitStack, count: int) -> 
     for opener in openers:
         assert opener.message(Stopped) == Stopped([])
         assert all(lane.end is not None and lane.end.clean for lane in opener.lanes.values())
-    assert_all_end(pids)
+    wait_until_gone(pids)
 
 
 def test_control_messages_pass_between_openers(stack: ExitStack) -> None:
@@ -238,7 +220,7 @@ def test_a_killed_gateway_is_replaced_and_links_live_on(stack: ExitStack) -> Non
         stranger.send(b"GET / HTTP/1.0")
         alice.wait(lambda: refused[0] in alice.messages)
     os.kill(alice.pids["gateway"], signal.SIGKILL)
-    assert_all_end([alice.pids["gateway"]])
+    wait_until_gone([alice.pids["gateway"]])
     with socket.create_connection(listeners[0].getsockname()) as stranger:
         stranger.send(b"GET / HTTP/1.0")
         alice.wait(lambda: refused[1] in alice.messages)  # the new one's are counted on
@@ -258,7 +240,7 @@ def test_a_killed_supervisor_takes_its_children_along(stack: ExitStack) -> None:
     end = bob.wait(lambda: bob.lanes[0, 0].end, [alice])
     assert end is not None
     assert not end.clean
-    assert_all_end(pids)
+    wait_until_gone(pids)
     assert alice.supervisor.end() == "was killed by SIGKILL"
 
 
@@ -291,7 +273,7 @@ def test_a_killed_opener_leaves_nothing(number: int) -> None:
         assert len(pids) == 2 * 4
         opener.send_signal(number)
         opener.wait(DEADLINE_S)
-        assert_all_end(pids)
+        wait_until_gone(pids)
 
 
 def test_a_killed_opener_leaves_nothing_although_its_fork_lives_on() -> None:
@@ -304,7 +286,7 @@ def test_a_killed_opener_leaves_nothing_although_its_fork_lives_on() -> None:
         try:
             opener.kill()
             opener.wait(DEADLINE_S)
-            assert_all_end(pids)
+            wait_until_gone(pids)
         finally:
             os.kill(fork, signal.SIGKILL)
 
@@ -319,7 +301,7 @@ def test_an_opener_killed_while_everything_starts_leaves_nothing() -> None:
             family = descendants(opener.pid)
             opener.kill()
             opener.wait(DEADLINE_S)
-        assert_all_end(sorted(family))
+        wait_until_gone(sorted(family))
 
 
 def descendants(pid: int) -> set[int]:

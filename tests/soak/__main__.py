@@ -24,8 +24,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-from tests.faults.figures import children_of, is_gone, wait_until_gone
 from tests.soak.jobs import PARTIES, expected, tasks_of
+from tests.support.processes import children_of, is_gone, wait_until_gone
 
 NAMES: Final = ("alice", "bob", "charlie")
 BATCH_TIMEOUT_S: Final = 120.0

@@ -14,8 +14,8 @@ import sys
 from partywire import BatchRunner, BlockingParty
 from partywire.engine.errors import PartyWireError
 from partywire.workers.config import PartyConfig
-from tests.faults.figures import descriptor_count, rss_kib
 from tests.soak.jobs import exchange, tasks_of
+from tests.support.processes import descriptor_count, rss_kib
 
 RETRIES = 50
 """More than the soak kills processes within one batch."""

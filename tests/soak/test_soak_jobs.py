@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.figures import wait_until_gone
 from tests.soak import __main__ as soak_module
 from tests.soak.__main__ import Soak, SoakFailed
 from tests.soak.jobs import Task, expected, tasks_of
+from tests.support.processes import wait_until_gone
 
 
 def test_tasks_are_equal_at_all_parties_and_results_differ() -> None:
