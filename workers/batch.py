@@ -212,7 +212,10 @@ class _Batch:
         self._on_progress = on_progress
         self._session_count = sessions * party.stride
         if self._session_count > limits.SESSIONS_MAX:
-            raise ValueError(f"{self._session_count} sessions, at most {limits.SESSIONS_MAX} are allowed")
+            raise ValueError(
+                f"{sessions} sessions take {self._session_count} ids with these numbers of workers at the parties, at "
+                f"most {limits.SESSIONS_MAX} are allowed; use fewer sessions, or the same number of workers everywhere"
+            )
         if party.config.workers > 1:
             check_sendable(function)
         # Set by the runner.
