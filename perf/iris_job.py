@@ -3,7 +3,7 @@
 A comparison is one probe at one rotation against one gallery code. Its rate is the job's own: from the first probe's
 shares to the last bit opened, at the slowest party. Bytes are those that a party sent for comparisons, at the party
 that sent most; sharing the codes is counted in neither. Each run must end with a result equal to the plaintext answer.
-What would make it lie: other load; most of the time goes into products of shares, not into messages.
+What would make it lie: other load. Much of the time goes into products of shares, not into messages.
 """
 
 from __future__ import annotations
