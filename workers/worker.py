@@ -12,8 +12,6 @@ Assumptions: one thread.
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
 import select
 import time
@@ -46,6 +44,7 @@ from .iris_lane import IrisLane
 from .lane import Lane
 from .peer_link import PeerLink, WorkerCounters
 from .session_table import SessionTable
+from .timers import Timers
 from .waiting import NEVER, Wait
 
 if TYPE_CHECKING:
@@ -136,8 +135,7 @@ class Worker(WorkerHot):
         # Messages and bytes of lanes that are gone.
         self._totals_before = Totals(0, 0, 0)
         self._dirty: list[Lane] = []
-        self._timers: list[tuple[float, int, Wait]] = []
-        self._timer_numbers = itertools.count()
+        self._timers = Timers()
         self._event_waits: list[Wait] = []
         self._passes = 0
         self._polling = Polling()
@@ -260,9 +258,9 @@ class Worker(WorkerHot):
         if self.stalled:
             for lane in tuple(self.stalled):
                 work += lane.retry()
-        timers = self._timers
+        timers = self._timers.entries
         if timers and timers[0][0] <= self.clock():
-            work += self._expire()
+            work += self._timers.expire(self.clock())
         self._passes += 1
         if self._passes >= CONTROL_INTERVAL:
             self._passes = 0
@@ -389,32 +387,12 @@ class Worker(WorkerHot):
 
     def set_timer(self, wait: Wait, deadline: float) -> None:
         """Wake `wait` at `deadline`; `wait.deadline = NEVER` cancels."""
-        wait.deadline = deadline
-        if deadline < wait.timer_at:
-            wait.timer_at = deadline
-            heapq.heappush(self._timers, (deadline, next(self._timer_numbers), wait))
-            if self.loop_driver is not None:
-                self.loop_driver.schedule()
+        if self._timers.set(wait, deadline) and self.loop_driver is not None:
+            self.loop_driver.schedule()
 
     def next_deadline(self) -> float:
         """When `service` next has a timer to fire; it may turn out to be a cancelled one."""
-        return self._timers[0][0] if self._timers else NEVER
-
-    def _expire(self) -> int:
-        now = self.clock()
-        timers = self._timers
-        work = 0
-        while timers and timers[0][0] <= now:
-            at, _, wait = heapq.heappop(timers)
-            if at != wait.timer_at:
-                continue  # an earlier entry of the same wait stands for it
-            wait.timer_at = NEVER
-            if wait.deadline <= now:
-                wait.wake()
-                work += 1
-            elif wait.deadline < NEVER:
-                self.set_timer(wait, wait.deadline)
-        return work
+        return self._timers.next_deadline()
 
     async def until(self, condition: Callable[[], bool], deadline: float = NEVER) -> bool:
         """Wait until a condition holds that commands, control messages or the end of streams may change.

@@ -568,7 +568,7 @@ def test_a_message_in_time_leaves_no_deadline_behind(two: Table) -> None:
     [(ours, theirs)] = two.sessions(0)
     for _ in range(100):
         two.ok(ours.send(1, b"x"), theirs.recv(0, timeout=5.0))
-    assert len(two.workers[1]._timers) <= 1
+    assert len(two.workers[1]._timers.entries) <= 1
     two.clock.now += 100
     two.settle()
     assert two.ok(ours.send(1, b"y"), theirs.recv(0, timeout=5.0))[1] == b"y"
