@@ -1,6 +1,6 @@
 """The I/O process: serves one link, or several of a party's in turns, and ends when all of them are over.
 
-Between the supervisor (commands) and the links (link_keeper.py), each of which has its peer, rings, doorbell and
+Between the supervisor (commands) and the links (keeper.py), each of which has its peer, rings, doorbell and
 sockets to itself. The one invariant: a link that fails, however it does, disturbs no other; only a bug, a signal or the
 end of the supervisor ends the process, and then every link of it is lost with that cause.
 
@@ -22,7 +22,8 @@ from . import tcp
 from .child_process import begin_child
 from .commands import Close, CommandError, DropWorker, OpenLinks
 from .control_socket import ControlClosed, ControlSocket, close_all
-from .link_keeper import EXIT_TIMEOUT_S, LinkKeeper
+from .keeper import EXIT_TIMEOUT_S
+from .link_keeper import LinkKeeper
 from .stat_publish import StatPublisher
 from .topology import dials
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .commands import Lanes, LinkEnded, LinkFailed, LinkNews, LinkProgress
-    from .iris_keeper import IrisKeeper
+    from .keeper import Keeper
 
 
 class IoProcess:
@@ -115,7 +116,7 @@ class IoProcess:
         self.fail(context.get("exception") or RuntimeError(context["message"]))
 
 
-def keeper_of(command: OpenLinks, peer: int) -> type[LinkKeeper] | type[IrisKeeper]:
+def keeper_of(command: OpenLinks, peer: int) -> type[Keeper]:
     """What serves the link to a peer, by the protocol that it speaks."""
     if command.party.parties[peer].iris is None:
         return LinkKeeper

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from partywire.engine.callers import ACCEPTED_MAX
 from partywire.engine.channel.link_security import LinkSecurity
 from partywire.engine.commands import LinkFailed, LinkOptions, LinkProgress, Refused
+from partywire.engine.keeper import ACCEPT_BATCH
 from partywire.engine.limits import UNIDENTIFIED_MAX
-from partywire.engine.link_keeper import ACCEPT_BATCH, ACCEPTED_MAX
 from partywire.engine.preamble import SecurityMode
 from tests.faults.hostile import Horde, Secrets
 from tests.faults.proxy import FaultProxy

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from partywire.engine.callers import ACCEPTED_MAX
 from partywire.engine.commands import Accepted, Lanes, LinkEnded, LinkFailed, LinkProgress
 from partywire.engine.handshake import Handshake, Role
 from partywire.engine.handshake_messages import Hello
 from partywire.engine.limits import HANDSHAKE_TIMEOUT_S
-from partywire.engine.link_keeper import ACCEPTED_MAX
 from partywire.engine.preamble import ConnectionClass, Preamble
 from partywire.engine.topology import routing_tag
 from tests.support.family import make_listener
@@ -132,12 +132,12 @@ def test_strangers_that_know_the_routing_tag_keep_nobody_out() -> None:
                 preamble = Preamble(class_, 0, routing_tag("alice", "bob")).encode()
                 rig.alice.gateway.send(Accepted(preamble, ""), [theirs.fileno()])
                 theirs.close()
-            await rig.wait(lambda: len(rig.alice.keeper._accepted) > 0)
+            await rig.wait(lambda: len(rig.alice.keeper._callers._unproven) > 0)
             began = rig.loop.time()
             keeping.append(rig.bob.start())
             await rig.wait(lambda: rig.alice.heard(Lanes) and rig.bob.heard(Lanes))
             assert rig.loop.time() - began < HANDSHAKE_TIMEOUT_S  # of one half handshake
-            assert len(rig.alice.keeper._accepted) <= ACCEPTED_MAX
+            assert len(rig.alice.keeper._callers._unproven) <= ACCEPTED_MAX
         finally:
             for stranger in strangers:
                 stranger.close()

@@ -10,7 +10,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
-from partywire.engine import link_keeper
+from partywire.engine import keeper, link_keeper
 from partywire.engine.connection_pump import ConnectionPump, Outgoing
 from partywire.engine.hello import hello_of
 from partywire.engine.multiplexer import Multiplexer
@@ -158,9 +158,9 @@ def _resumed_as_another(book: RendezvousBook, peer: str, message: Resume) -> Res
 
 
 PLANTS: Final[dict[str, Callable[[], contextlib.AbstractContextManager[Any]]]] = {
-    "a record is lost": lambda: mock.patch.object(link_keeper, "ConnectionPump", LosingPump),
-    "a partial send counts as whole": lambda: mock.patch.object(link_keeper, "ConnectionPump", ForgetfulPump),
-    "a loss is told to nobody": lambda: mock.patch.object(link_keeper, "ConnectionPump", SilentPump),
+    "a record is lost": lambda: mock.patch.object(keeper, "ConnectionPump", LosingPump),
+    "a partial send counts as whole": lambda: mock.patch.object(keeper, "ConnectionPump", ForgetfulPump),
+    "a loss is told to nobody": lambda: mock.patch.object(keeper, "ConnectionPump", SilentPump),
     "frames are doubled": lambda: mock.patch.object(worker_module, "Lane", DoublingLane),
     "frames overtake": lambda: mock.patch.object(worker_module, "Lane", OvertakingLane),
     "no look behind the armed doorbell": lambda: mock.patch.object(Worker, "arm", _arm_without_looking),

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from unittest import mock
 
-from partywire.engine import link_keeper, multiplexer
+from partywire.engine import keeper as keeper_module
+from partywire.engine import multiplexer
 from partywire.engine.commands import LinkEnded
 from partywire.shm import fence, segment
 from partywire.workers import worker as worker_module
@@ -209,7 +210,7 @@ class Simulation:
         polling = type("Polling", (SimPolling,), {"world": world, "chance": self.plan.poll_chance})
         with contextlib.ExitStack() as stack:
             stack.enter_context(mock.patch.object(SimDoorbell, "world", world, create=True))
-            stack.enter_context(mock.patch.object(link_keeper, "Doorbell", SimDoorbell))
+            stack.enter_context(mock.patch.object(keeper_module, "Doorbell", SimDoorbell))
             stack.enter_context(mock.patch.object(multiplexer, "Polling", polling))
             stack.enter_context(mock.patch.object(multiplexer, "core", None))  # it looks at a clock of its own
             stack.enter_context(mock.patch.object(worker_module, "Polling", polling))
