@@ -224,14 +224,32 @@ class FrameBuffer:
     def _take_header_untrusted(self, chunk: memoryview, position: int, frames: list[Frame]) -> int:
         """Collect a header; when it is complete, check it and open its frame."""
         header = self._header
-        while len(header) < (needed := self._header_size_untrusted()):
+        needed = FIXED_HEADER.size  # from there on its bytes tell
+        while len(header) < needed or len(header) < (needed := self._header_size_untrusted()):
             take = min(needed - len(header), len(chunk) - position)
             if not take:
                 return position
             header += chunk[position : position + take]
             position += take
+        self._open_frame_untrusted(needed, frames)
+        header.clear()
+        return position
+
+    def _header_size_untrusted(self) -> int:
+        """The size of the header at hand, of which session and descriptor are there."""
+        descriptor = self._header[4]
+        spec = SPEC_OF.get(descriptor)
+        if spec is None:
+            raise LinkProtocolError(self._peer, "unknown frame descriptor", f"{descriptor:#04x}")
+        if spec.fixed_size is not None:
+            return FIXED_HEADER.size
+        return FRAGMENT_BEGIN_HEADER.size if descriptor == Descriptor.FRAGMENT_BEGIN else HEADER.size
+
+    def _open_frame_untrusted(self, header_size: int, frames: list[Frame]) -> None:
+        """Check the header at hand, which is complete, and open its frame."""
+        header = self._header
         session, descriptor = FIXED_HEADER.unpack_from(header)
-        length = HEADER.unpack_from(header)[2] if needed >= HEADER.size else 0
+        length = HEADER.unpack_from(header)[2] if header_size >= HEADER.size else 0
         size = check_length_untrusted(self._peer, descriptor, length, self._frame_size_max)
         check_scope_untrusted(self._peer, session, descriptor)
         if descriptor == Descriptor.FRAGMENT_BEGIN:
@@ -240,25 +258,10 @@ class FrameBuffer:
             frames.append((session, Descriptor.FRAGMENT_BEGIN.value, contained_length, bytes((contained,))))
             # The rest of this frame is data like that of the fragments behind it.
             descriptor, size = Descriptor.FRAGMENT.value, size - 5
-        elif needed == FIXED_HEADER.size:
+        elif header_size == FIXED_HEADER.size:
             length = size
-        header.clear()
         self._open = (session, descriptor, length)
         self._missing = size
-        return position
-
-    def _header_size_untrusted(self) -> int:
-        """The size of the header at hand, as far as its first bytes tell."""
-        header = self._header
-        if len(header) < FIXED_HEADER.size:
-            return FIXED_HEADER.size
-        descriptor = header[4]
-        spec = SPEC_OF.get(descriptor)
-        if spec is None:
-            raise LinkProtocolError(self._peer, "unknown frame descriptor", f"{descriptor:#04x}")
-        if spec.fixed_size is not None:
-            return FIXED_HEADER.size
-        return FRAGMENT_BEGIN_HEADER.size if descriptor == Descriptor.FRAGMENT_BEGIN else HEADER.size
 
     def _take_body(self, chunk: memoryview, position: int, frames: list[Frame]) -> int:
         """Take what `chunk` has of the open frame's body, and close the frame when it is complete."""

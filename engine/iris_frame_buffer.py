@@ -48,10 +48,7 @@ class IrisFrameBuffer(FrameBuffer):
         return position
 
     def _header_size_untrusted(self) -> int:
-        header = self._header
-        if len(header) < FIXED_HEADER.size:
-            return FIXED_HEADER.size
-        session, descriptor = FIXED_HEADER.unpack_from(header)
+        session, descriptor = FIXED_HEADER.unpack_from(self._header)
         spec = SPEC_OF.get(descriptor)
         if spec is None or descriptor >= OURS_FROM:
             raise LinkProtocolError(self._peer, "descriptor that the iris protocol does not have", f"{descriptor:#04x}")
@@ -59,16 +56,9 @@ class IrisFrameBuffer(FrameBuffer):
             raise LinkProtocolError(self._peer, "frame of the iris protocol without a session, its id is", session)
         return HEADER.size if spec.fixed_size is None else FIXED_HEADER.size
 
-    def _take_header_untrusted(self, chunk: memoryview, position: int, frames: list[Frame]) -> int:
-        header = self._header
-        while len(header) < (needed := self._header_size_untrusted()):
-            take = min(needed - len(header), len(chunk) - position)
-            if not take:
-                return position
-            header += chunk[position : position + take]
-            position += take
-        session, descriptor = FIXED_HEADER.unpack_from(header)
-        length = HEADER.unpack_from(header)[2] if needed == HEADER.size else 0
+    def _open_frame_untrusted(self, header_size: int, frames: list[Frame]) -> None:
+        session, descriptor = FIXED_HEADER.unpack_from(self._header)
+        length = HEADER.unpack_from(self._header)[2] if header_size == HEADER.size else 0
         try:
             size = body_size(descriptor, length)
         except ValueError as error:
@@ -79,7 +69,5 @@ class IrisFrameBuffer(FrameBuffer):
         if self._room is not None and size > limits.FRAME_SIZE_MAX and size > (room := self._room()):
             what = f"a {SPEC_OF[descriptor].descriptor.name} message beside those that fill limits.inbox_mib"
             raise FrameTooLarge(self._peer, what, size, room)
-        header.clear()
-        self._open = (session, descriptor, length if needed == HEADER.size else size)
+        self._open = (session, descriptor, length if header_size == HEADER.size else size)
         self._missing = size
-        return position
