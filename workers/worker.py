@@ -131,6 +131,8 @@ class Worker(WorkerHot):
         self.resets: SessionResets | None = None
         # Who wants to know that a control lane is there (again).
         self.on_link_up: Callable[[PeerLink], None] | None = None
+        # Who looks again, like everybody who waits, when a link, a worker or what a peer announced may have changed.
+        self.on_notify: Callable[[], None] | None = None
         self._receivers: list[Lane | ControlLane] = []
         # Messages and bytes of lanes that are gone.
         self._totals_before = Totals(0, 0, 0)
@@ -418,6 +420,8 @@ class Worker(WorkerHot):
 
     def notify(self) -> None:
         """Let everybody look at their conditions again."""
+        if self.on_notify is not None:
+            self.on_notify()
         waits, self._event_waits = self._event_waits, []
         for wait in waits:
             wait.wake()
