@@ -433,8 +433,16 @@ _ENCODERS: Final[dict[type, Callable[[Any], Encoded]]] = {
     NetworkVec: _encode_network_vec,
 }
 
+WIRE_KINDS: Final = tuple(kind for kind in _ENCODERS if kind not in (bytes, bytearray, memoryview, np.ndarray))
+"""The types of ours."""
+
 
 # Decoding what a peer sent.
+
+
+def is_wire_kind(descriptor: int) -> bool:
+    """Whether messages of this descriptor are values of WIRE_KINDS."""
+    return descriptor in _DECODERS and descriptor not in (Descriptor.BYTES, Descriptor.ARRAY)
 
 
 def decode(descriptor: int, length: int, body: Buffer, peer: str = "") -> Any:
@@ -468,6 +476,21 @@ def split_array_untrusted(body: Buffer, peer: str = "") -> tuple[np.dtype[Any], 
 
 
 _SHAPE_OF: dict[bytes, tuple[np.dtype[Any], tuple[int, ...], int]] = {}
+
+
+def parse_array_meta_untrusted(meta: bytes, peer: str = "") -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """dtype, shape and size of the data of what `array_meta` wrote, with nothing behind it.
+
+    Raises:
+        LinkProtocolError: the description is cut, unknown, or longer than it says.
+    """
+    known = _SHAPE_OF.get(meta)
+    if known is None:
+        offset = 3 + int.from_bytes(meta[1:3], "little") + 8 * meta[0] if len(meta) >= 3 else 0
+        if offset != len(meta) or not meta:
+            raise LinkProtocolError(peer, "size of an array's description", len(meta))
+        known = _parse_meta_untrusted(meta, offset, peer)
+    return known
 
 
 def _parse_meta_untrusted(meta: bytes, offset: int, peer: str) -> tuple[np.dtype[Any], tuple[int, ...], int]:
