@@ -63,6 +63,8 @@ class HandshakeState(Enum):
     AWAITING_ACCEPT = "awaiting ACCEPT"
     AWAITING_PROBE = "awaiting PROBE"
     AWAITING_PROBED = "awaiting PROBED"
+    AWAITING_INTRODUCE = "awaiting INTRODUCE"
+    AWAITING_INTRODUCED = "awaiting INTRODUCED"
     DONE = "done"
     FAILED = "failed"
 
@@ -82,6 +84,10 @@ TRANSITIONS: Final[dict[tuple[HandshakeState, MessageType], HandshakeState]] = {
     (_S.AWAITING_PROBE, _M.REJECT): _S.FAILED,
     (_S.AWAITING_PROBED, _M.PROBED): _S.DONE,
     (_S.AWAITING_PROBED, _M.REJECT): _S.FAILED,
+    (_S.AWAITING_INTRODUCE, _M.INTRODUCE): _S.DONE,
+    (_S.AWAITING_INTRODUCE, _M.REJECT): _S.FAILED,
+    (_S.AWAITING_INTRODUCED, _M.INTRODUCED): _S.DONE,
+    (_S.AWAITING_INTRODUCED, _M.REJECT): _S.FAILED,
 }
 
 
@@ -116,7 +122,7 @@ def _digest(label: bytes, *parts: bytes) -> bytes:
 
 
 class Conversation(ABC):
-    """What `Handshake`, `Attach` and `Probe` share: states, message framing, rejection in both directions."""
+    """What `Handshake`, `Attach`, `Probe` and `pairing.meeting` share: states, messages, rejection in both directions."""
 
     def __init__(self, machine: str, peer: str, state: HandshakeState) -> None:
         self._machine = machine

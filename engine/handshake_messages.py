@@ -36,6 +36,8 @@ class MessageType(IntEnum):
     ATTACH = 4
     PROBE = 5  # the question of a probe; only behind a preamble of that class
     PROBED = 6  # its answer
+    INTRODUCE = 7  # who a pool is; only behind a preamble of class INTRODUCTION
+    INTRODUCED = 8  # who the other one is
 
 
 def encode_message(type_: MessageType, body: bytes) -> bytes:

@@ -40,14 +40,15 @@ class SecurityMode(IntEnum):
 class ConnectionClass(IntEnum):
     """What a connection is for. BULK is reserved on the wire and not dialled by this version.
 
-    A PROBE asks whether a link would be accepted and becomes no part of one. A gateway that does not know it closes
-    the connection without a word.
+    A PROBE asks whether a link would be accepted and becomes no part of one. An INTRODUCTION makes two pools known to
+    each other that have no names. A gateway that does not know one of them closes the connection without a word.
     """
 
     CONTROL = 0
     NORMAL = 1
     BULK = 2
     PROBE = 3
+    INTRODUCTION = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Preamble:
         if mode not in SecurityMode.__members__.values():
             raise LinkProtocolError("", "security mode in a preamble", mode, max(SecurityMode).value)
         if class_ not in ConnectionClass.__members__.values():
-            raise LinkProtocolError("", "connection class in a preamble", class_, ConnectionClass.PROBE.value)
+            raise LinkProtocolError("", "connection class in a preamble", class_, max(ConnectionClass).value)
         if reserved:
             raise LinkProtocolError("", "reserved field in a preamble", reserved, 0)
         return cls(ConnectionClass(class_), index, tag, SecurityMode(mode))

@@ -27,6 +27,7 @@ from partywire.engine.handshake_messages import (
     encode_message,
     encode_reject,
 )
+from partywire.engine.pairing.meeting import Introduction, Meeting
 from partywire.engine.preamble import ConnectionClass
 from partywire.engine.probe import Probe
 
@@ -52,7 +53,7 @@ def attach_pair(**changes: object) -> tuple[Attach, Attach]:
     return initiator, Attach(Role.RESPONDER, **theirs)  # type: ignore[arg-type]
 
 
-Machine = Handshake | Attach | Probe
+Machine = Handshake | Attach | Probe | Meeting
 
 
 def converse(initiator: Machine, responder: Machine, slice_size: int = 1 << 16) -> list[HandshakeRejected]:
@@ -235,6 +236,10 @@ def machine_in(state: HandshakeState) -> Machine:
         return Probe(Role.RESPONDER, ALICE)
     if state is HandshakeState.AWAITING_PROBED:
         return Probe(Role.INITIATOR, BOB)
+    if state is HandshakeState.AWAITING_INTRODUCE:
+        return Meeting(Role.RESPONDER, "bob", answer=lambda theirs: replace(theirs, id=bytes(16)))
+    if state is HandshakeState.AWAITING_INTRODUCED:
+        return Meeting(Role.INITIATOR, "alice", Introduction(bytes(16), 1, True))
     alice.receive_data(bob.data_to_send())
     if state is HandshakeState.AWAITING_ACCEPT:
         return alice
@@ -258,6 +263,8 @@ def test_every_message_in_every_state_is_taken_or_named(state: HandshakeState, t
         MessageType.ATTACH: AttachRequest("bob", 7, bytes(32)).encode(),
         MessageType.PROBE: BOB.encode(),
         MessageType.PROBED: bytes(8) + ALICE.encode(),
+        MessageType.INTRODUCE: Introduction(b"i" * 16, 0, True).encode(),
+        MessageType.INTRODUCED: Introduction(b"i" * 16, 1, False).encode(),
     }
     message = encode_message(type_, bodies[type_])
     if state in (HandshakeState.DONE, HandshakeState.FAILED):
@@ -270,7 +277,7 @@ def test_every_message_in_every_state_is_taken_or_named(state: HandshakeState, t
             machine.receive_data(message)
         assert broken.value.seen == type_.name
         assert machine.state is HandshakeState.FAILED
-    elif type_ in (MessageType.HELLO, MessageType.PROBE, MessageType.PROBED):
+    elif type_ not in (MessageType.REJECT, MessageType.ACCEPT, MessageType.ATTACH):
         machine.receive_data(message)
         assert machine.state is TRANSITIONS[state, type_]
     else:  # REJECT, or a proof that is wrong
@@ -283,7 +290,7 @@ def test_every_message_in_every_state_is_taken_or_named(state: HandshakeState, t
     "wire",
     [
         b"\x00",
-        b"\x07",
+        b"\x09",
         b"GET / HTTP/1.1\r\n",
         encode_message(MessageType.HELLO, b""),
         encode_message(MessageType.HELLO, b"\x01"),

@@ -54,7 +54,7 @@ def test_a_wrong_byte_in_the_magic_is_refused_at_once(position: int) -> None:
         (8, 2, "version"),
         (9, 1, "version"),
         (10, 8, "security mode"),
-        (11, 4, "connection class"),
+        (11, 5, "connection class"),
         (14, 1, "reserved"),
         (15, 1, "reserved"),
     ],
