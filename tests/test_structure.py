@@ -42,6 +42,12 @@ WITHOUT_IO = (
     "sessions",
     "silent_link",
     "topology",
+    "yamux/errors",
+    "yamux/events",
+    "yamux/frames",
+    "yamux/limits",
+    "yamux/session",
+    "yamux/substream",
 )
 FORBIDDEN_WITHOUT_IO = {
     "asyncio", "fcntl", "mmap", "multiprocessing", "numpy", "os", "random", "select", "selectors", "signal",

@@ -1,0 +1,225 @@
+"""The two ends of one substream as asyncio knows streams: a reader and a writer.
+
+Between user code (a protocol handler) and the connection that moves bytes. Names and meanings are those of
+asyncio.StreamReader and StreamWriter where both have them. One task reads and one writes; a second one that waits for
+the same thing is a RuntimeError, as in asyncio. Cancelling a wait loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..yamux.substream import Buffer, Substream
+    from .connection import SubstreamConnection
+
+LINE_SIZE_MAX: Final = 64 * 1024
+"""What `readuntil` holds without having found its separator."""
+
+
+class _Wait:
+    """At most one task that waits until something may have changed."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._future: asyncio.Future[None] | None = None
+
+    def wake(self) -> None:
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    async def wait(self, what: str) -> None:
+        if self._future is not None:
+            raise RuntimeError(f"another task is already waiting to {what} this substream")
+        self._future = self._loop.create_future()
+        try:
+            await self._future
+        finally:
+            self._future = None
+
+
+class SubstreamReader:
+    """The receiving half. What is not read costs the peer its window, and nobody else anything."""
+
+    def __init__(self, connection: SubstreamConnection, substream: Substream) -> None:
+        self._connection = connection
+        self._substream = substream
+        self._wait = _Wait(connection.loop)
+        self._held = b""  # read from the substream by a call that needed more, and was cancelled or went too far
+
+    async def read(self, n: int = -1) -> bytes:
+        """At most `n` bytes as soon as there are any; with -1 everything until the end. b"" is the peer's end.
+
+        Raises:
+            SubstreamReset: one of the sides gave the substream up.
+            SubstreamSessionOver: the connection is gone, and everything that had arrived was read.
+        """
+        if n < 0:
+            parts: list[bytes] = []
+            while part := await self.read(LINE_SIZE_MAX):
+                parts.append(part)
+            return b"".join(parts)
+        if not n:
+            return b""
+        if self._held:
+            data, self._held = self._held[:n], self._held[n:]
+            return data
+        while not (data := self._take(n)) and not self._substream.is_at_end:
+            await self._wait.wait("read from")
+        return data
+
+    async def readexactly(self, n: int) -> bytes:
+        """`n` bytes.
+
+        Raises:
+            asyncio.IncompleteReadError: the peer's end came before; it has what there was.
+        """
+        parts: list[bytes] = []
+        missing = n
+        try:
+            while missing:
+                part = await self.read(missing)
+                if not part:
+                    raise asyncio.IncompleteReadError(b"".join(parts), n)
+                parts.append(part)
+                missing -= len(part)
+        except asyncio.CancelledError:
+            self._held = b"".join(parts) + self._held
+            raise
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def readuntil(self, separator: bytes = b"\n") -> bytes:
+        """Everything up to and with `separator`, at most 64 KiB.
+
+        Raises:
+            asyncio.IncompleteReadError: the peer's end came before.
+            asyncio.LimitOverrunError: no separator in 64 KiB; they stay unread.
+        """
+        found = bytearray()
+        searched = 0
+        try:
+            while (at := found.find(separator, searched)) < 0:
+                searched = max(len(found) - len(separator) + 1, 0)
+                if len(found) >= LINE_SIZE_MAX:
+                    raise asyncio.LimitOverrunError(f"no separator in {len(found)} bytes", len(found))
+                part = await self.read(LINE_SIZE_MAX - len(found))
+                if not part:
+                    partial = bytes(found)
+                    found.clear()
+                    raise asyncio.IncompleteReadError(partial, None)
+                found += part
+        except (asyncio.CancelledError, asyncio.LimitOverrunError):
+            self._held = bytes(found) + self._held
+            raise
+        end = at + len(separator)
+        self._held = bytes(found[end:]) + self._held
+        return bytes(found[:end])
+
+    async def readline(self) -> bytes:
+        """A line with its end; at the peer's end what there is, which may be nothing."""
+        try:
+            return await self.readuntil(b"\n")
+        except asyncio.IncompleteReadError as error:
+            return error.partial
+
+    def at_eof(self) -> bool:
+        """Whether the peer has ended its side and everything was read."""
+        return not self._held and self._substream.is_at_end
+
+    def wake(self) -> None:
+        """For the connection: something arrived, or will not any more."""
+        self._wait.wake()
+
+    def _take(self, size_max: int) -> bytes:
+        data = self._substream.read(size_max)
+        if data:
+            self._connection.flush_soon()  # there may be credit to give
+        return data
+
+
+class SubstreamWriter:
+    """The sending half. What was written in one turn of the event loop travels together."""
+
+    def __init__(self, connection: SubstreamConnection, substream: Substream) -> None:
+        self._connection = connection
+        self._substream = substream
+        self._wait = _Wait(connection.loop)
+        self._waiting: list[bytes] = []  # what the substream has no room for
+
+    @property
+    def peer(self) -> str:
+        """Name of the peer."""
+        return self._connection.peer
+
+    def write(self, data: Buffer) -> None:
+        """Send `data` behind what was written before; it may be changed afterwards. `drain` waits for room.
+
+        Raises:
+            SubstreamClosed: behind `write_eof` or `close`.
+            SubstreamReset, SubstreamSessionOver: the substream, or the connection, is gone.
+        """
+        if self._waiting:
+            self._waiting.append(bytes(data))
+            return
+        taken = self._substream.write(data)
+        if taken < len(data):
+            self._waiting.append(bytes(memoryview(data)[taken:]))
+        self._connection.flush_soon()
+
+    def writelines(self, data: Iterable[Buffer]) -> None:
+        """Send all of `data`, in order."""
+        for part in data:
+            self.write(part)
+
+    async def drain(self) -> None:
+        """Wait until the substream has taken everything that was written: 256 KiB may still be on their way.
+
+        Raises:
+            SubstreamReset, SubstreamSessionOver: it never will.
+        """
+        while self._push():
+            await self._wait.wait("write to")
+
+    def write_eof(self) -> None:
+        """End our side behind everything that was written.
+
+        Raises:
+            RuntimeError: something still waits for room: `await drain()` before.
+        """
+        if self._waiting:
+            raise RuntimeError("await drain() before the end: the substream has not taken everything")
+        self._substream.close_write()
+        self._connection.flush_soon()
+
+    def close(self) -> None:
+        """End our side, and read nothing more. Behind the peer's end it is an orderly end, else the peer hears that
+        what it sends is not read."""
+        if self._waiting:
+            self.reset("it was closed before everything was sent")
+        elif self._substream.is_open:
+            self._connection.close(self._substream)
+
+    def reset(self, cause: str = "") -> None:
+        """Give the substream up in both directions."""
+        self._waiting.clear()
+        self._substream.reset(cause)
+        self._connection.flush_soon()
+
+    def wake(self) -> None:
+        """For the connection: there may be room again, or never any more."""
+        self._wait.wake()
+
+    def _push(self) -> bool:
+        """Hand on what waits. Returns whether something still does."""
+        while self._waiting:
+            data = self._waiting[0]
+            taken = self._substream.write(data)
+            self._connection.flush_soon()
+            if taken < len(data):
+                self._waiting[0] = data[taken:]
+                return True
+            del self._waiting[0]
+        return False
