@@ -269,8 +269,8 @@ class PublishStat(ControlMessage):
 class Serve(ControlMessage):
     """supervisor -> gateway, the first message.
 
-    Descriptors: `listeners` listening sockets, then one link socket for each of `peers`. The rest is what the answer to
-    a probe tells of this party.
+    Descriptors: `listeners` listening sockets, then one for each of `peer_listeners`, then one link socket for each of
+    `peers`. The rest is what the answer to a probe tells of this party.
     """
 
     party: PartySpec
@@ -278,12 +278,14 @@ class Serve(ControlMessage):
     listeners: int = 1
     workers: int = 1
     options: LinkOptions = LinkOptions()
+    peer_listeners: list[int] = []  # noqa: RUF012  (a message is never changed)
+    """The peer that dials each of the listening sockets that are one peer's own; some of `peers`."""
 
 
 class Accepted(ControlMessage):
     """gateway -> I/O process on the link socket. Descriptors: [connection]. `preamble` has been read from it.
 
-    In its place a connection of iris-mpc's protocol has its introduction.
+    In its place a connection of iris-mpc's protocol has its introduction; one of a peer's own port has nothing.
     """
 
     preamble: bytes

@@ -5,7 +5,8 @@ PREAMBLE_TIMEOUT_S, learns nothing, and delays nobody: the gateway never waits f
 have a bound, in which each address has a share (`antechamber`).
 
 A peer whose link speaks iris-mpc's protocol has no preamble: it is told apart at its first byte, and answered here as
-far as it takes to hear its name (`iris_handshake`).
+far as it takes to hear its name (`iris_handshake`). If it speaks TLS, nothing in the clear tells who it is: it has a
+port of its own, and what comes there is handed over as soon as it shows that it begins like TLS.
 
 A probe (`probe`) is answered here, from what the configuration says, so that no link ever notices one.
 
@@ -65,6 +66,9 @@ without a pause this process would spin until somebody else gives something back
 
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
+TLS_HANDSHAKE: Final = b"\x16"
+"""The type of the record that every connection of TLS begins with (RFC 8446, 5.1)."""
+
 REPORT_INTERVAL_S: Final = 0.5
 """Least time between two reports of refused connections, so that a port scan does not flood the supervisor."""
 
@@ -72,12 +76,13 @@ REPORT_INTERVAL_S: Final = 0.5
 class Waiting:
     """One accepted connection that has not shown its whole preamble."""
 
-    __slots__ = ("address", "deadline", "introducing", "probe", "received", "sock")
+    __slots__ = ("address", "deadline", "introducing", "probe", "received", "route", "sock")
 
-    def __init__(self, sock: socket.socket, address: str, deadline: float) -> None:
+    def __init__(self, sock: socket.socket, address: str, deadline: float, route: ControlSocket | None) -> None:
         self.sock = sock
         self.address = address
         self.deadline = deadline
+        self.route = route  # set if it came by a peer's own port: where that peer's connections go
         self.received = b""
         self.probe: ProbeAnswer | None = None  # set by a preamble of that class
         self.introducing: Introducing | None = None  # set by the first byte of that protocol
@@ -105,14 +110,17 @@ class Gateway:
         answers: dict[bytes, Answers] | None = None,
         unidentified_max: int = limits.UNIDENTIFIED_MAX,
         iris_routes: dict[str, ControlSocket] | None = None,
+        peer_listeners: list[tuple[socket.socket, ControlSocket]] | None = None,
     ) -> None:
         """`routes`: routing tag -> link socket of an I/O process. Takes ownership of all.
 
         `answers`: routing tag -> the acceptor's end of a fresh probe by the peer of that tag. `unidentified_max`: how
         many connections may wait here, a quarter of them from one address. `iris_routes`: like `routes`, by the names
-        of peers that dial us in iris-mpc's protocol.
+        of peers that dial us in iris-mpc's protocol. `peer_listeners`: listening sockets that are one peer's own, each
+        with the link socket of its I/O process.
         """
-        self._listeners = listeners
+        self._listeners: dict[socket.socket, ControlSocket | None] = dict.fromkeys(listeners)
+        self._listeners.update(peer_listeners or [])
         self._answers = answers or {}
         self._routes = routes
         self._iris_routes = iris_routes or {}
@@ -172,11 +180,12 @@ class Gateway:
         self._selector.close()
         for listener in self._listeners:
             listener.close()
-        for route in (*self._routes.values(), *self._iris_routes.values()):
-            route.close()
+        for route in (*self._routes.values(), *self._iris_routes.values(), *self._listeners.values()):
+            if route is not None:
+                route.close()
 
     def _accept(self, fd: int, now: float) -> int:
-        listener = next(listener for listener in self._listeners if listener.fileno() == fd)
+        listener, route = next(entry for entry in self._listeners.items() if entry[0].fileno() == fd)
         for count in range(ACCEPT_BATCH):
             try:
                 sock, address = listener.accept()
@@ -185,7 +194,7 @@ class Gateway:
                     self._make_room(now)
                 return count  # no more, or the one that came went away again
             sock.setblocking(False)
-            waiting = Waiting(sock, address_of(address), now + PREAMBLE_TIMEOUT_S)
+            waiting = Waiting(sock, address_of(address), now + PREAMBLE_TIMEOUT_S, route)
             if (crowded_out := self._waiting.enter(waiting, origin_of(waiting.address))) is not None:
                 self._crowd_out(crowded_out)
             self._selector.register(sock, selectors.EVENT_READ, waiting)
@@ -214,13 +223,23 @@ class Gateway:
 
     def _read(self, waiting: Waiting) -> None:
         try:
-            data = waiting.sock.recv(waiting.wanted)
+            if waiting.route is None:
+                data = waiting.sock.recv(waiting.wanted)
+            else:
+                data = waiting.sock.recv(len(TLS_HANDSHAKE), socket.MSG_PEEK)  # all of it is the I/O process's
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             data = b""
         if not data:
             self._give_up(waiting)
+            return
+        if waiting.route is not None and data != TLS_HANDSHAKE:
+            self._garbage += 1
+            self._drop(waiting)
+            return
+        if waiting.route is not None:
+            self._hand_over(waiting, waiting.route, b"")
             return
         if waiting.probe is not None:
             self._answer(waiting, waiting.probe, data)
@@ -247,12 +266,12 @@ class Gateway:
     def _introduce(self, waiting: Waiting, introducing: Introducing, data: bytes) -> None:
         """More of what a connection of iris-mpc's protocol begins with."""
         try:
-            introduction = introducing.receive_data_untrusted(data)
+            introducing.receive_data(data)
         except LinkProtocolError:
             self._garbage += 1
             self._drop(waiting)
             return
-        echo = introducing.data_to_send()
+        echo, introduction = introducing.data_to_send(), introducing.result
         try:
             is_said = not echo or waiting.sock.send(echo) == len(echo)
         except OSError:
@@ -354,9 +373,9 @@ def make_routes(party: PartySpec, peers: list[int], sockets: list[ControlSocket]
 
 
 def make_iris_routes(party: PartySpec, peers: list[int], sockets: list[ControlSocket]) -> dict[str, ControlSocket]:
-    """Names of the peers that dial us in iris-mpc's protocol."""
+    """Names of the peers that dial us in iris-mpc's protocol, in the clear."""
     routes = zip((party.parties[peer] for peer in peers), sockets, strict=True)
-    return {peer.name: sock for peer, sock in routes if peer.iris is not None}
+    return {peer.name: sock for peer, sock in routes if peer.iris is not None and not peer.iris.tls}
 
 
 def make_answers(command: Serve) -> dict[bytes, Answers]:
@@ -384,23 +403,40 @@ def make_answers(command: Serve) -> dict[bytes, Answers]:
     return answers
 
 
+def make_gateway(command: Serve, fds: list[int]) -> Gateway:
+    """What a Serve asks for, of the descriptors beside it.
+
+    Raises:
+        CommandError: they are not as many as it says.
+    """
+    shared, own = command.listeners, len(command.peer_listeners)
+    if len(fds) != shared + own + len(command.peers):
+        raise CommandError(f"Serve with {len(fds)} descriptors")
+    listeners = [socket.socket(fileno=fd) for fd in fds[: shared + own]]
+    sockets = [
+        ControlSocket.from_fd(fd, f"the I/O process of {command.party.parties[peer].name}")
+        for peer, fd in zip(command.peers, fds[shared + own :], strict=True)
+    ]
+    links = dict(zip(command.peers, sockets, strict=True))
+    return Gateway(
+        listeners[:shared],
+        make_routes(command.party, command.peers, sockets),
+        make_answers(command),
+        command.options.unidentified_max,
+        make_iris_routes(command.party, command.peers, sockets),
+        [(sock, links[peer]) for sock, peer in zip(listeners[shared:], command.peer_listeners, strict=True)],
+    )
+
+
 def main() -> None:
     """The program of the gateway process."""
     fence.register()
     with ControlSocket.from_fd(begin_child(), "the supervisor") as control:
         try:
             command, fds = control.receive(60.0)
-            if not isinstance(command, Serve) or len(fds) != command.listeners + len(command.peers):
-                raise CommandError(f"{type(command).__name__} instead of Serve with its descriptors")
-            sockets = [
-                ControlSocket.from_fd(fd, f"the I/O process of {command.party.parties[peer].name}")
-                for peer, fd in zip(command.peers, fds[command.listeners :], strict=True)
-            ]
-            listeners = [socket.socket(fileno=fd) for fd in fds[: command.listeners]]
-            routes = make_routes(command.party, command.peers, sockets)
-            iris_routes = make_iris_routes(command.party, command.peers, sockets)
-            unidentified_max = command.options.unidentified_max
-            gateway = Gateway(listeners, routes, make_answers(command), unidentified_max, iris_routes)
+            if not isinstance(command, Serve):
+                raise CommandError(f"{type(command).__name__} instead of Serve")
+            gateway = make_gateway(command, fds)
             try:
                 serve(control, gateway)
             finally:

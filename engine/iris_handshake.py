@@ -152,12 +152,25 @@ def _ready(options: IrisOptions) -> list[_Step]:
 
 
 class Introducing:
-    """The acceptor's end of the first half. Driven by a stranger's bytes; nothing beyond the half may be fed."""
+    """The acceptor's end of the first half, behind which a dialler waits. Driven by a stranger's bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, peer: str = "") -> None:
+        """`peer` is who is expected, if that is known already; for messages."""
+        self._peer = peer
         self._received = bytearray()
         self._outgoing = b""
         self._has_echoed = False
+        self._result: Introduction | None = None
+
+    @property
+    def result(self) -> Introduction | None:
+        """What the dialler said of itself, once it is whole."""
+        return self._result
+
+    @property
+    def trailing_data(self) -> bytes:
+        """Nothing: whoever says more before it was answered is refused."""
+        return b""
 
     @property
     def received(self) -> bytes:
@@ -183,8 +196,8 @@ class Introducing:
         outgoing, self._outgoing = self._outgoing, b""
         return outgoing
 
-    def receive_data_untrusted(self, data: bytes) -> Introduction | None:
-        """Take bytes, at most `missing` behind those that came before; the introduction once it is whole.
+    def receive_data(self, data: bytes) -> None:
+        """Take the next slice of the stream.
 
         Raises:
             LinkProtocolError: this is not an introduction, or goes beyond its end.
@@ -192,23 +205,30 @@ class Introducing:
         self._received += data
         received = self._received
         if len(received) < _ID_SIZE:
-            return None
+            return
         if not self._has_echoed:
             self._has_echoed = True
             self._outgoing = bytes(received[:_ID_SIZE])
         if len(received) < 2 * _ID_SIZE:
-            return None
+            return
         size = self._size - 2 * _ID_SIZE
         if not 1 <= size <= IDENTITY_SIZE_MAX:
-            raise LinkProtocolError("", "size of a name in an iris handshake", size, IDENTITY_SIZE_MAX)
+            raise LinkProtocolError(self._peer, "size of a name in an iris handshake", size, IDENTITY_SIZE_MAX)
         if len(received) > self._size:
-            raise LinkProtocolError("", "bytes behind an introduction", len(received) - self._size, 0)
-        if len(received) < self._size:
-            return None
-        return introduction_untrusted(bytes(received))
+            raise LinkProtocolError(self._peer, "bytes behind an introduction", len(received) - self._size, 0)
+        if len(received) == self._size:
+            self._result = introduction_untrusted(bytes(received), self._peer)
+
+    def receive_eof(self) -> None:
+        """The stream ended.
+
+        Raises:
+            LinkProtocolError: always.
+        """
+        raise LinkProtocolError(self._peer, "the stream ended in an introduction, bytes seen", len(self._received))
 
 
-def introduction_untrusted(received: bytes) -> Introduction:
+def introduction_untrusted(received: bytes, peer: str = "") -> Introduction:
     """A whole introduction, taken apart.
 
     Raises:
@@ -217,5 +237,5 @@ def introduction_untrusted(received: bytes) -> Introduction:
     try:
         name = received[2 * _ID_SIZE :].decode("utf-8")
     except UnicodeDecodeError:
-        raise LinkProtocolError("", "name in an iris handshake that is not UTF-8, bytes", len(received)) from None
+        raise LinkProtocolError(peer, "name in an iris handshake that is not UTF-8, bytes", len(received)) from None
     return Introduction(int.from_bytes(received[:_ID_SIZE], "big"), name)

@@ -9,7 +9,8 @@ There is no control connection: how many connections there are stands in the con
 connection is dialled until the peer takes it. A connection that is lost before all of them stand ends the attempt, and
 all are made anew.
 
-Nobody proves a name here: whoever reaches our address and claims the peer's gets its connection.
+With TLS (`iris_tls`) both ends of each connection prove who they are before anything else is said. Without it nobody
+proves a name: whoever reaches our address and claims the peer's gets its connection.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from . import tcp
+from .callers import Callers
+from .channel.errors import CredentialError
+from .channel.link_security import security_of
 from .commands import LinkEventKind
 from .control_lane import ControlLane
-from .errors import LinkProtocolError
-from .greeting import GreetingFailed, greet
-from .iris_handshake import accepting, dialling, introduction_untrusted
+from .errors import HandshakeRejected, LinkProtocolError
+from .greeting import GreetingFailed, GreetingFailure, greet
+from .handshake import Role
+from .iris_handshake import Introducing, accepting, dialling, introduction_untrusted
 from .keeper import Keeper
 from .link import LinkState, LinkTimeouts
 from .silent_link import SilentLink
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
     from .commands import OpenLinks
     from .control_socket import ControlSocket
     from .dialler import Dialler
+    from .iris_tls import IrisGuard
     from .link_report import Home
     from .transport import Stream, Transport
 
@@ -63,12 +69,19 @@ class IrisKeeper(Keeper):
         super().__init__(home, loop, command, peer, bells, fence, gateway, transport)
         assert self._peer.iris is not None
         self._iris = self._peer.iris
+        self._guard: IrisGuard | None = None  # of a link that speaks TLS
+        if self._iris.tls:
+            from .iris_tls import IrisGuard
+
+            self._guard = IrisGuard(loop, self._our_name, self._peer, security_of(self._options.security, peer))
+        self._callers = Callers(len(command.peers), self._iris.connections)  # whose TLS or introduction is under way
         self._taken: set[int] = set()  # connections of the attempt that were accepted
         self._address = ""  # where the peer is, once a connection to it stands
         self._has_refused = False  # whether a connection was told of that the peer should not dial
 
     def _check_files(self) -> None:
-        """It needs none."""
+        if self._guard is not None:
+            self._guard.check()
 
     def _new_link(self) -> SilentLink:
         self._taken.clear()
@@ -119,9 +132,13 @@ class IrisKeeper(Keeper):
             stream = await dialler.dial(lambda cause: self._dial_failed(dialler, index, cause))
             attempt.dialled = self._address = stream.peer_address
             try:
+                if self._guard is not None:
+                    stream = await self._guard.admit(stream, Role.INITIATOR)
                 received = await greet(stream, dialling(name, self._our_name, index, self._iris), name)
             except GreetingFailed as error:
-                self._report.progress(f"{error} (a party that is not waiting for us yet does so, too)")
+                is_closed = error.kind is GreetingFailure.CLOSED
+                hint = " (a party that is not waiting for us yet does so, too)" if is_closed else ""
+                self._report.progress(f"{error}{hint}")
                 dialler.lost()
                 await dialler.back_off()
                 continue
@@ -137,28 +154,58 @@ class IrisKeeper(Keeper):
     # As the acceptor.
 
     def _take_connection(self, beginning: bytes, sock: socket.socket) -> None:
-        """A connection that nobody waits for is closed, as that stack does; an honest dialler comes again."""
-        try:
-            index = introduction_untrusted(beginning).connection
-        except LinkProtocolError:
-            sock.close()
-            return
-        attempt = self._attempt
-        is_ours = index < self._iris.connections
-        if not is_ours and not self._has_refused and not self._is_up:
-            self._has_refused = True
-            name, count = self._peer.name, self._iris.connections
-            self._report.progress(f"{name} dials more connections than the {count} that [compat.{name}] has here")
-        waits = attempt is not None and attempt.link.state is LinkState.ATTACHING and index not in self._taken
-        if attempt is None or not is_ours or not waits:
-            sock.close()
-            return
         try:
             tcp.tune(sock)
         except OSError:
             sock.close()  # gone already
             return
         stream = tcp.TcpStream(sock, self._loop)
+        if self._guard is not None:
+            task = self._spawn(self._admit(self._guard, stream), stream)
+            self._callers.enter(task, stream.peer_address)
+            return
+        try:
+            index = introduction_untrusted(beginning).connection
+        except LinkProtocolError:
+            stream.close()
+        else:
+            self._take(stream, index)
+
+    async def _admit(self, guard: IrisGuard, stream: Stream) -> None:
+        """Have whoever came by the peer's own port prove to be the peer, and hear which connection it dials."""
+        name = self._peer.name
+        try:
+            stream = await guard.admit(stream, Role.RESPONDER)
+            task = asyncio.current_task()
+            assert task is not None
+            self._callers.prove(task)
+            core = Introducing(name)
+            await greet(stream, core, name)
+        except (GreetingFailed, HandshakeRejected, CredentialError) as error:
+            self._report.stranger_failed(str(error), self._loop.time())
+            return
+        introduction = core.result
+        assert introduction is not None
+        if introduction.name != name:
+            stream.close()
+            said = f"{name} has proven to be {name}, and calls itself {introduction.name!r}"
+            self._report.stranger_failed(said, self._loop.time())
+        else:
+            self._take(stream, introduction.connection)
+
+    def _take(self, stream: Stream, index: int) -> None:
+        """Accept connection `index` if the attempt waits for it, else close it, as that stack does; an honest dialler
+        comes again."""
+        attempt = self._attempt
+        count = self._iris.connections
+        if index >= count and not self._has_refused and not self._is_up:
+            self._has_refused = True
+            name = self._peer.name
+            self._report.progress(f"{name} dials more connections than the {count} that [compat.{name}] has here")
+        is_awaited = index < count and index not in self._taken
+        if attempt is None or attempt.link.state is not LinkState.ATTACHING or not is_awaited:
+            stream.close()
+            return
         self._taken.add(index)
         self._spawn(self._accept(attempt, stream, index), stream)
 

@@ -27,12 +27,20 @@ class IrisOptions:
 
     connections: int = 1
     version: str = VERSION_VALIDATE
+    tls: bool = False
+    """Whether its connections are of TLS from the first byte on. Files and pins are those of the link's security."""
+    listen: str = ""
+    """Where this peer alone dials us, in TLS: nothing in the clear says who comes. Empty where we dial."""
+    certificate_name: str = ""
+    """The DNS name that its certificate has; empty: the peer's own name."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.connections <= CONNECTIONS_MAX:
             raise ValueError(f"{self.connections} connections, between 1 and {CONNECTIONS_MAX} are allowed")
         if self.version not in VERSIONS:
             raise ValueError(f"version {self.version!r} is not known; known are {', '.join(VERSIONS)}")
+        if (self.listen or self.certificate_name) and not self.tls:
+            raise ValueError("a port of its own, and a name in its certificate, are for a peer that speaks TLS")
 
     @property
     def says_ready(self) -> bool:

@@ -119,6 +119,7 @@ class Supervisor:
         self._children: list[Child] = []
         self._start: Start | None = None  # set by the first message
         self._listening = Listening()
+        self._peer_listening: dict[int, Listening] = {}  # peer -> where it alone dials us
         self._gateway_ends: dict[int, socket.socket] = {}  # peer -> the gateway's end of its link socket
         self._parts = _Parts()
         self._restarts = Restarts()
@@ -168,11 +169,15 @@ class Supervisor:
     def _listen(self, start: Start, fds: list[int]) -> bool:
         if fds:
             self._listening.adopt(socket.socket(fileno=fds[0]))
-            return True
         try:
-            self._listening = open_listening(
-                [parse_address(text, listening=True, port_min=0) for text in start.listen]
-            )
+            if not fds:
+                self._listening = open_listening(
+                    [parse_address(text, listening=True, port_min=0) for text in start.listen]
+                )
+            for peer in start.party.peers:
+                if peer.iris is not None and peer.iris.listen:
+                    own = parse_address(peer.iris.listen, listening=True)
+                    self._peer_listening[peer.index] = open_listening([own])
         except ListenError as error:
             self._opener.send(ListenFailed(f"{start.party.name} {error}"))
             return False
@@ -222,9 +227,18 @@ class Supervisor:
     def _start_gateway(self, start: Start) -> None:
         child = self._start_child(Kind.GATEWAY, 0, GATEWAY_MODULE)
         peers = sorted(self._gateway_ends)
-        listeners = [sock.fileno() for sock in self._listening.sockets]
-        fds = [*listeners, *(self._gateway_ends[peer].fileno() for peer in peers)]
-        self._send(child.control, Serve(start.party, peers, len(listeners), start.workers, start.options), fds)
+        own = [(peer, sock) for peer, listening in self._peer_listening.items() for sock in listening.sockets]
+        listeners = [*self._listening.sockets, *(sock for _, sock in own)]
+        fds = [*(sock.fileno() for sock in listeners), *(self._gateway_ends[peer].fileno() for peer in peers)]
+        serve = Serve(
+            start.party,
+            peers,
+            len(self._listening.sockets),
+            start.workers,
+            start.options,
+            [peer for peer, _ in own],
+        )
+        self._send(child.control, serve, fds)
 
     def _start_worker(self, start: Start, index: int) -> None:
         ours, theirs = socket.socketpair()
@@ -577,7 +591,8 @@ class Supervisor:
         close_all(self._parts.doorbells)
         if self._front_family is not None:
             self._front_family.free()
-        self._listening.close()
+        for listening in (self._listening, *self._peer_listening.values()):
+            listening.close()
         if self._stat is not None:
             self._stat.close()
         self._selector.close()

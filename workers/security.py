@@ -20,6 +20,7 @@ from partywire.engine.channel.link_security import NOISE_MODES, LinkSecurity, mo
 from partywire.engine.preamble import SecurityMode
 from partywire.engine.topology import dials
 
+from .compat_config import speaks_tls
 from .errors import ConfigError
 
 if TYPE_CHECKING:
@@ -91,8 +92,11 @@ class SecurityConfig:
                 noise_key=_path(folder, self.noise_key),
                 peer_key=own.public_key.lower(),
             )
-        if mode != "tls":
-            return LinkSecurity()
+        return self.tls_link(peer, folder) if mode == "tls" else LinkSecurity()
+
+    def tls_link(self, peer: str, folder: str) -> LinkSecurity:
+        """What protects the link to a peer by TLS."""
+        own = self.of(peer)
         return LinkSecurity(
             mode=SecurityMode.TLS,
             certificate=_path(folder, self.certificate),
@@ -112,10 +116,13 @@ def links_of(config: PartyConfig) -> tuple[LinkSecurity, ...]:
     if config.security is None:
         return ()
     folder = os.path.dirname(config.path)
-    plain = {config.name, *config.compat}
-    return tuple(
-        LinkSecurity() if name in plain else config.security.link(config.name, name, folder) for name in config.parties
-    )
+
+    def link(security: SecurityConfig, name: str) -> LinkSecurity:
+        if name in config.compat:
+            return security.tls_link(name, folder) if speaks_tls(config.compat[name]) else LinkSecurity()
+        return security.link(config.name, name, folder) if name != config.name else LinkSecurity()
+
+    return tuple(link(config.security, name) for name in config.parties)
 
 
 def plaintext_peers(config: PartyConfig) -> list[str]:
@@ -150,6 +157,8 @@ def security_problems(config: PartyConfig) -> Iterable[tuple[str, str]]:
     elif security is not None:
         yield "security", "must be a SecurityConfig, or a table: [security]"
         return
+    elif secured := [name for name, table in config.compat.items() if speaks_tls(table)]:
+        yield "security", f"is missing: the table with our certificate and key, for the link to {secured[0]}"
     plaintext = [name for name in plaintext_peers(config) if name not in config.compat]
     if not plaintext or config.insecure or (config.is_loopback and config.insecure is None):
         return
@@ -185,8 +194,12 @@ def _peer_problems(config: PartyConfig, security: SecurityConfig) -> Iterable[tu
         prefix = f"security.peers.{name}"
         if name not in config.parties or name == config.name:
             yield prefix, "is not one of our peers in [parties]"
+        elif name in config.compat and not speaks_tls(config.compat[name]):
+            yield prefix, f"cannot be: that peer speaks another protocol in the clear, without tls in [compat.{name}]"
         elif name in config.compat:
-            yield prefix, "cannot be: that peer has a [compat] table, whose protocol is not protected here"
+            for key in ("mode", "public_key"):
+                if getattr(own, key):
+                    yield f"{prefix}.{key}", f"must be left out: tls in [compat.{name}] says how that link is secured"
         yield from _choice_problem(f"{prefix}.mode", own.mode, MODES)
         for key, value, what in (
             ("fingerprint", own.fingerprint.replace(":", ""), "a SHA-256: 64 hexadecimal digits"),
@@ -195,7 +208,11 @@ def _peer_problems(config: PartyConfig, security: SecurityConfig) -> Iterable[tu
             if value and not _is_hex_32(value):
                 yield f"{prefix}.{key}", f"must be {what}"
     for name in config.parties:
-        if name != config.name and name not in config.compat:
+        if name in config.compat:
+            if speaks_tls(config.compat[name]):
+                certificate_name = config.compat[name].get("certificate_name")
+                yield from _missing_for_tls(name, security, certificate_name)
+        elif name != config.name:
             yield from _missing(config.name, name, security)
 
 
@@ -209,19 +226,33 @@ def _missing(us: str, peer: str, security: SecurityConfig) -> Iterable[tuple[str
     if mode is None:
         yield "security.mode", f"is missing for the link to {peer}: {', '.join(MODES)}"
     elif mode == "tls":
-        for key in ("certificate", "key"):
-            if not getattr(security, key):
-                yield f"security.{key}", f"is missing: the link to {peer} is to be secured by TLS"
-        if not (own.certificate or own.ca or security.ca):
-            instead = f"[security.peers.{peer}] certificate"
-            yield "security.ca", f"is missing: without it, or {instead}, nothing proves {peer}"
-        if not own.certificate and not peer.isascii():
-            yield f"security.peers.{peer}.certificate", "is needed: no certificate can hold a name that is not ASCII"
+        yield from _missing_for_tls(peer, security)
     elif mode == "noise":
         if not security.noise_key:
             yield "security.noise_key", f"is missing: the link to {peer} is to be secured by Noise"
         if not own.public_key:
             yield f"security.peers.{peer}.public_key", "is missing: without it nothing proves this peer"
+
+
+def _missing_for_tls(
+    peer: str, security: SecurityConfig, certificate_name: str | None = None
+) -> Iterable[tuple[str, str]]:
+    """What a link of TLS needs and nothing says. `certificate_name`: what the peer's certificate calls it, if that is
+    not its name."""
+    own = security.of(peer)
+    for key in ("certificate", "key"):
+        if not getattr(security, key):
+            yield f"security.{key}", f"is missing: the link to {peer} is to be secured by TLS"
+    if not (own.certificate or own.ca or security.ca):
+        instead = f"[security.peers.{peer}] certificate"
+        yield "security.ca", f"is missing: without it, or {instead}, nothing proves {peer}"
+    if not own.certificate and certificate_name is None and not peer.isascii():
+        yield f"security.peers.{peer}.certificate", "is needed: no certificate can hold a name that is not ASCII"
+    if own.certificate and certificate_name is not None:
+        yield (
+            f"compat.{peer}.certificate_name",
+            f"must be left out: [security.peers.{peer}] names the very certificate, and no name is looked at",
+        )
 
 
 def announcement(config: PartyConfig) -> tuple[int, str]:

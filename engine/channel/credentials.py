@@ -100,8 +100,10 @@ def tls_pin(security: LinkSecurity, peer: str) -> TlsPin:
     return TlsPin(peer, frozenset(fingerprints))
 
 
-def tls_context(security: LinkSecurity, *, accepts: bool) -> ssl.SSLContext:
+def tls_context(security: LinkSecurity, *, accepts: bool, alpn: str | None = ALPN) -> ssl.SSLContext:
     """TLS 1.3 alone, with certificates from both ends, without tickets, resumption or compression.
+
+    `alpn` None: for a protocol that names itself nowhere.
 
     Raises:
         CredentialError: a file cannot be used.
@@ -113,7 +115,8 @@ def tls_context(security: LinkSecurity, *, accepts: bool) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
     if accepts:
         context.num_tickets = 0
-    context.set_alpn_protocols([ALPN])
+    if alpn is not None:
+        context.set_alpn_protocols([alpn])
     _trust(context, security)
     _prove(context, security)
     return context

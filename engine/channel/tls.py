@@ -15,7 +15,7 @@ What is opened is copied into OpenSSL's buffer and decrypted straight to where i
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 from ..errors import HandshakeRejected, LinkProtocolError, RejectCode
 from ..frames import printable_untrusted
@@ -73,13 +73,21 @@ def _listed(names: list[str]) -> str:
 class TlsChannel(Channel):
     """Either end of one connection's TLS."""
 
-    def __init__(self, context: ssl.SSLContext, role: Role, peer: str, pin: TlsPin) -> None:
-        """`context` is of `credentials.tls_context` for this role, `pin` says which certificate is the peer's."""
+    _alpn: ClassVar[str | None] = ALPN  # what the peer's end must have agreed to speak
+
+    def __init__(
+        self, context: ssl.SSLContext, role: Role, peer: str, pin: TlsPin, server_name: str | None = None
+    ) -> None:
+        """`context` is of `credentials.tls_context` for this role, `pin` says which certificate is the peer's.
+
+        `server_name` is what a dialler tells in the clear whom it wants (SNI), for who answers under several names.
+        """
         super().__init__(role, peer)
         self._pin = pin
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=role is Role.RESPONDER)
+        is_server = role is Role.RESPONDER
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, is_server, server_name)
         self._proof: str | None = None
         self._refusal = ClearRefusal(peer) if role is Role.INITIATOR else None
         self._opened = bytearray()  # what had to be opened before our end could be sealed
@@ -125,8 +133,8 @@ class TlsChannel(Channel):
         certificate = self._tls.getpeercert(binary_form=True)
         if certificate is None:
             self._refuse_inside(f"{self._peer} showed no certificate")
-        elif self._tls.selected_alpn_protocol() != ALPN:
-            self._refuse_inside(f"the other end of the TLS connection does not speak {ALPN}")
+        elif self._tls.selected_alpn_protocol() != self._alpn:
+            self._refuse_inside(f"the other end of the TLS connection does not speak {self._alpn}")
         elif self._pin.fingerprints and fingerprint_of(certificate) not in self._pin.fingerprints:
             seen = fingerprint_of(certificate)
             self._refuse_inside(f"the certificate shown for {self._peer} is another one (SHA-256 {seen[:16]}...)")

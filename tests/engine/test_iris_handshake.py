@@ -105,27 +105,27 @@ def test_an_end_of_file_before_the_token_is_no_handshake(before: bytes) -> None:
 def test_an_introduction_is_heard_byte_by_byte_and_never_beyond_its_end() -> None:
     core = Introducing()
     said, stream = b"", ID + CHARLIE + b"frames of a dialler that waits for nothing"
-    found = None
-    while found is None:
+    while core.result is None:
         assert core.missing > 0
         piece, stream = stream[:1], stream[1:]
-        found = core.receive_data_untrusted(piece)
+        core.receive_data(piece)
         said += core.data_to_send()
-    assert found == Introduction(1, "charlie")
+    assert core.result == Introduction(1, "charlie")
     assert said == ID
     assert core.missing == 0
     assert core.received == ID + CHARLIE
-    assert introduction_untrusted(core.received) == found
+    assert core.trailing_data == b""
+    assert introduction_untrusted(core.received) == core.result
 
 
 def test_an_introduction_is_heard_in_the_pieces_that_it_asks_for() -> None:
     core, stream, sizes = Introducing(), ID + CHARLIE, []
     while (size := core.missing) > 0:
         sizes.append(size)
-        found = core.receive_data_untrusted(stream[:size])
+        core.receive_data(stream[:size])
         stream = stream[size:]
     assert sizes == [4, 4, 7]
-    assert found == Introduction(1, "charlie")
+    assert core.result == Introduction(1, "charlie")
 
 
 @pytest.mark.parametrize(
@@ -141,12 +141,22 @@ def test_an_introduction_is_heard_in_the_pieces_that_it_asks_for() -> None:
 )
 def test_what_is_no_introduction_is_refused(stream: bytes) -> None:
     with pytest.raises(LinkProtocolError):
-        Introducing().receive_data_untrusted(stream)
+        Introducing().receive_data(stream)
 
 
 def test_a_name_of_128_bytes_is_heard() -> None:
-    found = Introducing().receive_data_untrusted(ID + bytes.fromhex("00000080") + b"n" * 128)
-    assert found == Introduction(1, "n" * 128)
+    core = Introducing()
+    core.receive_data(ID + bytes.fromhex("00000080") + b"n" * 128)
+    assert core.result == Introduction(1, "n" * 128)
+
+
+@pytest.mark.parametrize("stream", [b"", ID, ID + CHARLIE[:-1]])
+def test_an_introduction_that_ends_too_early_is_none(stream: bytes) -> None:
+    core = Introducing("charlie")
+    core.receive_data(stream)
+    assert core.result is None
+    with pytest.raises(LinkProtocolError, match="charlie"):
+        core.receive_eof()
 
 
 def test_the_first_byte_tells_the_protocols_of_one_port_apart() -> None:

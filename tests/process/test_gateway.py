@@ -286,7 +286,7 @@ def test_nothing_is_accepted_for_a_moment_when_descriptors_run_out(rig: GatewayR
 
     listeners = rig.gateway._listeners
     [listener] = listeners
-    rig.gateway._listeners = [NoMore()]  # type: ignore[list-item]
+    rig.gateway._listeners = {NoMore(): None}  # type: ignore[dict-item]
     rig.dial(PREAMBLE)
     rig.gateway.do_work(0.0)
     assert rig.gateway.next_deadline() == ACCEPT_PAUSE_S
