@@ -129,7 +129,8 @@ def fuzz_iris_introduction(data: bytes) -> None:
             size = core.missing
             assert size > 0
             part, rest = rest[:size], rest[size:]
-            if core.receive_data_untrusted(part) is not None:
+            core.receive_data(part)
+            if core.result is not None:
                 return
     except LinkProtocolError:
         pass
