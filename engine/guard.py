@@ -9,7 +9,7 @@ Files are read again when they were replaced, so new certificates hold for the n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from .channel.channel import encode_refusal
 from .channel.link_security import refusal_of_mode
@@ -23,22 +23,36 @@ from .secure_stream import SecureStream
 if TYPE_CHECKING:
     import asyncio
 
+    from .channel.channel import Channel
     from .channel.link_security import LinkSecurity
     from .transport import Stream
+
+
+class ChannelSource(Protocol):
+    """Whatever makes the channels of a link."""
+
+    def make(self, role: Role, preamble: bytes) -> Channel:
+        """As `ChannelMaker.make`."""
 
 
 class Guard:
     """Guards the connections of one link, dialled or accepted. Used by the process that serves the link."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, our_name: str, peer: str, security: LinkSecurity
+        self,
+        loop: asyncio.AbstractEventLoop,
+        our_name: str,
+        peer: str,
+        security: LinkSecurity,
+        maker: ChannelSource | None = None,
     ) -> None:
+        """`maker` makes the channels in the place of one that goes by the names of both ends."""
         self._loop = loop
         self._our_name = our_name
         self._peer = peer
         self.mode = security.security_mode
         """What every preamble of the link must say."""
-        self._maker = ChannelMaker(our_name, peer, security)
+        self._maker = maker or ChannelMaker(our_name, peer, security)
 
     def check(self) -> None:
         """Have a look at our files before anybody is dialled or waited for.

@@ -51,7 +51,7 @@ DUPLICATE_GRACE_S: Final = 0.3
 """How long a second control connection waits before it is refused: the end of file of the first one, whose process was
 restarted, may be a moment behind on its own socket; or the first one is asked for a sign of life, and gives none."""
 
-_PEER_AT_ONCE: Final = 1 + limits.CONNECTIONS_MAX
+PEER_AT_ONCE: Final = 1 + limits.CONNECTIONS_MAX
 """What a peer may attach at once."""
 
 _MISFITS: Final = frozenset({RejectCode.VERSION, RejectCode.PARTY_SET, RejectCode.PARAMETERS})
@@ -75,7 +75,8 @@ class LinkKeeper(Keeper):
     ):
         super().__init__(home, loop, command, peer, bells, fence, gateway, transport)
         self._guard = Guard(loop, self._our_name, self._peer.name, security_of(self._options.security, peer))
-        self._callers = Callers(len(command.peers), _PEER_AT_ONCE)
+        self._links_here = len(command.peers)  # served by this process
+        self._callers = Callers(self._links_here, PEER_AT_ONCE)
         self._greetings = 0  # of accepted control connections, under way
 
     def stat_values(self) -> list[Value]:
@@ -307,7 +308,7 @@ class LinkKeeper(Keeper):
             on_up=lambda: self._announce(attempt, result.peer.workers, result.message_size_max),
             on_end=attempt.set_ended,
             close_timeout_s=self._options.close_timeout_s,
-            links=len(self._command.peers),
+            links=self._links_here,
         )
         attempt.result = result
         attempt.multiplexer.start(received)
