@@ -19,7 +19,7 @@ TWINS  := tests/engine/test_filler.py tests/process/test_multiplexer.py tests/wo
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test large check docs fuzz simulate soak perf clean
+.PHONY: help run test large interop check docs fuzz simulate soak perf clean
 
 help: ## Show the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 10
@@ -40,6 +40,9 @@ test: $(READY) ## The whole test suite, in parallel; then what also exists in pl
 
 large: $(READY) ## Messages of 4 GiB - 1 between two parties: minutes, and 10 GiB of memory. Not a part of test.
 	@$(BIN)/python -m pytest -m large -n 0 $(TEST_ARGS)
+
+interop: $(READY) ## Against programs and libraries of others; says what could not be installed. INTEROP_ARGS="-k yamux" chooses.
+	@$(BIN)/python -m pytest -m interop -n 0 -v --timeout 900 tests/interop $(INTEROP_ARGS)
 
 check: $(READY) ## ruff, mypy --strict and the direction of imports.
 	@$(BIN)/ruff check .
