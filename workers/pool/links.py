@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from partywire.engine.frames import Buffer
-    from partywire.workers.errors import SessionError
+
+    from ..errors import SessionError
 
 
 class Receiver(Protocol):
@@ -59,6 +60,13 @@ class PeerChannel(Protocol):
 
     def attach(self, receiver: Receiver) -> None:
         """Where arrivals go. Called once, at once after `add_peer`."""
+
+    def check_size(self, nbytes: int) -> None:
+        """Whether a message of this size can be sent at all.
+
+        Raises:
+            MessageTooLarge: it is above what both ends allow.
+        """
 
     def try_send(self, parts: Sequence[Buffer], nbytes: int, is_raw: bool = False) -> bool:
         """Send one message, the parts one behind the other, if that needs no waiting.
@@ -119,8 +127,8 @@ class PoolLinks(Protocol):
         """
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """From now on `loop`, which is running, drives the links. Called once, before the first await on anything of a
-        channel; peers may be added before and after."""
+        """From now on `loop`, which runs or is about to, drives the links. Called once, before the first await on
+        anything of a channel; peers may be added before and after."""
 
     async def close(self, timeout: float) -> None:
         """Say goodbye on all links, after everything that was sent, and end what was started: processes, descriptors,
