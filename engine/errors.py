@@ -157,13 +157,17 @@ class SetupMismatch(PartyWireError):
 
 
 class SetupAborted(PartyWireError):
-    """Raised when a peer gives up a round that we are in or about to enter."""
+    """Raised when a peer gives up a round that we are in or about to enter.
 
-    def __init__(self, round_: int, peer: str, reason: str) -> None:
-        super().__init__(round_, peer, reason)
+    `is_skipped`: the peer, whose link was lost, goes on behind that round, which it or another party has left already.
+    """
+
+    def __init__(self, round_: int, peer: str, reason: str, is_skipped: bool = False) -> None:
+        super().__init__(round_, peer, reason, is_skipped)
         self.round = round_
         self.peer = peer
         self.reason = reason
+        self.is_skipped = is_skipped
 
     def __str__(self) -> str:
         return f"{self.peer} gave up round {self.round}: {self.reason}"

@@ -28,6 +28,10 @@ RESUME_AHEAD_MAX: Final = 1 << 32
 link is down, and a peer that says so would soon use all numbers up."""
 
 
+class _Skipped(Abort):
+    """Stands where a peer says nothing any more: it goes on behind that round."""
+
+
 class Resumption(NamedTuple):
     """What a peer's Resume asks of us."""
 
@@ -110,7 +114,7 @@ class RendezvousBook:
             announced.clear()
         for round_ in self._ours:
             if round_ < next_round and round_ not in announced and round_ not in message.said:
-                announced[round_] = Abort(round_, f"{peer} goes on at round {next_round}")
+                announced[round_] = _Skipped(round_, f"{peer} goes on at round {next_round}")
         has_skipped = next_round > self._next_round
         if has_skipped:
             self._next_round = next_round
@@ -164,7 +168,7 @@ class RendezvousBook:
             message = self._theirs[peer].get(round_)
             if isinstance(message, Abort):
                 self._close(round_)
-                raise SetupAborted(round_, peer, message.reason)
+                raise SetupAborted(round_, peer, message.reason, isinstance(message, _Skipped))
             if message is None:
                 continue
             if message.kind != ours.kind:

@@ -13,18 +13,15 @@ is done, the other jobs run again on other new sessions, or the failure is raise
 from __future__ import annotations
 
 import logging
-import pickle
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from partywire.engine import limits
 from partywire.engine.errors import LinkProtocolError, SetupAborted, SetupMismatch
 
-from .batch_attempt import BatchAttempt, Failure
+from .batch_attempt import BATCH, BatchAttempt, Failure
 from .batch_share import Totals
 from .blocking_party import BlockingParty
-from .channel import PICKLE_PROTOCOL
 from .errors import (
     JobFailed,
     PartyFailed,
@@ -35,12 +32,15 @@ from .errors import (
     describe,
     describe_to_peers,
 )
+from .job_function import check_sendable, job_name
 from .retry import (
     RETRIES_DEFAULT,
     RETRIES_MAX,
     RETRY_TIMEOUT_S,
     AttemptReport,
+    BeginAnew,
     Ledger,
+    Standing,
     Verdict,
     decide,
     first_failure,
@@ -95,6 +95,7 @@ class BatchRunner:
         *,
         retries: int = RETRIES_DEFAULT,
         retry_timeout_s: float = RETRY_TIMEOUT_S,
+        first_batch: int = 0,
     ) -> None:
         """`sessions` is per worker; it and `retries` must be the same at every party.
 
@@ -106,11 +107,15 @@ class BatchRunner:
                 time-out or a full inbox. A job then runs more than once, with the same input and fresh randomness. 0: a
                 batch fails at once.
             retry_timeout_s: seconds that a lost link or a dead process of ours may be away before the batch fails.
+            first_batch: how many batches the other parties have ended on theirs. For a program that was started again
+                and calls `map` for the batch that they are in; they then run all jobs of that again, with it.
         """
         if not isinstance(sessions, int) or isinstance(sessions, bool) or sessions < 1:
             raise ValueError(f"{sessions!r} sessions, at least 1 is needed")
         if not isinstance(retries, int) or isinstance(retries, bool) or not 0 <= retries <= RETRIES_MAX:
             raise ValueError(f"{retries!r} retries, 0 to {RETRIES_MAX} are allowed")
+        if not isinstance(first_batch, int) or isinstance(first_batch, bool) or first_batch < 0:
+            raise ValueError(f"the first batch is number {first_batch!r}; they are counted from 0")
         if not 0 < retry_timeout_s < NEVER:
             raise ValueError(f"a retry timeout of {retry_timeout_s!r} s; it must be above 0")
         self.party = party
@@ -120,7 +125,7 @@ class BatchRunner:
         self._retries = retries
         self._retry_timeout_s = retry_timeout_s
         self._batch: _Batch | None = None
-        self._count = 0
+        self._count = first_batch
 
     def map(self, job: JobFunction, inputs: Iterable[Any], /) -> list[Any]:
         """Call `job(session, x)` for each input, in lockstep at all parties; results in the order of the inputs.
@@ -242,6 +247,7 @@ class _Batch:
         """Begin an attempt at all parties. False: there is nothing to run.
 
         Raises:
+            JobFailed: a party was started again once too often.
             SetupMismatch, SetupAborted, PeerLost, PeerClosed, PartyFailed, WorkerDied.
         """
         fields = {
@@ -249,12 +255,23 @@ class _Batch:
             "number of inputs": len(self._inputs),
             "retries": self.retries,
             "batch of the runner": self._number,
-            "attempt": self._attempts,
-            "jobs to run": len(self.ledger.pending),
         }
         self._is_ending = False
         try:
-            await self.attempt.begin(self._number, fields, self._patience)
+            while True:
+                standing = Standing(self._attempts, len(self.ledger.pending))
+                try:
+                    self._attempts = await self.attempt.begin(
+                        self._number, fields, standing, len(self._inputs), self._patience
+                    )
+                    break
+                except BeginAnew as anew:
+                    self._begin_anew(anew)
+                except SetupMismatch as error:
+                    if error.field != "kind" or error.theirs != END:
+                        raise
+                    # We were started again, and the others learn it here; or we missed that somebody else was.
+                    self._discard()
         except SetupAborted as error:
             if not self.retries:
                 raise
@@ -309,7 +326,10 @@ class _Batch:
         said = {self._party.name: ours}
         try:
             theirs, bitmaps = await self._exchange(ours, failure)
-        except (PeerClosed, PeerLost, SetupAborted, RendezvousTimeout, LinkProtocolError) as error:
+        except BeginAnew as anew:
+            self._begin_anew(anew)
+            return await self.begin()
+        except (PeerClosed, PeerLost, SetupAborted, SetupMismatch, RendezvousTimeout, LinkProtocolError) as error:
             if failure is None:
                 raise
             alone = self._alone(failure, error)
@@ -333,12 +353,36 @@ class _Batch:
     async def _exchange(
         self, ours: AttemptReport, failure: Failure | None
     ) -> tuple[dict[str, AttemptReport], list[bytes]]:
-        """What every peer says of the attempt, and which of its jobs each holds results of."""
+        """What every peer says of the attempt, and which of its jobs each holds results of.
+
+        Raises:
+            BeginAnew: a peer was started again.
+            SetupMismatch: the same, when no attempt is left to begin.
+            PeerClosed, PeerLost, SetupAborted, RendezvousTimeout, LinkProtocolError.
+        """
         told = ours.fields()
         if failure is not None:
             told["cause"] = AttemptReport(cause=describe_to_peers(failure.error)).fields()["cause"]
         is_last = failure is not None and (self._attempts > self.retries or not failure.is_transient)
         timeout, patience = (END_TIMEOUT_S, None) if is_last else (None, self._patience)
+        while True:
+            try:
+                return await self._tell_all(told, timeout, patience)
+            except SetupAborted as error:
+                if is_last or not error.is_skipped:
+                    raise
+                # A peer was started again and meets another one, which is a chunk further: so do we, and begin anew.
+            except SetupMismatch as error:
+                if error.field != "kind" or error.theirs != BATCH:
+                    raise
+                if not is_last:
+                    raise BeginAnew(error.peer, self._attempts) from None
+                self._leave(error)
+                raise
+
+    async def _tell_all(
+        self, told: Mapping[str, object], timeout: float | None, patience: float | None
+    ) -> tuple[dict[str, AttemptReport], list[bytes]]:
         reports: dict[str, AttemptReport] = {}
         bitmaps: dict[str, bytes] = {}
         for number, chunk in enumerate(self.ledger.chunks()):
@@ -362,9 +406,39 @@ class _Batch:
             *(self._party.name, self._attempts, self.retries + 1, index, party, cause, left, len(self._inputs)),
             extra=extra,
         )
+        self._attempts += 1
+        self._next_attempt()
+
+    def _begin_anew(self, anew: BeginAnew) -> None:
+        """A peer was started again: nothing that anybody holds is kept."""
+        cause = f"{anew.peer} was started again"
+        if anew.attempt > self.retries:
+            error = JobFailed(self.ledger.pending[0], anew.peer, cause, tuple(self._history))
+            self._leave(error)
+            raise error
+        self._history.append(cause)
+        extra = {"event": "batch_retry", "party": self._party.name, "peer": anew.peer, "cause": cause}
+        log.warning(
+            "%s: attempt %d of %d of a batch ended (%s); all %d jobs run again",
+            *(self._party.name, anew.attempt, self.retries + 1, cause, len(self._inputs)),
+            extra=extra | {"count": len(self._inputs)},
+        )
+        self._attempts = anew.attempt + 1
+        self._discard()
+
+    def _leave(self, error: Exception) -> None:
+        """Give up the rounds in which the others follow a peer that was started again."""
+        self.attempt.refuse(BATCH, error)
+        self.attempt.refuse(END, error)
+        self._is_ending = True
+
+    def _discard(self) -> None:
+        self.ledger.restart()
+        self._next_attempt()
+
+    def _next_attempt(self) -> None:
         self._totals_before += self.attempt.totals
         self.attempt.close()
-        self._attempts += 1
         self.attempt = self._new_attempt()
 
     # Failures.
@@ -413,37 +487,10 @@ class _Batch:
         if self.attempt.has_begun:
             self.attempt.give_up(error)
         if self.attempt.has_begun or self.retries:
-            self.attempt.refuse_end(END, error)
+            self.attempt.refuse(END, error)
 
     def close(self) -> None:
         """Leave the worker as it was before the batch. May follow anything."""
         self._ticker.waker = None
         self._ticker.deadline = NEVER
         self.attempt.close()
-
-
-def check_sendable(function: JobFunction) -> None:
-    """Find out that child workers cannot get a job before anybody is told of it.
-
-    Raises:
-        TypeError: it cannot be pickled.
-    """
-    sys.modules.setdefault("__mp_main__", sys.modules["__main__"])  # where children find our script's classes
-    try:
-        pickle.dumps(function, PICKLE_PROTOCOL)
-    except Exception as error:
-        raise TypeError(
-            f"the job {job_name(function)} cannot be sent to the other workers of this party: {error}. "
-            "Define it at the top level of a module or script"
-        ) from error
-
-
-def job_name(function: JobFunction) -> str:
-    """How the parties name a job to each other: the function's qualified name, whatever was bound to it.
-
-    The module is left out: one party's script may be another party's import.
-    """
-    while hasattr(function, "func"):
-        function = function.func
-    name = getattr(function, "__qualname__", None)
-    return name if isinstance(name, str) else type(function).__qualname__

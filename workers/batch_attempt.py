@@ -34,7 +34,7 @@ from .batch_share import (
 )
 from .channel import PICKLE_PROTOCOL, ChannelClosed
 from .errors import PartyFailed, PeerClosed, PeerLost, SessionClosed, SessionError, WorkerDied, describe_to_peers
-from .retry import CAUSE_LENGTH_MAX, is_transient
+from .retry import CAUSE_LENGTH_MAX, Standing, common_attempt, is_transient
 from .scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from .batch_share import JobFunction
     from .channel import Channel
     from .party import Party
+
+BATCH: Final = "batch"
+"""The kind of the round in which an attempt begins."""
 
 STOP_TIMEOUT_S: Final = 5.0
 """How long a failed attempt waits for our own children to stop. One that is deep in a computation is not waited for: it
@@ -124,20 +127,24 @@ class BatchAttempt:
 
     # Beginning.
 
-    async def begin(self, round_: int, fields: Mapping[str, object], patience: float | None) -> None:
+    async def begin(
+        self, round_: int, fields: Mapping[str, object], standing: Standing, total: int, patience: float | None
+    ) -> int:
         """Agree with all parties and start every share; a failure to start one is the attempt's.
 
         Lost links and dead workers are waited for as many seconds as `patience` has; without it they are an error.
+        Returns which attempt at the batch of `total` jobs it is, for all parties.
 
         Raises:
             SetupMismatch, SetupAborted, PeerLost, PeerClosed, PartyFailed, WorkerDied.
+            BeginAnew: the parties do not hold the same results; nothing was started anywhere.
         """
         try:
             await self._prepare(patience)
         except BaseException as error:
-            self._party.refuse_round("batch", self._why(error))  # in which the others wait for us
+            self._party.refuse_round(BATCH, self._why(error))  # in which the others wait for us
             raise
-        plan = await self._agree(round_, fields, patience)
+        plan, attempt = await self._agree(round_, fields, standing, total, patience)
         self._share = BatchShare(self._worker, self.scheduler, plan, self._job_final, self.fail)
         self._party.on_agreed_given_up = self._sessions_given_up
         try:
@@ -154,6 +161,7 @@ class BatchAttempt:
             self._party.give_up_agreed(describe_to_peers(error))  # sessions of the attempt that were not even made here
             self.fail(-1, error)
         self._end_expectation()
+        return attempt
 
     async def _prepare(self, patience: float | None) -> None:
         """Let all our workers expect sessions; one that dies meanwhile is waited for like one that was dead before."""
@@ -225,10 +233,16 @@ class BatchAttempt:
 
         await self._worker.until(everybody_expects)
 
-    async def _agree(self, round_: int, fields: Mapping[str, object], patience: float | None) -> BatchPlan:
-        block, outcome = await self._party.agree("batch", self._session_count, fields, patience=patience)
+    async def _agree(
+        self, round_: int, fields: Mapping[str, object], standing: Standing, total: int, patience: float | None
+    ) -> tuple[BatchPlan, int]:
+        party = self._party
+        told = {**fields, **standing.fields()}
+        block, outcome = await party.agree(BATCH, self._session_count, told, patience=patience)
         check_fields_equal(round_, fields, outcome, fields)
-        return BatchPlan(self._number, block.first, block.count, len(self._inputs))
+        said = {peer: Standing.from_fields_untrusted(theirs, peer) for peer, theirs in outcome.items()}
+        attempt = common_attempt({party.name: standing, **said}, total)
+        return BatchPlan(self._number, block.first, block.count, len(self._inputs)), attempt
 
     def _inputs_of(self, plan: BatchPlan, worker: int) -> dict[int, Any]:
         return {position: self._inputs[position] for position in plan.jobs_of(worker, self._worker.workers)}
@@ -326,8 +340,8 @@ class BatchAttempt:
         self._cancel(reason)
         self._party.give_up_agreed(reason)  # sessions that were not even made here
 
-    def refuse_end(self, kind: str, error: BaseException) -> None:
-        """Give up the round in which the parties tell each other how the attempt ended."""
+    def refuse(self, kind: str, error: BaseException) -> None:
+        """Give up the next round, in which the others are to begin an attempt or to tell each other how it ended."""
         self._party.refuse_round(kind, self._why(error))
 
     def _cancel(self, reason: str) -> None:

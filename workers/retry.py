@@ -62,6 +62,55 @@ def is_transient(error: BaseException | None) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a party stands in a batch as it begins an attempt: which it is, and how many jobs are left to run."""
+
+    attempt: int
+    jobs: int
+
+    def fields(self) -> dict[str, object]:
+        """The standing as fields of a rendezvous."""
+        return {"attempt": self.attempt, "jobs to run": self.jobs}
+
+    @classmethod
+    def from_fields_untrusted(cls, fields: Mapping[str, object], peer: str) -> Standing:
+        """A peer's standing; other fields are left to the caller.
+
+        Raises:
+            LinkProtocolError: a field is missing or not of its type.
+        """
+        match fields:
+            case {"attempt": int(attempt), "jobs to run": int(jobs)}:
+                return cls(max(1, min(attempt, RETRIES_MAX + 1)), max(0, jobs))
+            case _:
+                raise LinkProtocolError(peer, "standing in a batch without its fields, but", len(fields))
+
+
+class BeginAnew(Exception):
+    """Raised at every party when `peer`, which was started again, lacks what the others hold of a batch: all discard
+    that, and run every job again. `attempt`: the greatest in which any of them is."""
+
+    def __init__(self, peer: str, attempt: int) -> None:
+        super().__init__(peer, attempt)
+        self.peer = peer
+        self.attempt = attempt
+
+
+def common_attempt(said: Mapping[str, Standing], total: int) -> int:
+    """Which attempt at a batch of `total` jobs begins; the same at every party that calls it with what all said.
+
+    Raises:
+        BeginAnew: they do not hold the same results.
+    """
+    attempt = max(standing.attempt for standing in said.values())
+    # In step; or all hold nothing, and whoever is behind was started again.
+    if len(set(said.values())) == 1 or all(standing.jobs == total for standing in said.values()):
+        return attempt
+    least = min(said, key=lambda name: (-said[name].jobs, said[name].attempt, name))
+    raise BeginAnew(least, attempt)
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptReport:
     """What failed in an attempt, as one party saw it; without a `cause` nothing did.
 
@@ -170,6 +219,14 @@ class Ledger:
         """Which jobs of the attempt have a result here, as text for as many announcements as it takes; at least one."""
         for start in range(0, max(1, len(self._bits)), CHUNK_SIZE):
             yield base64.b64encode(self._bits[start : start + CHUNK_SIZE]).decode()
+
+    def restart(self) -> None:
+        """Discard every result."""
+        count = len(self.results)
+        self.results[:] = [None] * count
+        self.pending = range(count)
+        self.done = 0
+        self._bits = bytearray((count + 7) // 8)
 
     def settle(self, theirs: Iterable[bytes]) -> bool:
         """Keep what every party holds and discard the rest, given each peer's whole bitmap. True: nothing is left."""

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from partywire.workers.batch import BatchRunner, job_name
+from partywire.workers.batch import BatchRunner
+from partywire.workers.job_function import job_name
 from partywire.workers.local import make_local_parties
 
 PROGRAM = Path(__file__).with_name("batch_program.py")

@@ -20,7 +20,17 @@ from partywire.workers.errors import (
     SessionTimeout,
     WorkerDied,
 )
-from partywire.workers.retry import AttemptReport, Ledger, Verdict, decide, first_failure, is_transient
+from partywire.workers.retry import (
+    AttemptReport,
+    BeginAnew,
+    Ledger,
+    Standing,
+    Verdict,
+    common_attempt,
+    decide,
+    first_failure,
+    is_transient,
+)
 
 NAMES = ("alice", "bob", "charlie", "dora")
 LOST = AttemptReport(3, "lost", is_ours=False, is_transient=True)
@@ -37,6 +47,7 @@ class Party:
 
     def __init__(self, jobs: int) -> None:
         self.ledger = Ledger(jobs)
+        self.attempt = 1
 
     def run(self, block: int, reach: list[int], sessions: int) -> None:
         """Jobs of one session end in order; `reach[s]` of session s become final here."""
@@ -46,6 +57,26 @@ class Party:
                 self.ledger.put(position, (self.ledger.pending[position], block))
 
 
+def meet(parties: list[Party], jobs: int) -> int:
+    """All parties begin an attempt together; which, as each of them finds alone."""
+    while True:
+        said = {
+            name: Standing(party.attempt, len(party.ledger.pending))
+            for name, party in zip(NAMES, parties, strict=False)
+        }
+        found: list[int | tuple[str, int]] = []
+        for party in parties:
+            try:
+                found.append(common_attempt(dict(reversed(said.items())) if found else said, jobs))
+            except BeginAnew as anew:
+                found.append((anew.peer, anew.attempt))
+                party.ledger.restart()
+                party.attempt = anew.attempt + 1
+        assert found == found[:1] * len(parties)
+        if isinstance(found[0], int):
+            return found[0]
+
+
 @given(st.data())
 @settings(max_examples=150, deadline=None)
 def test_no_result_is_lost_doubled_reordered_or_of_two_attempts_and_all_parties_agree(data: st.DataObject) -> None:
@@ -53,15 +84,19 @@ def test_no_result_is_lost_doubled_reordered_or_of_two_attempts_and_all_parties_
     jobs = data.draw(st.integers(1, 40))
     sessions = data.draw(st.integers(1, 6))
     parties = [Party(jobs) for _ in range(count)]
-    for attempt in range(1, 60):
+    for round_ in range(1, 60):
+        if round_ < 9 and data.draw(st.integers(0, 4)) == 4:
+            parties[data.draw(st.integers(0, count - 1))] = Party(jobs)  # started again
+        attempt = meet(parties, jobs)
         pending = {tuple(party.ledger.pending) for party in parties}
         assert len(pending) == 1, "everywhere the same jobs run again"
         per_session = [len(range(s, len(parties[0].ledger.pending), sessions)) for s in range(sessions)]
         # How far each party's knowledge of final jobs got before the failure: any prefix of each session, anywhere.
-        is_good = attempt > 8 or data.draw(st.booleans())
+        is_good = round_ > 8 or data.draw(st.booleans())
         for party in parties:
             reach = [n if is_good else data.draw(st.integers(0, n)) for n in per_session]
-            party.run(attempt, reach, sessions)
+            party.attempt = attempt + 1
+            party.run(round_, reach, sessions)
         said = {
             name: AttemptReport() if party.ledger.is_full else LOST
             for name, party in zip(NAMES, parties, strict=False)
