@@ -11,6 +11,7 @@ one `recv_into` for up to 256 KiB, behind which each reader with something new i
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Final
 
 from ..errors import LinkProtocolError
@@ -60,7 +61,9 @@ class SubstreamConnection:
         """Done when the connection is over, with the cause; empty after a goodbye of ours."""
         self._stream = stream
         self._on_substream = on_substream
-        self._session = YamuxSession(is_client, loop.time, peer, limits)
+        self._session = YamuxSession(
+            is_client, time.monotonic, peer, limits
+        )  # a loop's own clock may have milliseconds only
         self._ends: dict[Substream, tuple[SubstreamReader, SubstreamWriter]] = {}
         self._closing: set[Substream] = set()  # whose input nobody wants any more
         self._room = asyncio.Event()  # set when opening another substream may succeed
@@ -278,13 +281,12 @@ class SubstreamConnection:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer_at = deadline
-            self._timer = self.loop.call_at(deadline, self._on_timer)
+            self._timer = self.loop.call_later(max(deadline - time.monotonic(), 0), self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
         self._timer_at = float("inf")
-        if self.loop.time() >= self._session.deadline:
-            self._meet(self._session.tick())
+        self._meet(self._session.tick())
         self._flush()
 
     # Ending.
