@@ -46,7 +46,8 @@ def _hot_kinds() -> tuple[int, ...]:
             continue  # has limits of its own, which the careful path knows
         else:
             kinds[spec.descriptor] = _WRITABLE if spec.writable else _PLAIN
-    kinds[Descriptor.ARRAY] = _WRITABLE  # its minimum is checked on the hot path
+    for descriptor in (Descriptor.ARRAY, Descriptor.OBJECT):
+        kinds[descriptor] = _WRITABLE  # their minimum is checked on the hot path
     return tuple(kinds)
 
 

@@ -53,6 +53,7 @@ class Descriptor(IntEnum):
     VEC_RING_BIT = 0x0F
     BIT_1 = 0x12
     ARRAY = 0x80
+    OBJECT = 0x81
     FRAGMENT_BEGIN = 0x82
     FRAGMENT = 0x83
     RESET = 0x84
@@ -101,6 +102,9 @@ class FrameSpec(NamedTuple):
     """Whether the receiver gets a bytearray, so that numpy can use the memory as it is."""
 
 
+OBJECT_SIZE_MIN: Final = 16
+"""The header of an object."""
+
 _BITS_MAX = limits.FRAME_SIZE_MAX * 8
 _RESET_MAX = 1 + limits.REASON_SIZE_MAX
 _JOB_END = struct.Struct("<QB")
@@ -134,6 +138,13 @@ FRAME_TABLE: Final[tuple[FrameSpec, ...]] = (
         Descriptor.ARRAY,
         "ndim u8, dtype size u16, dtype text, shape u64 each, data in C order",
         length_min=3,
+        containable=True,
+        writable=True,
+    ),
+    FrameSpec(
+        Descriptor.OBJECT,
+        "a Python object: docs/objects.md",
+        length_min=OBJECT_SIZE_MIN,
         containable=True,
         writable=True,
     ),

@@ -45,7 +45,7 @@ else:
     core.set_frame_kinds(
         # Messages of sessions, and their fragments (4): what steers a session needs the Python half.
         bytes(
-            4 if descriptor == Descriptor.FRAGMENT else kind if descriptor <= Descriptor.ARRAY else 0
+            4 if descriptor == Descriptor.FRAGMENT else kind if descriptor <= Descriptor.OBJECT else 0
             for descriptor, kind in enumerate(KIND_OF)
         ),
         bytes(FIXED_SIZE_OF),

@@ -54,6 +54,7 @@ class IrisLane(Lane):
     """Driven like a Lane."""
 
     carries_job_ends = False
+    carries_objects = False
 
     def __init__(
         self,

@@ -52,7 +52,8 @@ PARTS_SIZE_MAX: Final = 256 * 1024
 thousand sessions with 64-byte messages, and what one send call of the I/O process takes well."""
 
 _BYTES: Final = Descriptor.BYTES.value
-_ARRAY: Final = Descriptor.ARRAY.value
+_LAST_VALUE: Final = Descriptor.OBJECT.value
+"""Descriptors above it are no messages of sessions but steer them, or are pieces of messages."""
 
 
 class Lane(LaneHot):
@@ -63,6 +64,9 @@ class Lane(LaneHot):
 
     carries_job_ends = True
     """Whether the peer can be told that a job has ended."""
+
+    carries_objects = True
+    """Whether Python objects can be sent."""
 
     def __init__(
         self,
@@ -293,7 +297,7 @@ class Lane(LaneHot):
             for frame in frames:
                 session, descriptor, _, body = frame
                 mailbox = mailboxes.get(session)
-                if mailbox is None or descriptor > _ARRAY:
+                if mailbox is None or descriptor > _LAST_VALUE:
                     special += 1
                     worker.inbox_size += size
                     size = 0

@@ -32,6 +32,8 @@ from .errors import (
 )
 from .hot import IS_COMPILED, SessionHot
 from .mailbox import IN_PLACE, MESSAGE_OVERHEAD, Mailbox, Target, frame_of
+from .objects.calls import BlockingObjectCalls, ObjectCalls
+from .objects.parts import PackedObject
 from .values import SMALL_SIZE_MAX, array_meta, byte_view, decode, encode, split_array_untrusted
 from .waiting import NEVER, Wait, deadline_of, run_blocking, shared_timeout
 
@@ -52,11 +54,12 @@ that still compute."""
 
 _BYTES: Final = Descriptor.BYTES.value
 _ARRAY: Final = Descriptor.ARRAY.value
+_OBJECT: Final = Descriptor.OBJECT.value
 _JOB_END: Final = Descriptor.JOB_END.value
 _pack_header = HEADER.pack
 
 
-class Session(SessionHot):
+class Session(ObjectCalls, SessionHot):
     """The asynchronous form. Made by `Party.make_sessions`; one call per peer and direction at a time.
 
     Finished by `close`, `abort`, or the first SessionError of any call.
@@ -182,7 +185,9 @@ class Session(SessionHot):
 
     async def _send_chunks(self, mailbox: Mailbox, encoded: Encoded, deadline: float, timeout: float | None) -> None:
         begun = may_have_begun = False
-        chunks = mailbox.lane.chunks(self.id, *encoded)
+        lane = mailbox.lane
+        body: object = encoded[3]
+        chunks = body.chunks(lane, self.id) if isinstance(body, PackedObject) else lane.chunks(self.id, *encoded)
         try:
             while True:
                 may_have_begun = True  # an exception (Ctrl-C) may come before or behind the publication
@@ -319,6 +324,8 @@ class Session(SessionHot):
             else:
                 value = self._take_into(mailbox, descriptor, body, out)
         except LinkProtocolError as error:
+            if descriptor == _OBJECT:
+                raise UnexpectedMessage(self.id, mailbox.peer, "is an object; receive it with recv_object") from None
             self.fail(SessionClosed(self.id, str(error)), ResetCode.PROTOCOL, str(error))
             raise
         mailbox.queue.popleft()
@@ -532,6 +539,12 @@ class Session(SessionHot):
 
     # Refusing.
 
+    def _mailbox_of(self, peer: str | int) -> Mailbox:
+        try:
+            return self._mailboxes[peer]
+        except (KeyError, TypeError):
+            raise self._unknown(peer) from None
+
     def _unknown(self, peer: object) -> UnknownPeer:
         return UnknownPeer.of(peer, tuple(mailbox.peer for mailbox in self._peers))
 
@@ -549,7 +562,7 @@ class Session(SessionHot):
         return error
 
 
-class BlockingSession:
+class BlockingSession(BlockingObjectCalls):
     """The form for plain code: each call returns when it is done, and what it sent is published then.
 
     While a call waits, the whole worker is served: other sessions receive, full rings drain.

@@ -188,7 +188,7 @@ class Decoder:
         if sizes and (
             set(map(type, sizes)) != {int} or min(sizes) < 1 or max(sizes) > size_max or sum(sizes) != len(buffer)
         ):
-            raise ObjectDecodeError(f"integers whose sizes are not 1 to {size_max} bytes each, or not those of their buffer")
+            raise ObjectDecodeError(f"integers that have not 1 to {size_max} bytes each, or do not fill their buffer")
         self._depth -= 1
         items: list[Any] = []
         start = 0
@@ -206,7 +206,7 @@ class Decoder:
         columns: list[list[Any]] = []
         try:
             for _ in range(width):
-                columns.append(self._items())
+                columns.append(self._items())  # noqa: PERF401 - the error says which
         except ObjectDecodeError as error:
             error.rename(error.index(), len(columns))
             raise
@@ -307,17 +307,18 @@ class Decoder:
         buffer = self._buffer()
         if form not in MEMORY_FORMATS or not 1 <= len(extents) <= values.NDIM_MAX:
             raise ObjectDecodeError("a memoryview of no form that there is")
-        view = memoryview(bytearray(buffer)) if type(buffer) is bytes or buffer.readonly else buffer
+        view = memoryview(buffer)
+        if view.readonly:
+            view = memoryview(bytearray(view))
+        shape: Any = tuple(extents)
+        kind: Any = form
         try:
-            if len(extents) == 1:
-                view = view.cast(form)  # type: ignore[call-overload]
-            else:
-                view = view.cast(form, tuple(extents))  # type: ignore[call-overload]
+            shaped: memoryview = view.cast(kind) if len(shape) == 1 else view.cast(kind, shape)
         except (TypeError, ValueError, OverflowError):
             raise ObjectDecodeError("a memoryview of another size than its bytes") from None
-        if view.shape != tuple(extents):
+        if shaped.shape != shape:
             raise ObjectDecodeError("a memoryview of another size than its bytes")
-        return view.toreadonly() if is_read_only else view
+        return shaped.toreadonly() if is_read_only else shaped
 
     def _text(self) -> str:
         try:

@@ -23,7 +23,7 @@ from .errors import ObjectEncodeError, key_step
 from .kinds import encoder_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from partywire.engine.frames import Buffer
 
@@ -42,8 +42,8 @@ COLUMNS_WIDTH_MAX: Final = 32
 INT64_MIN: Final = -(1 << 63)
 UINT64_MAX: Final = (1 << 64) - 1
 
-_PLAIN: Final = frozenset({type(None), bool, int, float, str})
-_PLAIN_AND_BYTES: Final = _PLAIN | {bytes}
+_PLAIN: Final[frozenset[type]] = frozenset({type(None), bool, int, float, str})
+_PLAIN_AND_BYTES: Final[frozenset[type]] = _PLAIN | {bytes}
 _INTS: Final = frozenset({int})
 _FLOATS: Final = frozenset({float})
 
@@ -94,10 +94,8 @@ class Encoder:
         """
         count = len(items)
         self._enter(count)
-        kinds: Collection[type] = set(map(type, items))
-        if kinds <= _PLAIN:
-            self._put_plain(items, kinds, count)
-        elif kinds <= _PLAIN_AND_BYTES and self._are_short(items):
+        kinds: set[type] = set(map(type, items))
+        if kinds <= _PLAIN or (kinds <= _PLAIN_AND_BYTES and self._are_short(items)):
             self._put_plain(items, kinds, count)
         elif count < COLUMN_MIN or len(kinds) > 1 or not self._put_columns(items, next(iter(kinds)), count):
             self._put_each(items, count)
@@ -125,9 +123,9 @@ class Encoder:
 
     def _put_each(self, items: Sequence[Any], count: int) -> None:
         self.tokens += (op.LIST, count)
-        at = 0
+        at = -1
         try:
-            for at, item in enumerate(items):
+            for at, item in enumerate(items):  # noqa: B007 - the error says where
                 self.put(item)
         except ObjectEncodeError as error:
             error.within(at)
@@ -136,7 +134,7 @@ class Encoder:
     def _are_short(self, items: Sequence[Any]) -> bool:
         return all(len(item) <= INLINE_SIZE_MAX for item in items if type(item) is bytes)
 
-    def _put_plain(self, items: Sequence[Any], kinds: Collection[type], count: int) -> None:
+    def _put_plain(self, items: Sequence[Any], kinds: set[type], count: int) -> None:
         """Values that msgpack writes, if it can: all at once."""
         if count >= COLUMN_MIN:
             if kinds == _INTS:
@@ -146,7 +144,7 @@ class Encoder:
                 self.tokens.append(op.FLOAT_COLUMN)
                 self.put_buffer(memoryview(array("d", items)).cast("B"))
                 return
-        if int in kinds and not _are_small(items) or str in kinds and not _is_all_text(items):
+        if (int in kinds and not _are_small(items)) or (str in kinds and not _is_all_text(items)):
             self._put_each(items, count)
             return
         self.tokens += (op.PLAIN_LIST, count)
@@ -213,8 +211,8 @@ class Encoder:
     def _check_keys(self, keys: Sequence[Any]) -> None:
         if len(keys) > self.limits.weak_keys_max and not {str, bytes}.issuperset(map(type, keys)):
             raise ObjectEncodeError(
-                f"more than weak_keys_max = {self.limits.weak_keys_max} keys that are neither text nor bytes; send lists, "
-                "or raise ObjectLimits at both ends"
+                f"more than weak_keys_max = {self.limits.weak_keys_max} keys that are neither text nor bytes; send "
+                "lists, or raise ObjectLimits at both ends"
             )
 
     def put_members(self, members: Iterable[Any]) -> None:
@@ -240,8 +238,8 @@ class Encoder:
 
     def _too_large(self, size: int) -> ObjectEncodeError:
         return ObjectEncodeError(
-            f"an integer of {size} bytes is above integer_size_max = {self.limits.integer_size_max}; raise ObjectLimits "
-            "at both ends"
+            f"an integer of {size} bytes is above integer_size_max = {self.limits.integer_size_max}; raise "
+            "ObjectLimits at both ends"
         )
 
     # What is no built-in type.
@@ -385,13 +383,12 @@ def _put_bytearray(encoder: Encoder, value: bytearray) -> None:
 
 
 def _put_memoryview(encoder: Encoder, value: memoryview) -> None:
-    form = value.format
-    if form not in MEMORY_FORMATS or value.ndim == 0 or 0 in value.shape:
-        if not (form in MEMORY_FORMATS and value.ndim == 1):
-            raise ObjectEncodeError(f"a memoryview of format {form} and {value.ndim} dimensions; send a numpy array")
+    form, shape = value.format, value.shape or ()
+    if form not in MEMORY_FORMATS or not shape or (len(shape) > 1 and 0 in shape):
+        raise ObjectEncodeError(f"a memoryview of format {form} and {len(shape)} dimensions; send a numpy array")
     plain = value if value.c_contiguous else memoryview(value.tobytes())
     encoder.tokens += (op.MEMORYVIEW, form)
-    encoder.put_items(value.shape)
+    encoder.put_items(shape)
     encoder.tokens.append(value.readonly)
     encoder.put_buffer(plain.cast("B") if plain.nbytes else b"")
 

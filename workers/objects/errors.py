@@ -7,8 +7,8 @@
     ├── AnnotationError     the annotations of serialization logic do not fit together
     └── RepetitionError     the logic of a type has been set already
 
-Fields hold types, places, sizes and names, never what a value holds. A place is told as in Python, `["a"][3].x`: keys of
-dictionaries that are short text are part of it, others are counted.
+Fields hold types, places, sizes and names, never what a value holds. A place is told as in Python, `["a"][3].x`: keys
+of dictionaries that are short text are part of it, others are counted.
 """
 
 from __future__ import annotations
@@ -80,11 +80,17 @@ class ObjectEncodeError(_Located, TypeError):
 
 
 class ObjectDecodeError(_Located):
-    """Raised when received bytes are no object, pass a limit, or need a class that is not registered here."""
+    """Raised when received bytes are no object, pass a limit, or need a class that is not registered here.
+
+    `peer` is who sent them, as far as that is known.
+    """
+
+    peer = ""
 
     def __str__(self) -> str:
         place = f" at {self.path}" if self.steps else ""
-        return f"cannot make an object of what was received: {self.what}{place}"
+        sender = f" of {self.peer}" if self.peer else ""
+        return f"cannot make an object of the message{sender}: {self.what}{place}"
 
 
 class PickleRefused(PartyWireError, ValueError):

@@ -1,8 +1,8 @@
 """The byte format of tno.mpc.communication 4.x: read and written for what is stored in it, never sent by us.
 
-A message is a msgpack map `{"object": ..., "id": ...}`. What msgpack does not know is a map `{"type": name of the class,
-"data": ...}` in it, which a dictionary of the user with these two keys is mistaken for; that is why objects are sent in
-a format of our own (`packing`).
+A message is a msgpack map `{"object": ..., "id": ...}`. What msgpack does not know is a map `{"type": name of the
+class, "data": ...}` in it, which a dictionary of the user with these two keys is mistaken for; that is why objects are
+sent in a format of our own (`packing`).
 """
 
 from __future__ import annotations
@@ -58,9 +58,7 @@ def pack(value: Any, msg_id: str | int, option: int | None, registry: ObjectRegi
     return packed
 
 
-def unpack(
-    data: bytes, option: int | None, registry: ObjectRegistry, context: dict[str, Any]
-) -> tuple[Any, Any]:
+def unpack(data: bytes, option: int | None, registry: ObjectRegistry, context: dict[str, Any]) -> tuple[Any, Any]:
     """Id and value of a whole message."""
     try:
         message = msgpack.unpackb(data)

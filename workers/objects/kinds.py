@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FRACTION_BITS_MAX: Final = 16_384
-"""Of numerator and denominator of a Fraction each: bringing it to lowest terms takes a time that grows with the square."""
+"""Of numerator and denominator of a Fraction each: bringing them to lowest terms takes time that grows with the square.
+"""
 
 DECIMAL_TEXT_MAX: Final = 65_536
 """Digits of a Decimal, about."""
@@ -94,7 +95,8 @@ def _encode_zone(zone: datetime.tzinfo | None) -> Any:
         return seconds, offset.microseconds, None if datetime.timezone(offset).tzname(None) == name else name
     if type(zone) is ZoneInfo and zone.key is not None:
         return zone.key
-    raise ObjectEncodeError(f"a time zone of class {type(zone).__qualname__}; use datetime.timezone or zoneinfo.ZoneInfo")
+    kind = type(zone).__qualname__
+    raise ObjectEncodeError(f"a time zone of class {kind}; use datetime.timezone or zoneinfo.ZoneInfo")
 
 
 def _decode_zone(payload: Any) -> datetime.tzinfo | None:
@@ -109,7 +111,7 @@ def _decode_zone(payload: Any) -> datetime.tzinfo | None:
     seconds, microseconds = _checked(payload[:2], int, int)
     offset = datetime.timedelta(seconds=seconds, microseconds=microseconds)
     if payload[2] is None:
-        return datetime.timezone(offset) if offset else datetime.timezone.utc
+        return datetime.timezone(offset) if offset else datetime.UTC
     (name,) = _checked(payload[2:], str)
     return datetime.timezone(offset, name)
 
@@ -120,8 +122,8 @@ def _encode_datetime(value: datetime.datetime) -> Any:
 
 
 def _decode_datetime(payload: Any) -> datetime.datetime:
-    *numbers, fold, zone = _checked(payload, *[int] * 8, object)
-    return datetime.datetime(*numbers, tzinfo=_decode_zone(zone), fold=fold)
+    year, month, day, hour, minute, second, microsecond, fold, zone = _checked(payload, *[int] * 8, object)
+    return datetime.datetime(year, month, day, hour, minute, second, microsecond, _decode_zone(zone), fold=fold)
 
 
 def _encode_time(value: datetime.time) -> Any:
@@ -129,8 +131,8 @@ def _encode_time(value: datetime.time) -> Any:
 
 
 def _decode_time(payload: Any) -> datetime.time:
-    *numbers, fold, zone = _checked(payload, *[int] * 5, object)
-    return datetime.time(*numbers, tzinfo=_decode_zone(zone), fold=fold)
+    hour, minute, second, microsecond, fold, zone = _checked(payload, *[int] * 5, object)
+    return datetime.time(hour, minute, second, microsecond, _decode_zone(zone), fold=fold)
 
 
 def _decode_date(payload: Any) -> datetime.date:
@@ -255,7 +257,7 @@ def decoder_of(name: str) -> Callable[[Any], Any] | None:
         try:
             found = _kinds_of(module)[1].get(name)
         except ImportError as error:
-            raise ObjectDecodeError(f"an object of {library}, for which {error.name} has to be installed here") from error
+            raise ObjectDecodeError(f"an object of {library}; install {error.name} here") from error
     if found is None:
         return None
     decode = found.decode

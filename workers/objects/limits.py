@@ -15,8 +15,8 @@ DEPTH_BOUND: Final = 200
 class ObjectLimits:
     """What is checked when an object is made, before memory is taken for it, and at the sender as well.
 
-    A part of a message costs more memory as a Python object than on the wire: about 8 to 50 times its bytes for numbers and
-    containers, once for arrays and bytes. `elements_max` and `containers_max` bound that.
+    A part of a message costs more memory as a Python object than on the wire: about 8 to 50 times its bytes for numbers
+    and containers, once for arrays and bytes. `elements_max` and `containers_max` bound that.
     """
 
     depth_max: int = 100
@@ -29,8 +29,8 @@ class ObjectLimits:
     integer_size_max: int = 1 << 20
     """Bytes of one integer."""
     weak_keys_max: int = 1 << 20
-    """Keys of one dictionary, or members of one set, that are neither text nor bytes. Their hashes are not secret, so who
-    chooses them could make them collide."""
+    """Keys of one dictionary, or members of one set, that are neither text nor bytes. Their hashes are not secret, so
+    who chooses them can make them collide; whether they do is checked, at a cost."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

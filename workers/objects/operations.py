@@ -58,4 +58,4 @@ OPERATIONS: Final[tuple[tuple[bytes, str], ...]] = (
     (OBJECT, "name of its class, value: an object of a registered class"),
     (KNOWN, "name from the table of kinds, value: an object of a library that we know"),
 )
-"""For the documentation. A buffer is a binary value, or nil for the next one out of band; integers are little-endian."""
+"""For the documentation. A buffer is a binary value, or nil for the next one out of band; numbers are little-endian."""

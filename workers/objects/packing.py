@@ -1,12 +1,12 @@
 """One object as the parts of a message, and back. docs/objects.md has the format.
 
 Between `Session.send_object`, `Pool` and whoever stores objects on one side, and the encoder and decoder on the other.
-The one invariant: `unpack_object(join(pack_object(x).parts))` equals x in type and content, and no bytes do more than
+The one invariant: `unpack_object(pack_object(x).join())` equals x in type and content, and no bytes do more than
 raise ObjectDecodeError.
 
 Copies: bytes, bytearrays, memoryviews and contiguous arrays above 1 KiB are lent as they are, and must not change until
-the parts have been written. Unpacking makes arrays and memoryviews as views of `data` if that is writable, with one copy
-otherwise; bytes and bytearrays cost one copy.
+the parts have been written. Unpacking makes arrays and memoryviews as views of `data` if that is writable, with one
+copy otherwise; bytes and bytearrays cost one copy.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from .decoder import Decoder
 from .encoder import Encoder
 from .errors import ObjectDecodeError, ObjectEncodeError
 from .limits import DEFAULT_LIMITS, ObjectLimits
+from .parts import PackedObject
 from .registry import DEFAULT, ObjectRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PackedObject", "join", "pack_object", "unpack_object"]
+__all__ = ["PackedObject", "pack_object", "unpack_object"]
 
 VERSION: Final = 1
 HEADER: Final = struct.Struct("<HHIQ")
@@ -36,24 +37,6 @@ ALIGNMENT: Final = 16
 """Each buffer begins at a multiple of it, so that arrays of every dtype can be used where they are."""
 
 _PADDING: Final = bytes(ALIGNMENT)
-
-
-class PackedObject:
-    """An object that is ready to be written: `parts` in this order, `nbytes` in all."""
-
-    __slots__ = ("nbytes", "parts")
-
-    def __init__(self, parts: list[bytes | memoryview], nbytes: int) -> None:
-        self.parts = parts
-        self.nbytes = nbytes
-
-    def __repr__(self) -> str:
-        return f"PackedObject(<{self.nbytes} bytes>)"
-
-
-def join(packed: PackedObject) -> bytes:
-    """All parts as one; a copy."""
-    return b"".join(packed.parts)
 
 
 def pack_object(

@@ -121,7 +121,7 @@ def _entry_of(kind: type, name: str) -> Entry:
 
 def _dataclass_entry(kind: Any, name: str) -> Entry:
     if any(str(field._field_type) == "_FIELD_INITVAR" for field in kind.__dataclass_fields__.values()):
-        raise TypeError(f"{kind.__name__} has an InitVar, which its objects do not keep; give it serialize and deserialize")
+        raise TypeError(f"objects of {kind.__name__} do not keep its InitVar; give it serialize and deserialize")
     given = tuple(field.name for field in dataclasses.fields(kind) if field.init)
     made = tuple(field.name for field in dataclasses.fields(kind) if not field.init)
     names = (*given, *made)

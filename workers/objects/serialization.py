@@ -23,8 +23,8 @@ __all__ = ["Serialization", "SupportsSerialization"]
 class SupportsSerialization(Protocol):
     """What a class needs to be sent by its own logic.
 
-    `serialize` returns anything that can be sent, `deserialize` makes an object of it again. Both get keyword arguments:
-    `destination` or `origin`, the peer, where a `Pool` sends or receives.
+    `serialize` returns anything that can be sent, `deserialize` makes an object of it again. Both get keyword
+    arguments: `destination` or `origin`, the peer, where a `Pool` sends or receives.
     """
 
     def serialize(self, **kwargs: Any) -> Any:
@@ -38,8 +38,8 @@ class SupportsSerialization(Protocol):
 class Serialization:
     """Registers classes to be sent and received, in the registry of this process.
 
-    A class is known to both ends by its name. Bytes that were received never choose what is imported: a class that is not
-    registered where it arrives is an ObjectDecodeError there.
+    A class is known to both ends by its name. Bytes that were received never choose what is imported: a class that is
+    not registered where it arrives is an ObjectDecodeError there.
     """
 
     @staticmethod
@@ -97,7 +97,7 @@ class Serialization:
 
     @staticmethod
     def clear_serialization_logic(reload_defaults: bool = True) -> None:
-        """Forget every class that was registered. What PartyWire knows by itself stays, whatever `reload_defaults` says."""
+        """Forget every class that was registered. What PartyWire knows by itself always stays."""
         DEFAULT.clear()
 
     @staticmethod

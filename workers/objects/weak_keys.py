@@ -2,8 +2,8 @@
 
 The hashes of text and bytes have a secret of the process in them; those of numbers, and of tuples of numbers, are known
 to everybody. A peer can choose such keys so that all of them want the same places, and inserting n of them then takes
-n * n steps. So tables are rehearsed here, in numpy, as CPython's dictionaries and sets would fill them, until it is clear
-that they take about one step for each key, or not.
+n * n steps. So tables are rehearsed here, in numpy, as CPython's dictionaries and sets would fill them, until it is
+clear that they take about one step for each key, or not.
 """
 
 from __future__ import annotations

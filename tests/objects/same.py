@@ -1,0 +1,52 @@
+"""Whether two values are the same in type and content, however they are nested."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import struct
+from collections import OrderedDict, deque
+from typing import Any
+
+import numpy as np
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal in type and value; NaNs with the same bits are equal, and so are arrays with the same layout."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, float) and not isinstance(one, np.generic):
+        return struct.pack("<d", one) == struct.pack("<d", other) or (math.isnan(one) and math.isnan(other))
+    if isinstance(one, complex) and not isinstance(one, np.generic):
+        return same(one.real, other.real) and same(one.imag, other.imag)
+    if isinstance(one, np.ndarray):
+        return bool(
+            one.dtype == other.dtype
+            and one.shape == other.shape
+            and one.flags.f_contiguous == other.flags.f_contiguous
+            and one.tobytes() == other.tobytes()
+        )
+    if isinstance(one, np.generic):
+        return one.dtype == other.dtype and one.tobytes() == other.tobytes()
+    if isinstance(one, (list, tuple, deque)):
+        return len(one) == len(other) and all(map(same, one, other)) and _maxlen(one) == _maxlen(other)
+    if isinstance(one, dict):
+        ordered = list(one) == list(other) or not isinstance(one, OrderedDict)
+        return ordered and same(_by_key(one), _by_key(other))
+    if isinstance(one, (set, frozenset)):
+        return same(sorted(one, key=repr), sorted(other, key=repr))
+    if isinstance(one, memoryview):
+        seen = [(view.format, view.shape, view.readonly, view.tobytes()) for view in (one, other)]
+        return bool(seen[0] == seen[1])
+    if dataclasses.is_dataclass(one):
+        fields = [field.name for field in dataclasses.fields(one)]
+        return all(same(getattr(one, name, None), getattr(other, name, None)) for name in fields)
+    return bool(one == other)
+
+
+def _maxlen(value: Any) -> int | None:
+    return value.maxlen if isinstance(value, deque) else None
+
+
+def _by_key(value: dict[Any, Any]) -> list[tuple[Any, Any]]:
+    return sorted(value.items(), key=lambda item: (type(item[0]).__name__, repr(item[0])))
