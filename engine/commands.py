@@ -32,6 +32,7 @@ from .http_commands import (
 from .http_options import HttpOptions
 from .iris_options import IrisOptions
 from .message import ControlMessage
+from .pairing.pair_commands import AddPair, ListenPairs, StartPairs
 from .topology import PartySpec, PeerSpec
 
 MESSAGE_SIZE_MAX: Final = 64 * 1024
@@ -350,6 +351,9 @@ Message: TypeAlias = (
     | AnswerHttp
     | HttpLaneMade
     | HttpLaneLost
+    | StartPairs
+    | ListenPairs
+    | AddPair
 )
 
 MESSAGE_TYPES: Final[dict[str, type[Any]]] = {message.__name__: message for message in typing.get_args(Message)}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .channel.channel import Channel
     from .handshake import Attach, Handshake
     from .iris_handshake import Exchange, Introducing
+    from .pairing.meeting import Meeting
     from .transport import Stream
 
 FAREWELL_TIMEOUT_S: Final = 1.0
@@ -57,7 +58,10 @@ class GreetingFailed(PartyWireError):
 
 
 async def greet(
-    stream: Stream, core: Handshake | Attach | Exchange | Introducing | Channel, peer: str, preamble: bytes = b""
+    stream: Stream,
+    core: Handshake | Attach | Exchange | Introducing | Meeting | Channel,
+    peer: str,
+    preamble: bytes = b"",
 ) -> bytes:
     """Exchange handshake messages until `core` is done; the initiator passes the preamble that goes out first.
 

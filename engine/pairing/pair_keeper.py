@@ -1,7 +1,8 @@
 """Keeps the link of two pools that have introduced themselves.
 
-Between a pair, which knows who the peer is, and the life that every link has (`keeper`). The one invariant: on a secured
-pool no connection becomes the link's whose other end has not shown the certificate that was seen in the introduction.
+Between a pair, which knows who the peer is, and the life that every link has (`keeper`). The one invariant: on a
+secured pool no connection becomes the link's whose other end has not shown the certificate that was seen in the
+introduction.
 
 What differs from a link of two parties: there is no set of parties, no time within which it must be up, nothing that
 ends it for good but the pair, and what the peer dials is handed over by a call.

@@ -1,4 +1,4 @@
-"""What secures the links of a pool: one certificate of ours, one set of issuers, and for each peer perhaps a certificate.
+"""What secures the links of a pool: our certificate, the issuers of all, and for each peer perhaps its certificate.
 
 Between the files that a user gave to the pool and the channels of its connections. The one invariant: with TLS every
 connection of a pool passes a channel whose other end has shown a certificate that our issuers vouch for, and for a peer
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ..channel.channel import Channel
 from ..channel.credentials import TlsPin, certificates_of, fingerprint_of, stamp_of, tls_context
 from ..channel.tls import TlsChannel
 from ..frames import printable_untrusted
@@ -21,6 +20,7 @@ from ..handshake import Role
 if TYPE_CHECKING:
     import ssl
 
+    from ..channel.channel import Channel
     from ..channel.link_security import LinkSecurity
 
 DESCRIPTION_SIZE_MAX: Final = 300
