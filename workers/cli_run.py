@@ -18,6 +18,7 @@ import orjson
 from partywire.engine import limits
 
 from .cli_json import json_text
+from .cli_options import refuse_security_with_config, retry_options, retrying, security_option
 from .config import load_config
 from .exit_code import ExitCode, UsageMistake
 from .jobs import JOBS, UnknownJob, load_job
@@ -26,10 +27,9 @@ from .local import make_local_parties
 from .log_lines import LogLines
 from .logs import log_options
 from .progress import ProgressDisplay, RunState
-from .retry import RETRIES_DEFAULT, RETRIES_MAX, RETRY_TIMEOUT_S
 from .run_event import Failed, Finished
 from .run_report import print_report, report_document
-from .security import MODES, links_text
+from .security import links_text
 
 if TYPE_CHECKING:
     import socket
@@ -145,27 +145,8 @@ def run_options(job: type[Job]) -> list[click.Parameter]:
             show_default=True,
             help="Sessions per worker that run jobs at the same time; the same at all parties.",
         ),
-        click.Option(
-            ["--security"],
-            type=click.Choice(MODES),
-            help="How a local run secures its links, with new keys that end with it.  [default: none]",
-        ),
-        click.Option(
-            ["--retries"],
-            type=click.IntRange(0, RETRIES_MAX),
-            metavar="N",
-            help="How often jobs run again that a lost link, a dead process or a time-out ended; the same at all "
-            f"parties.  [default: {RETRIES_DEFAULT}]",
-        ),
-        click.Option(["--no-retry"], is_flag=True, help="Fail at once instead, like --retries 0."),
-        click.Option(
-            ["--retry-timeout"],
-            type=click.FloatRange(0, min_open=True),
-            metavar="SECONDS",
-            default=RETRY_TIMEOUT_S,
-            show_default=True,
-            help="How long a lost link or a dead process may be away before the run fails.",
-        ),
+        security_option(),
+        *retry_options(),
         click.Option(["--json", "as_json"], is_flag=True, help="Print the result as one JSON object."),
         click.Option(["--quiet"], is_flag=True, help="Show no progress."),
         *log_options(),
@@ -194,22 +175,20 @@ def run_job(
     began_s = process_start_s()
     if config is not None and local is not None:
         raise UsageMistake("--local and --config exclude each other: either all parties run here, or one does")
-    if config is not None and security is not None:
-        raise UsageMistake("--security is for runs with --local; a configuration has a table [security] for it")
-    if no_retry and retries:
-        raise UsageMistake("--retries and --no-retry exclude each other")
-    retrying = (0 if no_retry else RETRIES_DEFAULT if retries is None else retries, retry_timeout)
+    if config is not None:
+        refuse_security_with_config(security)
+    retry = (retrying(retries, no_retry), retry_timeout)
     orders: list[tuple[Order, socket.socket | None]]
     if config is not None:
         party = load_config(config)
-        order = Order(party.name, party, name, dict(options), sessions, workers, log_format, log_level, *retrying)
+        order = Order(party.name, party, name, dict(options), sessions, workers, log_format, log_level, *retry)
         return launch(name, job, [(order, None)], None, began_s, as_json, quiet)
     count = job.parties if local is None else local
     if count not in job.counts():
         raise UsageMistake(f"{job.name} is a job for {job.counts_text()} parties, not {count}; leave --local out")
     with make_local_parties(count, workers or 1, security or "none") as parties:
         orders = [
-            (Order(party.name, party, name, dict(options), sessions, None, log_format, log_level, *retrying), listener)
+            (Order(party.name, party, name, dict(options), sessions, None, log_format, log_level, *retry), listener)
             for party, listener in zip(parties.configs, parties.listeners, strict=True)
         ]
         return launch(name, job, orders, options, began_s, as_json, quiet)

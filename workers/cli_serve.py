@@ -19,6 +19,7 @@ import click
 
 from partywire.engine import limits
 
+from .cli_options import refuse_security_with_config, retry_options, retrying, security_option
 from .config import load_config
 from .exit_code import ExitCode, UsageMistake
 from .http_config import HttpConfig, is_loopback
@@ -26,7 +27,7 @@ from .http_listener import open_http_listener
 from .jobs import JOBS, load_job
 from .local import make_local_parties
 from .logs import log_options
-from .serve_jobs import jobs_of, refusal_of
+from .serve_jobs import ServeSettings, jobs_of, refusal_of
 from .serve_main import ServeOrder, run_reported, say, start_serving
 
 if TYPE_CHECKING:
@@ -111,21 +112,27 @@ def serve_command(
     jobs: str | None,
     handlers: str | None,
     sessions: int,
+    security: str | None,
+    retries: int | None,
+    no_retry: bool,
+    retry_timeout: float,
     log_format: str,
     log_level: str | None,
 ) -> int:
-    make_order = partial(ServeOrder, sessions=sessions, log_format=log_format, log_level=log_level)
+    settings = ServeSettings(sessions, retrying(retries, no_retry), retry_timeout)
+    make_order = partial(ServeOrder, settings=settings, log_format=log_format, log_level=log_level)
     if (config is None) == (local is None):
         raise UsageMistake("serve needs either --config FILE or --local N; try `partywire serve --local 3`")
     if config is None:
         assert local is not None
-        return serve_local(local, listen or "127.0.0.1:8080", jobs, handlers, make_order)
+        return serve_local(local, listen or "127.0.0.1:8080", jobs, handlers, security or "none", make_order)
+    refuse_security_with_config(security)
     if listen is not None or jobs is not None or handlers is not None:
         raise UsageMistake("--listen, --jobs and --handlers are for --local; a configuration says them in [http]")
     return serve_one(make_order(load_config(config)))
 
 
-serve_command.params += log_options()
+serve_command.params += [security_option(), *retry_options(), *log_options()]
 
 
 def serve_one(order: ServeOrder) -> int:
@@ -141,7 +148,12 @@ def serve_one(order: ServeOrder) -> int:
 
 
 def serve_local(
-    count: int, listen: str, jobs: str | None, handlers: str | None, make_order: Callable[[PartyConfig], ServeOrder]
+    count: int,
+    listen: str,
+    jobs: str | None,
+    handlers: str | None,
+    security: str,
+    make_order: Callable[[PartyConfig], ServeOrder],
 ) -> int:
     """Serve all parties, each in a process of its own, until a signal or the first of them ends."""
     if os.getcwd() not in sys.path:
@@ -156,7 +168,7 @@ def serve_local(
         raise UsageMistake("--listen of a local run is host:port on this host")
     host, port = first.address
     processes: list[tuple[int, int]] = []
-    with make_local_parties(count) as parties:
+    with make_local_parties(count, security=security) as parties:
         jobs_of(parties.configs[0], first)  # one sentence here instead of one from each party
         fronts: list[Any] = []
         try:
@@ -176,7 +188,9 @@ def serve_local(
         finally:
             for front in fronts:
                 front.close()
-    return watch(processes)
+            for listener in parties.listeners:
+                listener.close()  # ours would keep a dead party's address alive
+        return watch(processes)  # the keys that secure the links end behind it
 
 
 def watch(processes: list[tuple[int, int]]) -> int:

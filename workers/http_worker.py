@@ -48,6 +48,7 @@ from .http_openapi import describe
 from .metrics import CONTENT_TYPE as METRICS_TYPE
 from .metrics import FamilyMetrics
 from .serve_messages import HandlersFailed, HandlersReady
+from .serve_metrics import service_text
 from .serve_routes import ServiceView, make_routes
 from .stat_reader import PartyEnded, StatUnavailable
 from .worker_main import hold_blas_to_one_thread
@@ -278,10 +279,10 @@ def make_app(view: ServiceView, handlers: str, title: str) -> Handlers:
 
     @app.get("/metrics")
     def show_metrics() -> HttpResponse:
-        """The figures of this party's processes as Prometheus text."""
+        """The figures of this party's processes and of its service as Prometheus text."""
         try:
             with one_at_a_time:
-                return HttpResponse(metrics.text(), content_type=METRICS_TYPE)
+                return HttpResponse(metrics.text() + service_text(view), content_type=METRICS_TYPE)
         except (StatUnavailable, PartyEnded) as error:
             raise HttpError(503, f"there are no figures: {error}", {"retry-after": "1"}) from error
 

@@ -5,6 +5,7 @@ along its states and never leaves a final one; beyond the bounds the oldest *fin
 
     submitted -> queued -> preparing -> running -> done | failed
     submitted -> refused, and submitted or queued -> cancelled
+    queued, preparing or running -> submitted, when the parties lost touch and have to agree on it anew
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ CANCELLED: Final = "cancelled"
 FINAL: Final = frozenset({DONE, FAILED, REFUSED, CANCELLED})
 NEXT: Final[dict[str, frozenset[str]]] = {
     SUBMITTED: frozenset({QUEUED, REFUSED, CANCELLED, FAILED}),
-    QUEUED: frozenset({PREPARING, CANCELLED, FAILED}),
-    PREPARING: frozenset({RUNNING, FAILED}),
-    RUNNING: frozenset({DONE, FAILED}),
+    QUEUED: frozenset({PREPARING, CANCELLED, FAILED, SUBMITTED}),
+    PREPARING: frozenset({RUNNING, FAILED, SUBMITTED}),
+    RUNNING: frozenset({DONE, FAILED, SUBMITTED}),
 }
 
 
@@ -57,6 +58,8 @@ class JobEntry:
     """Whether this party compared the result with a plaintext computation."""
     result_size: int | None = None
     """Bytes of the result as JSON, once there is one."""
+    tries: int = 0
+    """How often it has begun here: more than once when the parties lost touch while it ran."""
 
     @property
     def is_final(self) -> bool:

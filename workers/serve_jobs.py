@@ -8,17 +8,66 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from partywire.engine.errors import PartyWireError
+
 from .exit_code import UsageMistake
-from .jobs import load_job
+from .jobs import load_job, resolve_options
+from .serve_words import sentence
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .config import PartyConfig
     from .http_config import HttpConfig
     from .jobs import Job, JobOption, JobReport
+    from .serve_book import JobEntry
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """How a service runs jobs: what `partywire serve` was told. The same at all parties but for the last."""
+
+    sessions: int
+    """Per worker."""
+    retries: int
+    """How often jobs run again, inside a run and of a run as a whole."""
+    retry_timeout_s: float
+    """How long a link may be away before the jobs that wait for it fail."""
+
+
+class ServedJobs:
+    """The jobs of one party's service, with its own options for them."""
+
+    def __init__(self, party: str, index: int, classes: Mapping[str, type[Job]], options: Mapping[str, Any]) -> None:
+        """`options`: http.options, by job."""
+        self.classes: Final = dict(classes)
+        self._party = party
+        self._index = index
+        self._options = options
+
+    def refusal(self, name: str, options: Mapping[str, Any]) -> str:
+        """Why a job with these shared options cannot run here, or nothing."""
+        job = self.classes.get(name)
+        if job is None:
+            return f"{self._party} does not run this job; its http.jobs do not list it"
+        try:
+            resolve_options(shared_options(job), options)
+        except PartyWireError as error:
+            return sentence(f"{self._party} cannot run it: {error}")
+        return ""
+
+    def prepare(self, entry: JobEntry) -> Job:
+        """The job with this party's own data loaded.
+
+        Raises:
+            Exception: whatever the job raises when they cannot be.
+        """
+        return self.classes[entry.job](self._index, {**self._options.get(entry.job, {}), **entry.options})
 
 
 def jobs_of(config: PartyConfig, http: HttpConfig) -> dict[str, type[Job]]:

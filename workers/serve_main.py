@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .exit_code import ExitCode, UsageMistake, code_of, sentence_of
-from .serve_jobs import jobs_of
+from .serve_jobs import ServedJobs, jobs_of
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
     from .config import PartyConfig
+    from .serve_jobs import ServeSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class ServeOrder:
     """What one service is told; travels pickled over a pipe between our own processes."""
 
     config: PartyConfig
-    sessions: int
+    settings: ServeSettings
     log_format: str = "text"
     log_level: str | None = None
 
@@ -63,7 +64,8 @@ def serve_party(
         from .blocking_party import BlockingParty
 
         party = BlockingParty(config, listener, on_progress=lambda peer, cause: say(f"waiting for {peer}: {cause}"))
-        service = Service(party, http, jobs, order.sessions, token)
+        served = ServedJobs(config.name, party.index, jobs, http.options)
+        service = Service(party, http, served, order.settings, token)
         with asyncio.Runner() as runner:
             service.run(runner, http_listener, say)
     finally:

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How the service is. `state` is "serving", "stopping" or "failed"; `cause` says why no job can run."""
+    """How the service is. `state` is "serving", "recovering" or "stopping"; `cause` says why no job can be run now."""
 
     state: str
     cause: str
     peers: dict[str, str]
     """Peer -> "up", or why its link is not."""
+    recoveries: int = 0
+    """How often the parties have met again after a loss."""
 
 
 @dataclass(frozen=True, slots=True)

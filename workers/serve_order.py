@@ -5,192 +5,45 @@ all do, and for one job at a time asks everybody to load their data, lets them r
 party (the orderer too) follows what it says; because one session carries it in order, all parties run the same jobs in
 the same order, and each is final everywhere with the same causes.
 
-    Submit, Cancel, Vote, Ended      party -> orderer
-    Ask, Queue, Refuse, Prepare, Go, Close      orderer -> every party
+An orderer lives as long as its session. When that is lost, another one takes its place on a new session, even in the
+same process: it first hears what every party remembers, and begins with the jobs that are left (serve_settle.py).
 
-The one invariant: Go follows only after every party has voted for the job twice (it may run; its data are loaded), so
-no party ever computes alone. What peers say is checked field by field; what no honest peer can say ends the service.
+The one invariant: Go follows only after every party has voted for the job twice on this session (it may run; its data
+are loaded), so no party ever computes alone. What no honest peer can say ends the link to it.
 """
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-import orjson
-
+from partywire.engine import limits
 from partywire.engine.errors import LinkProtocolError
 
-from .serve_book import CANCELLED, DONE, FAILED, QUEUE_MAX, REFUSED
+from .serve_book import CANCELLED, DONE, ENTRIES_MAX, FAILED, FINAL, QUEUE_MAX, REFUSED
+from .serve_settle import settle
+from .serve_words import (
+    CAUSE_LENGTH_MAX,
+    IS_READY,
+    MAY_RUN,
+    Ask,
+    Cancel,
+    Close,
+    Ended,
+    Go,
+    Message,
+    Prepare,
+    Queue,
+    Recall,
+    Recalled,
+    Settled,
+    Submit,
+    Vote,
+)
 
-MESSAGE_SIZE_MAX: Final = 64 * 1024
-"""One message as JSON. The causes of nine parties, each of CAUSE_LENGTH_MAX characters, fit in any spelling."""
-
-SUBMISSION_SIZE_MAX: Final = MESSAGE_SIZE_MAX - 1024
-"""A Submit; the Ask that comes of it names the party, too."""
-
-CAUSE_LENGTH_MAX: Final = 1000
-NAME_LENGTH_MAX: Final = 200
-
-MAY_RUN: Final = "may run"
-IS_READY: Final = "is ready"
-
-_ID = re.compile(r"[0-9a-f]{16}\Z")
-
-
-@dataclass(frozen=True, slots=True)
-class Submit:
-    """A client of this party wants a job."""
-
-    id: str
-    job: str
-    options: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """A client of this party no longer wants it."""
-
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Vote:
-    """Whether this party takes a job (MAY_RUN), or has loaded its data (IS_READY); `refusal` says why not."""
-
-    id: str
-    question: str
-    refusal: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """This party's run of a job is over; `cause` is empty when it ended well."""
-
-    id: str
-    cause: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Every party: may this job run here? `party` is where it was submitted."""
-
-    id: str
-    job: str
-    options: dict[str, Any]
-    party: str
-
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """Every party takes the job; it waits for its turn."""
-
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Prepare:
-    """It is this job's turn: load your data."""
-
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Go:
-    """Everybody is ready: run it."""
-
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """The job is final: "done", "failed", "refused" or "cancelled", and the causes that parties named."""
-
-    id: str
-    state: str
-    causes: dict[str, str]
-
-
-Message = Submit | Cancel | Vote | Ended | Ask | Queue | Prepare | Go | Close
-TO_ORDERER: Final = (Submit, Cancel, Vote, Ended)
-FROM_ORDERER: Final = (Ask, Queue, Prepare, Go, Close)
-_TYPES: Final[dict[str, Any]] = {kind.__name__: kind for kind in (*TO_ORDERER, *FROM_ORDERER)}
-_STATES: Final = (DONE, FAILED, REFUSED, CANCELLED)
-
-
-def sentence(text: str) -> str:
-    """A cause as messages and answers take it: of bounded length, and text that UTF-8 has a word for (file names of an
-    error may hold other bytes)."""
-    return text[:CAUSE_LENGTH_MAX].encode("utf-8", "replace").decode("utf-8")
-
-
-def encode(message: Message) -> bytes:
-    """One message as JSON.
-
-    Raises:
-        ValueError: a Submit with options above what a message holds.
-    """
-    fields = {name: getattr(message, name) for name in message.__slots__}
-    data = orjson.dumps({"type": type(message).__name__, **fields})
-    if isinstance(message, Submit) and len(data) > SUBMISSION_SIZE_MAX:
-        raise ValueError(f"the submission has {len(data)} bytes as JSON, at most {SUBMISSION_SIZE_MAX} are allowed")
-    return data
-
-
-def decode_untrusted(data: bytes, peer: str) -> Message:
-    """The message that a peer sent.
-
-    Raises:
-        LinkProtocolError: it is none.
-    """
-    if len(data) > MESSAGE_SIZE_MAX:
-        raise LinkProtocolError(peer, "size of a service message", len(data), MESSAGE_SIZE_MAX)
-    try:
-        document = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        document = None
-    kind = _TYPES.get(str(document.pop("type", None))) if isinstance(document, dict) else None
-    if kind is None or document.keys() != set(kind.__slots__):
-        raise LinkProtocolError(peer, "a service message", "of no known type", "one of " + ", ".join(_TYPES))
-    for name, value in document.items():
-        if not _is_valid(name, value):
-            raise LinkProtocolError(peer, f"{name} of {kind.__name__}", "not as it must be", _RULES[name])
-    if kind is Submit and len(data) > SUBMISSION_SIZE_MAX:
-        raise LinkProtocolError(peer, "size of a submission", len(data), SUBMISSION_SIZE_MAX)
-    message: Message = kind(**document)
-    return message
-
-
-_RULES: Final = {
-    "id": "16 hexadecimal digits",
-    "job": f"a text of at most {NAME_LENGTH_MAX} characters",
-    "party": f"a text of at most {NAME_LENGTH_MAX} characters",
-    "options": "an object of texts and numbers",
-    "question": f"{MAY_RUN!r} or {IS_READY!r}",
-    "refusal": "a sentence",
-    "cause": "a sentence",
-    "state": "a final state",
-    "causes": "an object of sentences",
-}
-
-
-def _is_valid(name: str, value: object) -> bool:
-    match name:
-        case "id":
-            return isinstance(value, str) and _ID.match(value) is not None
-        case "job" | "party":
-            return isinstance(value, str) and 0 < len(value) <= NAME_LENGTH_MAX
-        case "options":
-            return isinstance(value, dict) and all(type(one) in (str, int, float) for one in value.values())
-        case "question":
-            return value in (MAY_RUN, IS_READY)
-        case "state":
-            return value in _STATES
-        case "causes":
-            return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
-    return isinstance(value, str)
+RECALLS_MAX: Final = ENTRIES_MAX + (QUEUE_MAX + 1) * limits.PARTIES_MAX
+"""Jobs that a party remembers: what its book holds, and jobs that have not ended, which the book always keeps."""
 
 
 @dataclass(slots=True)
@@ -205,8 +58,12 @@ class _Job:
 class Orderer:
     """Driven by the messages of all parties, its own included. Each call returns what to tell every party."""
 
-    def __init__(self, parties: tuple[str, ...]) -> None:
+    def __init__(self, parties: tuple[str, ...], retries: int) -> None:
+        """`retries`: how often a job that has begun may begin again."""
         self._parties = parties
+        self._retries = retries
+        self._recalled: dict[str, dict[str, Recall]] = {party: {} for party in parties}  # until all have said
+        self._silent = set(parties)  # who has not said all that it remembers
         self._jobs: dict[str, _Job] = {}
         self._queue: deque[str] = deque()
         self._current = ""  # the job that is prepared or runs
@@ -217,6 +74,8 @@ class Orderer:
         Raises:
             LinkProtocolError: no honest party can say this now.
         """
+        if self._silent:
+            return self._recall(party, message)
         match message:
             case Submit():
                 return self._submit(party, message)
@@ -227,6 +86,38 @@ class Orderer:
             case Ended(job_id, cause):
                 return self._end(party, job_id, cause)
         raise LinkProtocolError(party, "service message", type(message).__name__, "one for the orderer")
+
+    def _recall(self, party: str, message: Message) -> list[Message]:
+        """What a party remembers. It says nothing else before Settled."""
+        if party not in self._silent or not isinstance(message, (Recall, Recalled)):
+            raise LinkProtocolError(party, "service message", type(message).__name__, "none before all have recalled")
+        if isinstance(message, Recall):
+            self._check_recall_untrusted(party, message)
+            self._recalled[party][message.id] = message
+            return []
+        self._silent.discard(party)
+        if self._silent:
+            return []
+        settled = settle(self._recalled, self._parties, self._retries)
+        self._recalled.clear()
+        for one in settled:
+            if isinstance(one, Ask):
+                self._jobs[one.id] = _Job(one.party)
+        return [*settled, Settled()]
+
+    def _check_recall_untrusted(self, party: str, recall: Recall) -> None:
+        recalled = self._recalled[party]
+        if recall.id in recalled:
+            raise LinkProtocolError(party, "job recalled twice", recall.id, "once")
+        if recall.party not in self._parties:
+            raise LinkProtocolError(party, "party of a job", recall.party[:80], "a party")
+        if len(recalled) >= RECALLS_MAX:
+            raise LinkProtocolError(party, "jobs that are remembered", RECALLS_MAX + 1, RECALLS_MAX)
+        is_own = recall.party == party and recall.word not in FINAL
+        if is_own and sum(one.party == party and one.word not in FINAL for one in recalled.values()) > QUEUE_MAX:
+            raise LinkProtocolError(party, "jobs that have not ended", QUEUE_MAX + 2, QUEUE_MAX + 1)
+        if recall.options and not is_own:
+            raise LinkProtocolError(party, "options of a job that is recalled", len(recall.options), 0)
 
     def _submit(self, party: str, message: Submit) -> list[Message]:
         if message.id in self._jobs:

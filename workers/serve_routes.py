@@ -16,7 +16,7 @@ from .http_handlers import Handlers, HttpError, HttpResponse
 from .jobs import JobOptionError, resolve_options
 from .serve_book import CANCELLED, DONE, QUEUE_MAX, QUEUED, SUBMITTED, JobBook, JobEntry
 from .serve_messages import CancelJob, HealthChanged, JobChanged, JobResult, Snapshot, SubmitJob
-from .serve_order import Submit, encode
+from .serve_words import Submit, encode
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -115,7 +115,8 @@ def make_routes(view: ServiceView) -> Handlers:
         """
         known = view.known
         if known.health.cause:
-            raise HttpError(503, f"no job can be run: {known.health.cause}")
+            # Taken back by nobody: jobs that were accepted before go on when the parties have met again.
+            raise HttpError(503, f"no job can be submitted now: {known.health.cause}", RETRY_AFTER)
         if body.job not in known.jobs:
             names = ", ".join(known.jobs) or "none"
             raise HttpError(422, f"there is no job {body.job[:80]!r} at {known.party}; it runs: {names}")
@@ -171,10 +172,10 @@ def make_routes(view: ServiceView) -> Handlers:
 
     @app.get("/health")
     async def show_health() -> HttpResponse:
-        """200 while jobs can be run, 503 with the cause when not."""
+        """200 while jobs can be submitted and run, 503 with the cause when not."""
         known = view.known
         body = {"party": known.party, "parties": known.parties, **asdict(known.health)}
-        return HttpResponse(body, 200 if not known.health.cause else 503)
+        return HttpResponse(body, 200) if not known.health.cause else HttpResponse(body, 503, RETRY_AFTER)
 
     return app
 

@@ -1,8 +1,8 @@
 """What a party of a service believes of the one that orders the jobs: only what an honest orderer can say. No I/O.
 
-Between the session with the orderer (`serve_order`) and what the service does at its word. The one invariant: nothing
-that this party has refused is ever queued, prepared or run here, whatever the orderer says; and a job that our own
-clients submitted is run as they submitted it or not at all.
+Between the session with the orderer (`serve_words`) and what the follower does at its word. The one invariant: nothing
+that this party has refused on this session is queued, prepared or run here, whatever the orderer says; a job that our
+own clients submitted is run as they submitted it or not at all; and what is final stays as it is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from partywire.engine.errors import LinkProtocolError
 
 from .serve_book import NEXT, PREPARING, QUEUE_MAX, QUEUED, RUNNING
-from .serve_order import Ask, Close, Go, Message, Prepare, Queue
+from .serve_words import Ask, Close, Go, Message, Prepare, Queue, Settled
 
 if TYPE_CHECKING:
     from .serve_book import JobBook
@@ -31,6 +31,8 @@ class OrderTrust:
         self._asked: set[str] = set()  # and not closed
         self._agreed: set[str] = set()
         self._ready: set[str] = set()
+        self.is_settled = False
+        """Whether the orderer has dealt with what all parties remembered when the session began."""
 
     def agree(self, job_id: str) -> None:
         """We have said that the job may run here."""
@@ -40,22 +42,39 @@ class OrderTrust:
         """We have said that our data are loaded."""
         self._ready.add(job_id)
 
-    def forget(self) -> None:
-        """No job will be run any more."""
+    def begin(self) -> None:
+        """A session is over: whatever was said in it counts no more."""
+        self.is_settled = False
         self._asked.clear()
         self._agreed.clear()
         self._ready.clear()
 
-    def check_untrusted(self, message: Message) -> None:
-        """Whether the orderer may say this now.
+    def takes_untrusted(self, message: Message) -> bool:
+        """Whether there is anything to do for what the orderer says; there is nothing for the end of a job that this
+        party does not know, or knows to have ended, while all that parties remember is dealt with.
 
         Raises:
-            LinkProtocolError: it may not.
+            LinkProtocolError: it may not say this now.
         """
         if isinstance(message, Ask):
             self._check_ask_untrusted(message)
             self._asked.add(message.id)
-            return
+        elif isinstance(message, Settled):
+            if self.is_settled:
+                self._refuse("order of a service", "Settled", "that it is")
+            self.is_settled = True
+        elif not isinstance(message, (Queue, Prepare, Go, Close)):
+            self._refuse("service message", type(message).__name__, "one of the orderer")
+        elif self.is_settled:
+            self._check_order_untrusted(message)
+        elif not isinstance(message, Close):
+            self._refuse("order of a service", type(message).__name__, "Settled before it")
+        else:
+            entry = self._book.entries.get(message.id)
+            return entry is not None and not entry.is_final
+        return True
+
+    def _check_order_untrusted(self, message: Queue | Prepare | Go | Close) -> None:
         entry = self._book.entries.get(message.id)
         state = message.state if isinstance(message, Close) else _STATE_OF[type(message)]
         if entry is None or state not in NEXT.get(entry.state, ()):
@@ -72,13 +91,15 @@ class OrderTrust:
         entry = self._book.entries.get(ask.id)
         if ask.party not in self._parties:
             self._refuse("party of a job", ask.party[:80], "a party")
-        if ask.party != self._name:
-            if entry is not None:
-                self._refuse("job asked for twice", ask.id, "a fresh id")
+        if entry is None and ask.party != self._name:
             if self._book.pending_of(ask.party) > QUEUE_MAX:
                 self._refuse("jobs that have not ended", QUEUE_MAX + 2, QUEUE_MAX + 1)
-        elif entry is None or ask.id in self._asked or (entry.job, entry.options) != (ask.job, ask.options):
-            self._refuse("job of our own clients", ask.id, "one as they submitted it")
+        elif entry is None or (entry.job, entry.options, entry.party) != (ask.job, ask.options, ask.party):
+            self._refuse("job that this party knows", ask.id, "one as it was submitted")
+        elif ask.id in self._asked or (self.is_settled and ask.party != self._name):
+            self._refuse("job asked for twice", ask.id, "a fresh id")
+        elif entry.is_final:
+            self._refuse("job asked for", ask.id, f"that it is {entry.state}")
 
     def _refuse(self, what: str, found: object, expected: object) -> None:
         raise LinkProtocolError(self._parties[0], what, found, expected)

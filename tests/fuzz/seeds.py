@@ -22,7 +22,7 @@ from partywire.engine.probe import Probe
 from partywire.engine.stat_page import Value, Words, encode_text
 from partywire.engine.topology import PartySpec, PeerSpec, routing_tag
 from partywire.shm.record import RECORD_HEADER
-from partywire.workers import serve_order, values
+from partywire.workers import serve_words, values
 from partywire.workers.config import PartyConfig, write_config
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ _MAKERS: Final[dict[str, Callable[[], Iterator[bytes]]]] = {
     "http_records": _http_records,
     "stat_text": lambda: iter([encode_text([Value("link_up", (("peer", "b"),), 1)], [Words("link_state", (), "up")])]),
     "config": _config,
-    "serve_order": lambda: iter([serve_order.encode(serve_order.Submit("0123456789abcdef", "sum", {"a": 1}))]),
+    "serve_order": lambda: iter([serve_words.encode(serve_words.Submit("0123456789abcdef", "sum", {"a": 1}))]),
     "noise_handshake": _noise,
     "noise_records": lambda: iter([WHOLE + b"\0\x14" + bytes(20) + b"\0\x11" + bytes(17)]),
     "clear_refusal": lambda: iter([WHOLE + encode_refusal(RejectCode.SECURITY, "tls here")]),

@@ -33,7 +33,7 @@ from partywire.engine.probe import Probe
 from partywire.engine.stat_page import StatPageError, decode_text
 from partywire.shm import Bell, Doorbell, RingReader, Segment, ShmError, probe
 from partywire.shm.counters import WORD_TAIL
-from partywire.workers import serve_order, values
+from partywire.workers import serve_words, values
 from partywire.workers.config import parse_config, write_config
 from partywire.workers.errors import ConfigError
 
@@ -307,7 +307,7 @@ def fuzz_config(data: bytes) -> None:
 def fuzz_serve_order(data: bytes) -> None:
     """What the orderer of a service says is a message, or a LinkProtocolError."""
     try:
-        serve_order.decode_untrusted(data, "peer")
+        serve_words.decode_untrusted(data, "peer")
     except (LinkProtocolError, FrameTooLarge):
         pass
 

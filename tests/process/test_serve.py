@@ -7,11 +7,7 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
-import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -19,91 +15,15 @@ import pytest
 
 from partywire.workers.cli import run
 from tests.cli.command import command, start
-from tests.support.reserved_ports import reserved_ports
+from tests.support.services import DEADLINE_S, Service, processes_of, services, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parent.parent / "cli"
-NAMES = ("alice", "bob", "charlie")
-DEADLINE_S = 60.0
 TOKEN = "0123456789abcdef-token"
 GOOD, OTHER = "sample_jobs:GoodJob", "sample_jobs:OtherJob"
 RAISING, ENDLESS = "sample_jobs:RaisingJob", "sample_jobs:EndlessJob"
-
-
-class Service:
-    """One party's service, as its clients see it."""
-
-    def __init__(self, name: str, process: subprocess.Popen[str], token: str = "") -> None:
-        self.name = name
-        self.process = process
-        self.port = 0
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-
-    def wait_ready(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if found := re.match(rf"{self.name} serves http://127\.0\.0\.1:(\d+) ", line):
-                self.port = int(found[1])
-                return
-        raise AssertionError(f"{self.name} did not start: {self.process.communicate()}")
-
-    def ask(self, method: str, path: str, body: object = None, *, token: bool = True) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_S)
-        try:
-            headers = dict(self._headers) if token else {}
-            if body is not None:
-                headers["Content-Type"] = "application/json"
-            connection.request(method, path, None if body is None else orjson.dumps(body), headers)
-            response = connection.getresponse()
-            data = response.read()
-            return response.status, orjson.loads(data) if data else None
-        finally:
-            connection.close()
-
-    def submit(self, job: str, **options: object) -> str:
-        status, document = self.ask("POST", "/jobs", {"job": job, "options": options})
-        assert status == 202, document
-        identifier: str = document["id"]
-        return identifier
-
-    def state(self, job_id: str, *wanted: str) -> dict[str, Any]:
-        """The job once it has one of these states."""
-
-        def look() -> dict[str, Any] | None:
-            status, document = self.ask("GET", f"/jobs/{job_id}")
-            return document if status == 200 and document["state"] in wanted else None
-
-        found: dict[str, Any] = until(look)
-        return found
-
-    def end(self) -> tuple[int, str]:
-        self.process.send_signal(signal.SIGTERM)
-        _, err = self.process.communicate(timeout=DEADLINE_S)
-        return self.process.returncode, err
-
-
-def until(look: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.02)
-    raise AssertionError("it never came")
-
-
-def children_of(pid: int) -> list[int]:
-    return [
-        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
-    ]
-
-
-def front_of(service: Service) -> int:
-    """The pid of a service's front."""
-    [supervisor] = children_of(service.process.pid)
-    [front] = [pid for pid in children_of(supervisor) if b"engine.front" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    return front
 
 
 @contextmanager
@@ -116,40 +36,18 @@ def three_services(folder: Path) -> Iterator[list[Service]]:
         "bob": f'jobs = ["{GOOD}", "{RAISING}", "{ENDLESS}"]\n',
         "charlie": f'jobs = {everything}\ntoken_file = "token"\n',
     }
-    services: list[Service] = []
-    with reserved_ports(3) as ports:
-        parties = "".join(f'{name} = "127.0.0.1:{port}"\n' for name, port in zip(NAMES, ports, strict=True))
-        try:
-            for name, table in tables.items():
-                path = folder / f"{name}.toml"
-                path.write_text(f'name = "{name}"\n[parties]\n{parties}[http]\nlisten = "127.0.0.1:0"\n{table}')
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "partywire", "serve", "--config", str(path)],
-                    cwd=FOLDER,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-                services.append(Service(name, process, TOKEN if name == "charlie" else ""))
-            for service in services:
-                service.wait_ready()
-            yield services
-        finally:
-            for service in services:
-                if service.process.poll() is None:
-                    service.process.kill()
-                service.process.communicate()
+    with services(folder, tables, tokens={"charlie": TOKEN}) as started:
+        yield started
 
 
 @pytest.mark.slow
 def test_three_services_run_the_same_jobs_and_outlive_whatever_goes_wrong(tmp_path: Path) -> None:
-    with three_services(tmp_path) as services:
-        alice, bob, charlie = services
+    with three_services(tmp_path) as everybody:
+        alice, bob, charlie = everybody
 
         # Submitted at one party, seen and finished at all of them.
         job = bob.submit(GOOD, size=4)
-        for service in services:
+        for service in everybody:
             assert service.state(job, "done")["options"] == {"size": 4}
             status, document = service.ask("GET", f"/jobs/{job}/result")
             assert (status, document["result"], document["checked"]) == (200, {"values": [0, 1, 2, 3, 4, 5]}, None)
@@ -168,7 +66,7 @@ def test_three_services_run_the_same_jobs_and_outlive_whatever_goes_wrong(tmp_pa
 
         # A job that one party does not take is refused with its reason, where it was submitted and everywhere.
         refused = alice.submit(OTHER)
-        for service in services:
+        for service in everybody:
             assert "bob does not run this job" in service.state(refused, "refused")["causes"]["bob"]
         assert alice.ask("GET", f"/jobs/{refused}/result")[0] == 409
         assert alice.ask("DELETE", f"/jobs/{refused}")[0] == 409
@@ -198,10 +96,11 @@ def test_three_services_run_the_same_jobs_and_outlive_whatever_goes_wrong(tmp_pa
         assert until(lambda: alice.ask("GET", f"/jobs/{job}")[0] == 200)
 
         # The front is killed: the next one goes on with the same listening socket.
-        os.kill(front_of(bob), signal.SIGKILL)
+        [front] = processes_of(bob, "engine.front")
+        os.kill(front, signal.SIGKILL)
         assert until(lambda: try_health(bob)) == 200
 
-        # A party stops during a job: the job fails everywhere with the reason, and the others say so.
+        # A party stops during a job: that fails everywhere with the reason, and the others say whom they wait for.
         endless = alice.submit(ENDLESS)
         bob.state(endless, "running")
         behind = alice.submit(GOOD)
@@ -209,12 +108,23 @@ def test_three_services_run_the_same_jobs_and_outlive_whatever_goes_wrong(tmp_pa
         assert (code, "Traceback" in err) == (0, False), err
         for service in (alice, charlie):
             assert "bob" in str(service.state(endless, "failed")["causes"])
-            status, health = service.ask("GET", "/health")
-            assert (status, health["state"]) == (503, "failed")
+            until(lambda service=service: service.health()["cause"])  # type: ignore[misc]
+            health = service.health()
+            assert health["state"] == "recovering"
             assert "bob" in health["cause"]
-            assert service.ask("POST", "/jobs", {"job": GOOD})[0] == 503
-        assert alice.state(behind, "failed")["causes"]
-        for service, traces in ((alice, 2), (charlie, 0)):
+            status, headers, said = service.ask_raw("POST", "/jobs", {"job": GOOD})
+            assert (status, headers["Retry-After"]) == (503, "1")
+            assert b"bob" in said
+
+        # It is started again: what waited is run, by all.
+        bob.start_again()
+        bob.wait_ready()
+        for service in everybody:
+            assert service.state(behind, "done")["party"] == "alice"
+            assert service.values(behind) == [0, 1, 2, 3, 4, 5]
+            assert service.health()["recoveries"] == (0 if service is bob else 1)
+        assert bob.ask("GET", f"/jobs/{endless}")[0] == 404
+        for service, traces in ((alice, 2), (bob, 0), (charlie, 0)):
             code, err = service.end()
             assert code == 0
             assert err.count("Traceback") == traces  # of the two handlers that failed

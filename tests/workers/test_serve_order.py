@@ -27,22 +27,29 @@ from partywire.workers.serve_book import (
     JobBook,
     JobEntry,
 )
-from partywire.workers.serve_order import (
+from partywire.workers.serve_order import RECALLS_MAX, Orderer
+from partywire.workers.serve_words import (
+    BROKEN,
     CAUSE_LENGTH_MAX,
+    ENDED,
     IS_READY,
     MAY_RUN,
     MESSAGE_SIZE_MAX,
     NAME_LENGTH_MAX,
+    OPEN,
     SUBMISSION_SIZE_MAX,
+    TRIES_MAX,
     Ask,
     Cancel,
     Close,
     Ended,
     Go,
     Message,
-    Orderer,
     Prepare,
     Queue,
+    Recall,
+    Recalled,
+    Settled,
     Submit,
     Vote,
     decode_untrusted,
@@ -57,6 +64,16 @@ def job_id(number: int) -> str:
     return f"{number:016x}"
 
 
+def orderer_of(parties: tuple[str, ...] = PARTIES, retries: int = 2, **recalled: list[Recall]) -> Orderer:
+    """One that has heard what everybody remembers: these jobs, and nothing else."""
+    orderer, told = Orderer(parties, retries), []
+    for party in parties:
+        for message in (*recalled.get(party, ()), Recalled()):
+            told += orderer.take_untrusted(party, message)
+    assert isinstance(told[-1], Settled)
+    return orderer
+
+
 class Follower:
     """A party that does as it is told; what it refuses, cannot prepare and fails at is drawn beforehand."""
 
@@ -67,6 +84,7 @@ class Follower:
         self.closed: dict[str, Close] = {}
 
     def follow(self, message: Message) -> list[Message]:
+        assert isinstance(message, (Ask, Queue, Prepare, Go, Close))
         bad = self.bad.get(message.id, "")
         match message:
             case Ask(id=one):
@@ -89,7 +107,7 @@ def test_all_parties_run_the_same_jobs_in_the_same_order_and_each_job_ends(data:
     jobs = [job_id(number) for number in range(count)]
     bad = st.dictionaries(st.sampled_from(jobs), st.sampled_from([MAY_RUN, IS_READY, "run"]), max_size=2)
     followers = {name: Follower(name, data.draw(bad)) for name in PARTIES}
-    orderer = Orderer(PARTIES)
+    orderer = orderer_of()
     to_orderer: dict[str, deque[Message]] = defaultdict(deque)
     to_party: dict[str, deque[Message]] = defaultdict(deque)
     wishes: deque[tuple[str, Message]] = deque()
@@ -135,7 +153,7 @@ def test_all_parties_run_the_same_jobs_in_the_same_order_and_each_job_ends(data:
 
 
 def test_a_queue_has_its_greatest_length_per_party_and_no_more() -> None:
-    orderer = Orderer(PARTIES)
+    orderer = orderer_of()
     for number in range(QUEUE_MAX + 1):  # the one that a client is told of has been counted by its own party
         assert orderer.take_untrusted("bob", Submit(job_id(number), "sum", {}))
     assert orderer.take_untrusted("alice", Submit(job_id(500), "sum", {}))
@@ -155,12 +173,54 @@ DISHONEST: list[tuple[list[Message], Message]] = [
 
 def test_what_no_honest_party_says_is_the_fault_of_that_party() -> None:
     for before, message in DISHONEST:
-        orderer = Orderer(PARTIES)
+        orderer = orderer_of()
         for one in before:
             orderer.take_untrusted("bob", one)
         with pytest.raises(LinkProtocolError) as caught:
             orderer.take_untrusted("bob", message)
         assert caught.value.peer == "bob"
+
+
+@pytest.mark.parametrize("message", [Submit(job_id(1), "sum", {}), Cancel(job_id(1)), Settled()])
+def test_nothing_is_said_before_all_have_said_what_they_remember(message: Message) -> None:
+    orderer = Orderer(PARTIES, 2)
+    assert orderer.take_untrusted("bob", Recalled()) == []
+    for party in ("alice", "bob"):
+        with pytest.raises(LinkProtocolError):
+            orderer.take_untrusted(party, message)
+    with pytest.raises(LinkProtocolError):
+        orderer.take_untrusted("bob", Recalled())
+
+
+def own(number: int, party: str = "bob", word: str = OPEN, **options: int) -> Recall:
+    return Recall(job_id(number), "sum", dict(options), party, word, {}, 0)
+
+
+@pytest.mark.parametrize(
+    "recalls",
+    [
+        [own(1), own(1)],
+        [own(1, "dave")],
+        [own(1, "charlie", size=1)],
+        [own(1, word=DONE, size=1)],
+        [own(number) for number in range(QUEUE_MAX + 2)],
+        [own(number, word=DONE) for number in range(RECALLS_MAX + 1)],
+    ],
+    ids=["twice", "of nobody", "options of others", "options of a final one", "too many", "far too many"],
+)
+def test_what_no_honest_party_remembers_is_its_fault(recalls: list[Recall]) -> None:
+    orderer = Orderer(PARTIES, 2)
+    for recall in recalls[:-1]:
+        assert orderer.take_untrusted("bob", recall) == []
+    with pytest.raises(LinkProtocolError) as caught:
+        orderer.take_untrusted("bob", recalls[-1])
+    assert caught.value.peer == "bob"
+
+
+def test_as_many_jobs_as_a_book_can_hold_are_remembered() -> None:
+    recalls = [own(number) for number in range(QUEUE_MAX + 1)]
+    recalls += [own(number, word=DONE) for number in range(1000, 1000 + RECALLS_MAX - len(recalls))]
+    orderer_of(bob=recalls)
 
 
 MESSAGES: list[Message] = [
@@ -173,6 +233,10 @@ MESSAGES: list[Message] = [
     Prepare(job_id(7)),
     Go(job_id(8)),
     Close(job_id(9), REFUSED, {"bob": "not here"}),
+    Recall(job_id(10), "digits", {"probes": 5}, "bob", OPEN, {}, 0),
+    Recall(job_id(11), "digits", {}, "alice", ENDED, {}, TRIES_MAX),
+    Recalled(),
+    Settled(),
 ]
 
 
@@ -200,6 +264,10 @@ HOSTILE = [
     b'{"type":"Submit","id":"0000000000000001","job":"a","options":{"a":[1]}}',
     b'{"type":"Close","id":"0000000000000001","state":"running","causes":{}}',
     b'{"type":"Close","id":"0000000000000001","state":"done","causes":{"a":1}}',
+    b'{"type":"Settled","id":"0000000000000001"}',
+    b'{"type":"Recall","id":"0000000000000001","job":"a","options":{},"party":"a","word":"gone","causes":{},"tries":0}',
+    b'{"type":"Recall","id":"0000000000000001","job":"a","options":{},"party":"a","word":"open","causes":{},"tries":-1}',
+    b'{"type":"Recall","id":"0000000000000001","job":"a","options":{},"party":"a","word":"open","causes":{},"tries":true}',
 ]  # fmt: skip
 
 
@@ -217,8 +285,12 @@ def test_a_message_has_its_greatest_size_and_no_more() -> None:
         encode(Submit(job_id(1), "a", {"x": "y" * (room + 1)}))
     with pytest.raises(LinkProtocolError):
         decode_untrusted(encode(largest) + b" ", "bob")
-    for told in Orderer(("a" * NAME_LENGTH_MAX,)).take_untrusted("a" * NAME_LENGTH_MAX, largest):
+    name = "\x00" * NAME_LENGTH_MAX  # six bytes each
+    for told in orderer_of((name,)).take_untrusted(name, largest):
         assert len(encode(told)) <= MESSAGE_SIZE_MAX
+    causes = {name: "\x00" * CAUSE_LENGTH_MAX}
+    recall = Recall(largest.id, largest.job, largest.options, name, BROKEN, causes, TRIES_MAX)
+    assert decode_untrusted(encode(recall), "bob") == recall
 
 
 def test_a_cause_with_a_name_of_other_bytes_can_be_told() -> None:

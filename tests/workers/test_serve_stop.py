@@ -11,6 +11,8 @@ from typing import Any, cast
 from partywire.workers.http_config import HttpConfig
 from partywire.workers.serve import Service
 from partywire.workers.serve_book import FAILED, PREPARING, QUEUED, RUNNING, JobEntry
+from partywire.workers.serve_jobs import ServedJobs, ServeSettings
+from partywire.workers.serve_words import Ended
 
 JOB = "0123456789abcdef"
 
@@ -19,7 +21,8 @@ def service_of(flush: Any) -> Service:
     """Bob's, with a party that does nothing but what `flush` does."""
     worker = SimpleNamespace(flush=flush, links={})
     party = SimpleNamespace(name="bob", names=("alice", "bob"), index=1, worker=worker)
-    service = Service(cast("Any", party), HttpConfig(), {}, 1, b"")
+    jobs = ServedJobs("bob", 1, {}, {})
+    service = Service(cast("Any", party), HttpConfig(), jobs, ServeSettings(1, 2, 30), b"")
     service._alarm = os.eventfd(0, os.EFD_NONBLOCK)
     return service
 
@@ -35,8 +38,9 @@ def test_a_signal_between_the_word_to_run_a_job_and_its_first_instruction_stops_
         for state in (QUEUED, PREPARING, RUNNING):
             service._book.change(JOB, state=state)
         ran: list[object] = []
-        service._prepared[JOB] = cast("Any", SimpleNamespace(run=ran.append))
-        assert service._run_job(JOB) == "bob stopped its service"
+        service._follower._prepared[JOB] = SimpleNamespace(run=ran.append)
+        service._follower.going = JOB
+        assert service._run_job() == Ended(JOB, "bob stopped its service")
         assert not ran
         service._stop()
         assert service._book.entries[JOB].state == FAILED

@@ -12,19 +12,22 @@ from partywire.workers.channel import Channel
 from partywire.workers.serve_book import DONE, FAILED, PREPARING, QUEUE_MAX, QUEUED, RUNNING, JobBook, JobEntry
 from partywire.workers.serve_channel import WorkerLine
 from partywire.workers.serve_messages import SubmitJob
-from partywire.workers.serve_order import Ask, Close, Go, Message, Prepare, Queue
 from partywire.workers.serve_trust import OrderTrust
+from partywire.workers.serve_words import Ask, Close, Ended, Go, Message, Prepare, Queue, Settled
 
 PARTIES = ("alice", "bob", "charlie")
 JOB = "0123456789abcdef"
 
 
-def trust_of(*entries: JobEntry) -> tuple[OrderTrust, JobBook]:
+def trust_of(*entries: JobEntry, settled: bool = True) -> tuple[OrderTrust, JobBook]:
     """Bob's."""
     book = JobBook()
     for entry in entries:
         book.put(entry)
-    return OrderTrust("bob", PARTIES, book), book
+    trust = OrderTrust("bob", PARTIES, book)
+    if settled:
+        assert trust.takes_untrusted(Settled())
+    return trust, book
 
 
 def entry_of(ask: Ask) -> JobEntry:
@@ -36,38 +39,38 @@ ASK = Ask(JOB, "digits", {"probes": 3}, "alice")
 
 def test_a_job_that_all_agree_on_goes_through_its_states_once() -> None:
     trust, book = trust_of()
-    trust.check_untrusted(ASK)
+    trust.takes_untrusted(ASK)
     book.put(entry_of(ASK))
     trust.agree(JOB)
     steps: list[tuple[Message, str]] = [(Queue(JOB), QUEUED), (Prepare(JOB), PREPARING), (Go(JOB), RUNNING)]
     for message, state in steps:
-        trust.check_untrusted(message)
+        trust.takes_untrusted(message)
         book.change(JOB, state=state)
         if state == PREPARING:
             trust.get_ready(JOB)
         with pytest.raises(LinkProtocolError):
-            trust.check_untrusted(message)
-    trust.check_untrusted(Close(JOB, DONE, {}))
+            trust.takes_untrusted(message)
+    trust.takes_untrusted(Close(JOB, DONE, {}))
     book.change(JOB, state=DONE)
     with pytest.raises(LinkProtocolError):
-        trust.check_untrusted(Close(JOB, FAILED, {}))
+        trust.takes_untrusted(Close(JOB, FAILED, {}))
 
 
 def test_no_word_of_the_orderer_runs_a_job_that_was_refused_here() -> None:
     trust, book = trust_of()
-    trust.check_untrusted(Ask(JOB, "digits", {"gallery": "/etc/passwd"}, "alice"))
+    trust.takes_untrusted(Ask(JOB, "digits", {"gallery": "/etc/passwd"}, "alice"))
     book.put(entry_of(ASK))
     with pytest.raises(LinkProtocolError, match="refused"):
-        trust.check_untrusted(Queue(JOB))
+        trust.takes_untrusted(Queue(JOB))
     trust.agree(JOB)
     book.change(JOB, state=QUEUED)
-    trust.check_untrusted(Prepare(JOB))
+    trust.takes_untrusted(Prepare(JOB))
     book.change(JOB, state=PREPARING)
     with pytest.raises(LinkProtocolError, match="data could not be loaded"):
-        trust.check_untrusted(Go(JOB))
-    trust.forget()
+        trust.takes_untrusted(Go(JOB))
+    trust.begin()
     with pytest.raises(LinkProtocolError):
-        trust.check_untrusted(Go(JOB))
+        trust.takes_untrusted(Go(JOB))
 
 
 @pytest.mark.parametrize(
@@ -83,22 +86,46 @@ def test_no_word_of_the_orderer_runs_a_job_that_was_refused_here() -> None:
 def test_a_job_of_our_own_clients_is_asked_for_once_and_as_it_was_submitted(ask: Ask) -> None:
     trust, _ = trust_of(JobEntry(JOB, "digits", {"probes": 3}, "bob"))
     with pytest.raises(LinkProtocolError):
-        trust.check_untrusted(ask)
+        trust.takes_untrusted(ask)
     own = Ask(JOB, "digits", {"probes": 3}, "bob")
-    trust.check_untrusted(own)
+    trust.takes_untrusted(own)
     with pytest.raises(LinkProtocolError):
-        trust.check_untrusted(own)
+        trust.takes_untrusted(own)
+
+
+def test_a_new_session_begins_with_what_was_known_and_only_with_that() -> None:
+    mine, theirs = JobEntry(JOB, "digits", {}, "bob", RUNNING), JobEntry("f" * 16, "digits", {}, "alice", QUEUED)
+    over = JobEntry("e" * 16, "digits", {}, "alice", DONE)
+    trust, _ = trust_of(mine, theirs, over, settled=False)
+    for early in (Queue(JOB), Prepare(JOB), Go(JOB)):
+        with pytest.raises(LinkProtocolError, match="Settled before it"):
+            trust.takes_untrusted(early)
+    assert not trust.takes_untrusted(Close("d" * 16, DONE, {}))  # of which another party knows
+    assert not trust.takes_untrusted(Close(over.id, FAILED, {}))
+    assert trust.takes_untrusted(Close(JOB, FAILED, {}))
+    for entry in (mine, theirs):
+        again = Ask(entry.id, entry.job, entry.options, entry.party)
+        assert trust.takes_untrusted(again)
+        with pytest.raises(LinkProtocolError, match="asked for twice"):
+            trust.takes_untrusted(again)
+    for wrong in (Ask(over.id, "digits", {}, "alice"), Ended(JOB, "")):
+        with pytest.raises(LinkProtocolError):
+            trust.takes_untrusted(wrong)
+    assert trust.takes_untrusted(Settled())
+    for late in (Settled(), Ask(theirs.id, "digits", {}, "alice"), Close(over.id, FAILED, {})):
+        with pytest.raises(LinkProtocolError):
+            trust.takes_untrusted(late)
 
 
 def test_an_orderer_cannot_fill_the_book() -> None:
     trust, book = trust_of()
     for number in range(QUEUE_MAX + 1):
         ask = Ask(f"{number:016x}", "digits", {}, "charlie")
-        trust.check_untrusted(ask)
+        trust.takes_untrusted(ask)
         book.put(entry_of(ask))
     with pytest.raises(LinkProtocolError):
-        trust.check_untrusted(Ask("f" * 16, "digits", {}, "charlie"))
-    trust.check_untrusted(Ask("f" * 16, "digits", {}, "alice"))
+        trust.takes_untrusted(Ask("f" * 16, "digits", {}, "charlie"))
+    trust.takes_untrusted(Ask("f" * 16, "digits", {}, "alice"))
 
 
 class _Watcher:
