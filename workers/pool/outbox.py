@@ -18,7 +18,7 @@ from partywire.engine.errors import LinkProtocolError
 
 from ..errors import MessageTooLarge, SessionError
 from .inbox import Places
-from .wire import ALIGNMENT, MESSAGE, RAW, encode_acknowledgement, encode_head
+from .wire import ALIGNMENT, MESSAGE, encode_acknowledgement, encode_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Hashable, Sequence
@@ -43,7 +43,9 @@ class Sending(asyncio.Future[None]):
     msg_id: Hashable = None
     parts: Sequence[Buffer] = ()
     nbytes = 0
+    kind = MESSAGE
     raw: bytes | None = None
+    """The value, if the message is of kind RAW."""
     is_lent = False
     """Whether the channel reads the caller's buffers right now."""
     on_returned: Callable[[], object] | None = None
@@ -131,7 +133,7 @@ class Outbox:
         if msg_id is AUTOMATIC:
             place = self.places.next
             msg_id = f"{self.prefix}{place}" if self.prefix else place
-        return encode_head(MESSAGE if sending.raw is None else RAW, msg_id, self.arrived)
+        return encode_head(sending.kind, msg_id, self.arrived)
 
     def _went_out(self, sending: Sending, head_size: int) -> None:
         self.places.next += 1

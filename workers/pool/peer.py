@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from partywire.engine.errors import LinkProtocolError
@@ -21,7 +22,7 @@ from .errors import PoolClosed, PoolInboxFull, ReceiveTimeout, SendTimeout, show
 from .inbox import Arrival, Entry, Inbox, Places
 from .outbox import AUTOMATIC, Outbox, Sending
 from .stat import PeerTraffic
-from .wire import ACKNOWLEDGEMENT, RAW, decode_head_untrusted
+from .wire import ACKNOWLEDGEMENT, BYTES, RAW, decode_head_untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -150,6 +151,9 @@ class Peer:
             self._is_raw_next = True
             self._raw_id = msg_id
             return
+        if kind == BYTES:
+            self._put(msg_id, Entry(bytes(data[begin:]), size))
+            return
         shared = self._shared
         try:
             value = unpack_object(memoryview(data)[begin:], shared.registry, shared.limits, origin=self.client)
@@ -245,7 +249,7 @@ class Peer:
     async def _take_buffers_back(self, sending: Sending) -> None:
         """The caller gets its buffers back, which are being read: soon, or the channel is given up."""
         returned = asyncio.get_running_loop().create_future()
-        sending.on_returned = lambda: returned.done() or returned.set_result(None)
+        sending.on_returned = partial(_resolve, returned)
         try:
             await asyncio.wait_for(returned, CANCEL_GRACE_S)
         except BaseException as error:
@@ -453,6 +457,11 @@ class Peer:
         for wait in self._opened_waits:
             if not wait.done():
                 wait.set_exception(PoolClosed())
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _closed(_: Hashable) -> Exception:

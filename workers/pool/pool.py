@@ -23,7 +23,7 @@ from .errors import OutboxFull, PoolClosed
 from .inbox import Arrival, Entry
 from .peer import Peer, Shared, new_sending
 from .stat import PoolStat
-from .wire import RAW_SIZE_MIN
+from .wire import BYTES, RAW, RAW_SIZE_MIN
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -367,7 +367,7 @@ class Pool:
         seconds = _send_seconds(timeout, max_retries)
         for peer, sending in sendings:
             self._limit(peer, sending, seconds)
-        errors = []
+        errors: list[BaseException] = []
         for peer, sending in sendings:
             try:
                 if errors and isinstance(errors[0], asyncio.CancelledError):
@@ -410,7 +410,7 @@ class Pool:
         first = sendings[0][1]
         _pack(first, message, self._shared.registry, [peer.client for peer in peers])
         for _, sending in sendings[1:]:
-            sending.parts, sending.nbytes, sending.raw = first.parts, first.nbytes, first.raw
+            sending.kind, sending.parts, sending.nbytes, sending.raw = first.kind, first.parts, first.nbytes, first.raw
         for peer, sending in sendings:
             sending.is_seen = is_seen
             try:
@@ -646,9 +646,14 @@ def _send_seconds(timeout: Any, max_retries: int | None) -> float | None:
 
 
 def _pack(sending: Sending, message: Any, registry: ObjectRegistry, destination: Any) -> None:
-    if type(message) is bytes and len(message) >= RAW_SIZE_MIN:
-        sending.raw = message
+    if type(message) is bytes:
         sending.nbytes = len(message)
+        if sending.nbytes >= RAW_SIZE_MIN:
+            sending.kind = RAW
+            sending.raw = message
+        else:
+            sending.kind = BYTES
+            sending.parts = (message,)
         return
     packed = pack_object(message, registry, destination=destination)
     sending.parts = packed.parts

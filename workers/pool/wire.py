@@ -6,8 +6,8 @@ that have come to the sender of the head: each head says it anew, so an acknowle
 nothing else goes that way. The one invariant: what is not exactly so raises LinkProtocolError, before anything of the
 message is used.
 
-A large `bytes` is not packed: a head of kind RAW goes ahead, and the next message of the channel is the value itself.
-That saves its copy out of a larger buffer.
+A `bytes` is not packed. A small one follows its head of kind BYTES; of a large one a head of kind RAW goes ahead, and
+the next message of the channel is the value itself, which saves its copy out of a larger buffer.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MESSAGE: Final = 1
 ACKNOWLEDGEMENT: Final = 2
 RAW: Final = 3
+BYTES: Final = 4
 
 ID_NUMBER: Final = 0
 ID_TEXT: Final = 1
@@ -43,8 +44,9 @@ RAW_SIZE_MIN: Final = 64 * 1024
 ALIGNMENT: Final = 16
 
 _HEAD: Final = struct.Struct("<BBHIQ")
-_NUMBER_HEAD: Final = struct.Struct("<BBHIQq8x")
-_NUMBER: Final = struct.Struct("<q")
+_NUMBER_HEAD: Final = struct.Struct("<BBHIQqQ")
+_NUMBER_SIZE: Final = 8
+_WITH_VALUE: Final = (MESSAGE, BYTES)
 _ID_REGISTRY: Final = ObjectRegistry()
 """Ids are built-in values only."""
 
@@ -59,7 +61,7 @@ def encode_head(kind: int, msg_id: Hashable, arrived: int) -> bytes:
         ValueError: it is too large.
     """
     if type(msg_id) is int and -(1 << 63) <= msg_id < 1 << 63:
-        return _NUMBER_HEAD.pack(kind, ID_NUMBER, 0, 8, arrived, msg_id)
+        return _NUMBER_HEAD.pack(kind, ID_NUMBER, 0, _NUMBER_SIZE, arrived, msg_id, 0)
     if type(msg_id) is str:
         packed = msg_id.encode()
         id_kind = ID_TEXT
@@ -83,6 +85,11 @@ def decode_head_untrusted(data: bytes | bytearray, limits: ObjectLimits, peer: s
     Raises:
         LinkProtocolError: this is no head.
     """
+    if len(data) >= _NUMBER_HEAD.size:
+        # Hot: the common head by one call.
+        kind, id_kind, zero, id_size, arrived, number, padding = _NUMBER_HEAD.unpack_from(data)
+        if id_size == _NUMBER_SIZE and id_kind == ID_NUMBER and kind in _WITH_VALUE and not zero and not padding:
+            return kind, number, arrived, _NUMBER_HEAD.size
     if len(data) < HEAD_SIZE:
         raise LinkProtocolError(peer, "bytes of a pool's message", len(data), HEAD_SIZE)
     kind, id_kind, zero, id_size, arrived = _HEAD.unpack_from(data)
@@ -92,12 +99,12 @@ def decode_head_untrusted(data: bytes | bytearray, limits: ObjectLimits, peer: s
         return ACKNOWLEDGEMENT, None, arrived, HEAD_SIZE
     end = HEAD_SIZE + id_size
     begin = end + (-id_size % ALIGNMENT)
-    if kind not in (MESSAGE, RAW) or zero or id_size > ID_SIZE_MAX or begin > len(data) or any(data[end:begin]):
+    if kind not in (MESSAGE, RAW, BYTES) or zero or id_size > ID_SIZE_MAX or begin > len(data) or any(data[end:begin]):
         raise LinkProtocolError(peer, "the head of a pool's message, kind", kind)
     if kind == RAW and begin != len(data):
         raise LinkProtocolError(peer, "bytes behind a head", len(data), begin)
-    if id_kind == ID_NUMBER and id_size == _NUMBER.size:
-        return kind, _NUMBER.unpack_from(data, HEAD_SIZE)[0], arrived, begin
+    if id_kind == ID_NUMBER and id_size == _NUMBER_SIZE:
+        return kind, _NUMBER_HEAD.unpack_from(data)[5], arrived, begin
     return kind, _decode_id_untrusted(id_kind, bytes(data[HEAD_SIZE:end]), limits, peer), arrived, begin
 
 

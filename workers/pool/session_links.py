@@ -1,0 +1,321 @@
+"""Links of a pool over one session of a party: the peers are the other parties, by their names.
+
+Between a Pool and a Session whose party an asyncio loop drives. The one invariant: a channel's life is a life of the
+session, from its making or its `reset` to its end or the peer's goodbye.
+
+A message is one frame of the session: BYTES for small ones and for a raw value, OBJECT for others, whose memory is
+writable. An empty BYTES is the goodbye of the peer's pool; its party and its other sessions go on. Arrivals are taken
+out of the mailbox inside the worker's pass, without a future or a turn of the loop in between.
+
+A session cannot hold a peer back. What a pool leaves unread stays in the mailbox, and above `limits.inbox_mib` the
+session fails with InboxOverflow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from partywire.engine.errors import PartyWireError
+from partywire.engine.frames import HEADER, Descriptor
+
+from ..errors import MessageTooLarge, PartyFailed, PeerClosed, PeerLost, SessionClosed, SessionError, UnknownPeer
+from ..mailbox import MESSAGE_OVERHEAD, frame_of
+from ..objects.calls import HEAD_SIZE_MAX
+from ..objects.parts import PackedObject
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from partywire.engine.frames import Buffer
+
+    from ..mailbox import Mailbox
+    from ..session import Session
+    from .links import PeerChannel, Receiver
+
+log = logging.getLogger("partywire.pool")
+
+RESET_PAUSE_S: Final = 0.5
+"""Between two attempts to begin the session again, when a link broke meanwhile."""
+
+_BYTES: Final = Descriptor.BYTES.value
+_OBJECT: Final = Descriptor.OBJECT.value
+_pack_header = HEADER.pack
+
+
+class SessionLinks:
+    """See PoolLinks. The session is this object's from now on."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._channels: dict[str, SessionChannel] = {}
+        self._reset: asyncio.Task[None] | None = None
+        # How often the session has begun.
+        self.life = 1
+        self.why_not_reset = "its party has not reset the session yet"
+
+    def listen(self, addr: str, port: int) -> int:
+        """A session's links stand already."""
+        raise RuntimeError("a pool over a session needs no server")
+
+    def add_peer(self, name: str, addr: str | None, port: int | None, cert: Path | None) -> PeerChannel:
+        """See PoolLinks.
+
+        Raises:
+            UnknownPeer: the session has no such party.
+        """
+        session = self.session
+        others = tuple(other for other in session.parties if other != session.parties[session.party_index])
+        if name not in others:
+            raise UnknownPeer.of(name, others)
+        if name in self._channels:
+            raise ValueError(f"{name} is a peer already")
+        channel = self._channels[name] = SessionChannel(self, name)
+        return channel
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """See PoolLinks."""
+        self.loop = loop
+        for channel in self._channels.values():
+            loop.call_soon(channel.open)
+
+    async def close(self, timeout: float) -> None:
+        """See PoolLinks. The session is closed, its party goes on."""
+        self._end(True)
+
+    def kill(self) -> None:
+        """See PoolLinks."""
+        self._end(False)
+
+    def _end(self, clean: bool) -> None:
+        if self._reset is not None:
+            self._reset.cancel()
+        for channel in self._channels.values():
+            channel.leave(clean)
+        if clean:
+            self.session.close()
+        else:
+            self.session.abort("its pool was ended")
+
+    # Beginning again.
+
+    def reset(self) -> None:
+        """Begin the session again, once for all channels."""
+        if self._reset is None and self.session.failure is None and self.life > 1 and not self._is_ended:
+            return
+        if self._reset is None:
+            assert self.loop is not None
+            self._reset = self.loop.create_task(self._run_reset())
+
+    @property
+    def _is_ended(self) -> bool:
+        return any(channel.has_ended for channel in self._channels.values())
+
+    async def _run_reset(self) -> None:
+        try:
+            while True:
+                try:
+                    await self.session.reset(timeout=None)
+                    break
+                except PartyFailed:
+                    raise
+                except PartyWireError as error:
+                    self.why_not_reset = str(error)
+                    await asyncio.sleep(RESET_PAUSE_S)
+            self.life += 1
+        except PartyFailed as error:
+            log.warning("%s", error)
+            return
+        finally:
+            self._reset = None
+        for channel in self._channels.values():
+            channel.begin_again()
+
+
+class SessionChannel:
+    """See PeerChannel."""
+
+    def __init__(self, links: SessionLinks, name: str) -> None:
+        self._links = links
+        self._session = links.session
+        self.name = name
+        self._receiver: Receiver | None = None
+        self._mailbox: Mailbox = self._session._mailbox_of(name)
+        self._is_paused = False
+        # Whether arrivals are taken, and whether the receiver was told of the end of this life.
+        self.is_open = False
+        self.has_ended = False
+        # Whether the pool wants the next life.
+        self._is_renewed = True
+        self._waker = self._take_arrivals
+        self._goodbye: PeerClosed | None = None
+
+    @property
+    def why_not_open(self) -> str:
+        """See PeerChannel."""
+        return self._links.why_not_reset
+
+    def attach(self, receiver: Receiver) -> None:
+        """See PeerChannel."""
+        self._receiver = receiver
+        if self._links.loop is not None:
+            self._links.loop.call_soon(self.open)
+
+    # Lives.
+
+    def open(self) -> None:
+        """Tell that the life has begun, and take what has come already."""
+        if self.is_open or self.has_ended or self._receiver is None or not self._is_renewed:
+            return
+        self._is_renewed = False
+        self.is_open = True
+        self._receiver.channel_opened()
+        self._take_arrivals()
+
+    def begin_again(self) -> None:
+        """The session has a further life."""
+        self._mailbox = self._session._mailbox_of(self.name)
+        self._goodbye = None
+        self.has_ended = False
+        self.is_open = False
+        if self._is_renewed:
+            self.open()
+
+    def renew(self) -> None:
+        """See PeerChannel. All parties of the session have to reset it."""
+        self._is_renewed = True
+        if not self.has_ended:
+            loop = self._links.loop
+            assert loop is not None
+            loop.call_soon(self.open)
+            return
+        self._links.reset()
+
+    def end(self, reason: str) -> None:
+        """See PeerChannel; a session ends as a whole."""
+        loop = self._links.loop
+        if self.is_open and loop is not None:
+            self._mailbox.waker = None
+            self._session.abort(reason)
+            loop.call_soon(self._take_arrivals)
+
+    def leave(self, clean: bool) -> None:
+        """The pool is over: say goodbye, and tell nobody of anything any more."""
+        if self.is_open and clean and not self.has_ended:
+            self._mailbox.lane.post(_pack_header(self._session.id, _BYTES, 0))
+        self._mailbox.waker = None
+        self.is_open = False
+        self.has_ended = True
+        self._receiver = None
+
+    def _tell_end(self, error: SessionError) -> None:
+        if self.has_ended or self._receiver is None:
+            return
+        self.has_ended = True
+        self.is_open = False
+        self._receiver.channel_ended(self._as_peer_error(error))
+
+    def _as_peer_error(self, error: SessionError) -> SessionError:
+        """A pool's channel ends with a goodbye or a loss; what else can end a session is a loss with its reason."""
+        if isinstance(error, (PeerLost, PeerClosed)):
+            return error
+        lost = PeerLost(self.name, self._session.id, self._mailbox.lane.epoch, str(error))
+        lost.__cause__ = error
+        return lost
+
+    # Arrivals.
+
+    def _take_arrivals(self) -> None:
+        """Called by the mailbox inside the worker's pass, whenever something is new."""
+        mailbox = self._mailbox
+        receiver = self._receiver
+        queue = mailbox.queue
+        worker = mailbox.worker
+        while queue and not self._is_paused and receiver is not None and not self.has_ended:
+            entry = queue.popleft()
+            data: Any
+            if type(entry) is bytes:
+                data = entry
+            else:
+                _, descriptor, _, data = frame_of(entry, self._session.id)
+                if descriptor != _OBJECT:
+                    self._session.abort(f"{self._session.parties[self._session.party_index]} has a pool here")
+                    break
+            worker.inbox_size -= len(data) + MESSAGE_OVERHEAD
+            if not data:
+                self._goodbye = PeerClosed(self.name, self._session.id, mailbox.lane.epoch)
+                break
+            receiver.message_arrived(data)
+        failure = self._goodbye or mailbox.failure
+        if failure is None:
+            mailbox.waker = self._waker
+        elif not (self._is_paused and queue):
+            self._tell_end(failure)
+
+    def pause_reading(self) -> None:
+        """See PeerChannel."""
+        self._is_paused = True
+
+    def resume_reading(self) -> None:
+        """See PeerChannel."""
+        if self._is_paused:
+            self._is_paused = False
+            loop = self._links.loop
+            assert loop is not None
+            loop.call_soon(self._take_arrivals)
+
+    # Sending.
+
+    def check_size(self, nbytes: int) -> None:
+        """See PeerChannel."""
+        limit = min(self._session.worker.message_size_max, self._mailbox.lane.message_size_max)
+        if nbytes > limit:
+            raise MessageTooLarge(self._session.id, self.name, nbytes, limit, "limits.message_mib")
+
+    def try_send(self, parts: Sequence[Buffer], nbytes: int, is_raw: bool = False) -> bool:
+        """See PeerChannel."""
+        mailbox = self._mailbox
+        self._refuse_if_over()
+        lane = mailbox.lane
+        if nbytes > lane.small_size_max or lane.parts_size >= lane.parts_size_max or mailbox.is_sending:
+            if nbytes > lane.small_size_max:
+                self.check_size(nbytes)
+            return False
+        lane.parts_size += nbytes + HEADER.size
+        if not lane.is_dirty:
+            lane.mark_dirty()
+        header = _pack_header(self._session.id, _BYTES, nbytes)
+        lane.gather((header, *[part if type(part) is bytes else bytes(part) for part in parts]))
+        return True
+
+    async def send(self, parts: Sequence[Buffer], nbytes: int, is_raw: bool = False) -> None:
+        """See PeerChannel."""
+        if self.try_send(parts, nbytes, is_raw):
+            return
+        head = b""
+        body: Any
+        descriptor = _OBJECT
+        if is_raw:
+            descriptor = _BYTES
+            (body,) = parts
+        elif nbytes <= self._mailbox.lane.small_size_max:
+            descriptor = _BYTES
+            body = b"".join(parts)
+        elif nbytes - len(parts[-1]) <= HEAD_SIZE_MAX:  # the usual large message: one array
+            head = b"".join(parts[:-1])
+            body = parts[-1]
+        else:
+            body = PackedObject(list(parts), nbytes)  # type: ignore[arg-type]
+        await self._session._send_encoded(self._mailbox, (descriptor, nbytes, head, body), None)
+        self._refuse_if_over()
+
+    def _refuse_if_over(self) -> None:
+        if self._goodbye is not None:
+            raise self._goodbye.again()
+        if self._mailbox.failure is not None:
+            raise self._as_peer_error(self._mailbox.failure.again())
+        if self.has_ended:
+            raise SessionClosed(self._session.id, "its pool was shut down")
