@@ -35,6 +35,7 @@ WITHOUT_IO = (
     "iris_options",
     "limits",
     "link",
+    "negotiation",
     "preamble",
     "probe",
     "rendezvous",
