@@ -23,6 +23,7 @@ from partywire.shm.errors import ShmError
 
 from . import records
 from .records import StreamEnd
+from .secure_stream import SecureStream
 from .tcp import TcpStream
 
 if TYPE_CHECKING:
@@ -357,6 +358,25 @@ class ConnectionPump:
         assert isinstance(self._stream, TcpStream)
         fd = self._stream.fd
         return self._tx, self._rx, fd, self.connection, self._epoch, RECEIVE_SIZE, self._receive_size_min
+
+    @property
+    def source(self) -> tuple[RingReader, int] | None:
+        """What `core.look_around` needs of a secured connection: the ring, and the descriptor whose bytes `receive`
+        takes; None unless both halves are open and unblocked, and everything that was received is opened."""
+        stream = self._stream
+        if (
+            not isinstance(stream, SecureStream)
+            or (fd := stream.fd) < 0
+            or self._is_blocked
+            or self._finish_seen
+            or self.wants_space
+            or self._has_discarded
+            or self._orphaned
+            or self.incoming is not Incoming.OPEN
+            or self.outgoing is not Outgoing.OPEN
+        ):
+            return None
+        return self._tx, fd
 
     def meet(self, rest: int | tuple[int, int, bool, list[memoryview]] | Exception) -> None:
         """Deal with what the compiled core met on our line: how a receive ended, what a send left, a broken ring."""

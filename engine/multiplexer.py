@@ -25,6 +25,7 @@ streams then means that both sides have everything.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 from partywire.shm.compiled import core
@@ -51,6 +52,7 @@ from .records import StreamEnd
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
+    from types import ModuleType
 
     from partywire.shm.doorbell import Doorbell
 
@@ -171,8 +173,9 @@ class Multiplexer:
             if self._is_over:
                 return
             if self._polling.look_again():
+                self._serve_soon()
                 self._pump_for_a_moment()
-                break
+                return
             doorbell.arm()
             if not self._has_ring_work():
                 return
@@ -182,13 +185,17 @@ class Multiplexer:
     def _pump_for_a_moment(self) -> None:
         """Poll and move bytes in one call of the compiled core, as long as there are any, then let the loop turn.
 
-        Without it, or while a pump is not in its usual state, the turns of the loop are the poll.
+        Without it, or while a pump is not in its usual state, the turns of the loop are the poll. (On two cores shared
+        by nine processes, one session over TLS or AES-GCM made 1.3 times as many rounds by looking in C as by turns.)
         """
         if core is None or self._outcome is not None:
             return
         served = self._served
         lines = tuple(line for pump in served if (line := pump.line) is not None)
-        if len(lines) != len(served) or not isinstance(self._lane.tx, core.ReaderCore):
+        if not isinstance(self._lane.tx, core.ReaderCore):
+            return
+        if len(lines) != len(served):
+            self._look_around(core)
             return
         moved, index, rest = core.pump_while_busy(lines, self._lane.tx, self._pump_quiet_ns, self._pump_total_ns)
         for pump, count in zip(served, moved, strict=True):
@@ -197,6 +204,32 @@ class Multiplexer:
                 self._polling.found()
         if index >= 0:
             served[index].meet(rest)
+
+    def _look_around(self, core: ModuleType) -> None:
+        """Poll as above where connections are secured: what shows up is moved by its pump, in Python."""
+        served = self._served
+        sources = tuple(pump.source for pump in served)
+        until_ns = time.monotonic_ns() + self._pump_total_ns
+        place = -1
+        while None not in sources:
+            # Whoever had something is looked at last: one that always has must not keep the others waiting.
+            place = core.look_around(sources, place + 1, self._lane.tx, self._pump_quiet_ns)
+            if place < 0:
+                return
+            pump = served[place // 2]
+            if place % 2:
+                pump.receive()
+            else:
+                self._serve_in_a_poll(pump)
+            if pump.source is None or time.monotonic_ns() > until_ns:
+                return  # it met something unusual, or is over; or others have their turn
+
+    def _serve_in_a_poll(self, pump: ConnectionPump) -> None:
+        try:
+            if pump.serve_ring():
+                self._polling.found()
+        except ShmError as error:
+            self.ring_broke(pump, error)
 
     def _poll_after_receive(self) -> None:
         """Bytes came: what a worker answers may come at once, so look for it as after a bell."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from . import limits
 from .channel.channel import END_OF_FILE
 from .errors import HandshakeRejected, LinkProtocolError
+from .tcp import TcpStream
 from .transport import Stream
 
 if TYPE_CHECKING:
@@ -51,12 +52,19 @@ class SecureStream(Stream):
         self._is_shut = False  # whether our end was sealed
         self._reader: Callable[[], object] | None = None
         self._will_read = False  # whether the reader is called in the loop's next turn
-        self._error: OSError | None = None  # why nothing can be received any more
+        self._error: tuple[int, str] | None = None  # why nothing can be received any more, as an OSError has it
         self._closing: asyncio.TimerHandle | None = None  # set by a close that left our end unsent
 
     @property
     def peer_address(self) -> str:
         return self._stream.peer_address
+
+    @property
+    def fd(self) -> int:
+        """The descriptor that has something whenever `try_recv_into` would not return None; -1 if there is none, or it
+        is not all that there is."""
+        stream = self._stream
+        return stream.fd if isinstance(stream, TcpStream) and not self._channel.has_more else -1
 
     # Sending.
 
@@ -106,7 +114,7 @@ class SecureStream(Stream):
 
     def try_recv_into(self, view: memoryview) -> int | None:
         if self._error is not None:
-            raise self._error
+            raise OSError(*self._error)
         channel = self._channel
         try:
             if not channel.has_more:
@@ -120,10 +128,10 @@ class SecureStream(Stream):
             opened = channel.open_into(view)
         except LinkProtocolError as error:
             cause = error.what if error.seen == END_OF_FILE else f"{error.what}: {error.seen}"
-            self._error = OSError(errno.EPROTO, cause)
-            raise self._error from error
+            self._error = errno.EPROTO, cause
+            raise OSError(*self._error) from error
         except HandshakeRejected as error:
-            self._error = OSError(errno.EACCES, error.detail)
+            self._error = errno.EACCES, error.detail
             raise
         if channel.has_more:
             self._read_soon()
@@ -171,4 +179,4 @@ class SecureStream(Stream):
 
     def _stop_receiving(self) -> None:
         self._reader = None
-        self._error = OSError(errno.EBADF, "the stream is closed")
+        self._error = errno.EBADF, "the stream is closed"

@@ -346,7 +346,80 @@ static PyObject *pump_while_busy(PyObject *module, PyObject *args)
     return Py_BuildValue("(NiN)", counts, index, rest != NULL ? rest : Py_NewRef(Py_None));
 }
 
+/* Looking, for connections whose bytes are not moved here: the socket of each is asked, and nothing is taken off it. */
+
+typedef struct {
+    PyObject *reader; /* borrowed from the source's tuple */
+    int fd;
+} Source;
+
+/* A source is (reader, fd). 0, or -1 with an exception set. */
+static int read_source(PyObject *object, Source *source)
+{
+    if (!PyTuple_Check(object) || PyTuple_Size(object) != 2 || !ring_is_reader(PyTuple_GetItem(object, 0))) {
+        PyErr_SetString(PyExc_TypeError, "a source is a tuple of a compiled reader and a descriptor");
+        return -1;
+    }
+    long fd = PyLong_AsLong(PyTuple_GetItem(object, 1));
+    if (fd == -1 && PyErr_Occurred())
+        return -1;
+    source->reader = PyTuple_GetItem(object, 0);
+    source->fd = fd < 0 || fd > INT32_MAX ? -1 : (int)fd;
+    return 0;
+}
+
+/* A broken ring counts as one that has something: whoever serves it meets the error. */
+static int ring_has_something(PyObject *reader)
+{
+    int is_empty = ring_is_empty(reader);
+    if (is_empty < 0)
+        PyErr_Clear();
+    return is_empty != 1;
+}
+
+static int socket_has_something(int fd)
+{
+    char byte;
+    return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || !is_transient(errno);
+}
+
+static PyObject *look_around(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *objects, *watched;
+    Py_ssize_t first;
+    long long quiet_ns;
+    Source sources[LINES_MAX];
+    if (!PyArg_ParseTuple(args, "O!nOL", &PyTuple_Type, &objects, &first, &watched, &quiet_ns))
+        return NULL;
+    Py_ssize_t count = PyTuple_Size(objects);
+    if (count > LINES_MAX || first < 0 || !ring_is_reader(watched)) {
+        PyErr_SetString(PyExc_TypeError, "too many sources, a place below 0, or no compiled ring to watch");
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (read_source(PyTuple_GetItem(objects, i), &sources[i]) < 0)
+            return NULL;
+    }
+    for (int64_t start = monotonic_ns();;) {
+        for (Py_ssize_t i = 0; i < 2 * count; i++) {
+            Py_ssize_t place = (first % (2 * count) + i) % (2 * count);
+            const Source *source = &sources[place / 2];
+            if (place % 2 ? socket_has_something(source->fd) : ring_has_something(source->reader))
+                return PyLong_FromSsize_t(place);
+        }
+        if (ring_has_something(watched) || monotonic_ns() - start > quiet_ns)
+            return PyLong_FromLong(-1);
+        sched_yield();
+    }
+}
+
 static PyMethodDef pump_methods[] = {
+    {"look_around", look_around, METH_VARARGS,
+     PyDoc_STR("look_around($module, sources, first, watched, quiet_ns, /)\n--\n\n"
+               "Look at every source (reader, fd) until one has something, quiet_ns are over, or the ring `watched` has\n"
+               "a record; the core is offered to others in between. Returns its place, 2 i for the ring of source i and\n"
+               "2 i + 1 for its socket, which has bytes, an end or an error; or -1. `first` is looked at first.")},
     {"pump_while_busy", pump_while_busy, METH_VARARGS,
      PyDoc_STR("pump_while_busy($module, lines, watched, quiet_ns, total_ns, /)\n--\n\n"
                "Move bytes both ways over every line (reader, writer, fd, connection, epoch, size_max, size_min) until\n"

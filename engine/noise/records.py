@@ -349,4 +349,8 @@ class RecordOpener:
     def _fail(self, failure: RecordRefused) -> NoReturn:
         self._state = OpenerState.FAILED
         self.has_more = False
-        raise failure
+        self._failure = None
+        try:
+            raise failure
+        finally:
+            del failure  # else frame and error hold each other, and with them the ring that was to be opened into
