@@ -2,32 +2,35 @@
 
     python -m tests.soak [--minutes 10] [--seed 1] [--workers 2] [--calm]
 
-What is checked: every result of every batch, at every party; that no batch hangs; that memory and descriptors of what
-lives all the time (openers and supervisors) stay flat; that nothing is left at the end. What can be killed is what the
-party starts again: I/O processes, gateways, further workers. The exit code is 1 when a check failed.
+Killed is everything: what a party starts again by itself (I/O processes, gateways, further workers), and openers and
+supervisors, with which the whole party dies; the soak then starts its program again, which rejoins the others in the
+middle of their batch. Connections between two of the parties are reset. Alice's opener and supervisor alone live
+through it all, so that there is something to see flat.
+
+What is checked: every result of every batch, at every party; that no batch hangs; that a batch fails nowhere, unless a
+party died whole in it, and then with a typed error, and goes well when all run it once more; that memory and
+descriptors of what lives long stay flat (`growth`); that nothing is left at the end. The exit code is 1 when a check
+failed.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
-import select
 import signal
 import socket
-import statistics
-import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any, Final
 
+from tests.faults.proxy import FaultProxy
+from tests.soak.growth import growth
 from tests.soak.jobs import PARTIES, expected, tasks_of
-from tests.support.processes import children_of, is_gone, wait_until_gone
+from tests.soak.member import NAMES, OPENER, SUPERVISOR, Member, SoakFailed
+from tests.support.processes import is_gone, wait_until_gone
 
-NAMES: Final = ("alice", "bob", "charlie")
 BATCH_TIMEOUT_S: Final = 120.0
 CALM_S: Final = (0.3, 3.0)
 """Between two disturbances, at random."""
@@ -35,67 +38,16 @@ CALM_S: Final = (0.3, 3.0)
 STOP_S: Final = (0.05, 4.0)
 """How long a process is stopped: shorter and longer than the heartbeat time-out."""
 
-RSS_GROWTH_KIB: Final = 24 * 1024
-DESCRIPTOR_GROWTH: Final = 8
+DOOM_CHANCE: Final = 0.1
+CUT_CHANCE: Final = 0.1
+MORTALS: Final = (1, 2)
+"""The parties that die whole."""
+
+AHEAD_S: Final = 3.0
+"""How long parties that have answered wait for one that died, before they are told to begin the batch again."""
+
+END_TIMEOUT_S: Final = 30.0
 PROGRESS_S: Final = 10.0
-MODULES: Final = {
-    "partywire.engine.io_process": "I/O process",
-    "partywire.engine.gateway": "gateway",
-    "partywire.workers.worker_main": "worker",
-}
-
-
-class SoakFailed(Exception):
-    """Raised when a check of the soak failed."""
-
-
-class Member:
-    """One party's program."""
-
-    def __init__(self, index: int, listener: socket.socket, ports: list[int], seed: int, workers: int) -> None:
-        numbers = (index, listener.fileno(), seed, workers)
-        command = [sys.executable, "-m", "tests.soak.party", *map(str, numbers)]
-        command += [f"{name}={port}" for name, port in zip(NAMES, ports, strict=True)]
-        self.index = index
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[listener.fileno()]
-        )
-        self.supervisor = 0
-        self.figures: dict[str, list[tuple[int, int]]] = {"opener": [], "supervisor": []}
-        self._unread = b""
-
-    def tell(self, line: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(line.encode() + b"\n")
-        self.process.stdin.flush()
-
-    def poll(self) -> dict[str, Any] | None:
-        """What it said, if it said something."""
-        assert self.process.stdout is not None
-        fd = self.process.stdout.fileno()
-        while b"\n" not in self._unread:
-            if not select.select([fd], [], [], 0)[0]:
-                return None
-            data = os.read(fd, 1 << 20)
-            if not data:
-                raise SoakFailed(f"{NAMES[self.index]} ended with {self.process.wait(10)}")
-            self._unread += data
-        line, _, self._unread = self._unread.partition(b"\n")
-        document: dict[str, Any] = json.loads(line)
-        return document
-
-    def victims(self) -> dict[int, str]:
-        """What may be killed now: pid -> what it is."""
-        found = {}
-        try:
-            for child in children_of(self.supervisor):
-                words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-                for module, what in MODULES.items():
-                    if module.encode() in words:
-                        found[child] = what
-        except OSError:
-            pass  # it ended meanwhile
-        return found
 
 
 class Soak:
@@ -107,51 +59,94 @@ class Soak:
         self._random = random.Random(seed)
         self._stopped: dict[int, float] = {}  # pid -> when it goes on
         self._disturb_at = time.monotonic() + 1.0
+        self._next_order = 0
+        self._has_died = False  # a party did whole, since the order was given
         self.disturbances: Counter[str] = Counter()
+        self.repeated: Counter[str] = Counter()  # why batches had to be run once more
         self.batches = self.results = 0
         self.longest_s = 0.0
-        listeners = [socket.create_server(("127.0.0.1", 0)) for _ in NAMES]
-        ports = [listener.getsockname()[1] for listener in listeners]
-        self.members = [Member(index, listener, ports, seed, workers) for index, listener in enumerate(listeners)]
-        for listener in listeners:
-            listener.close()
+        self._listeners = [socket.create_server(("127.0.0.1", 0)) for _ in NAMES]
+        addresses = dict(zip(NAMES, (listener.getsockname() for listener in self._listeners), strict=True))
+        self._proxy = FaultProxy(addresses["alice"])  # bob's way to her
+        self._proxy.__enter__()
+        self.members = [
+            Member(index, listener, addresses | ({"alice": self._proxy.address} if index == 1 else {}), seed, workers)
+            for index, listener in enumerate(self._listeners)
+        ]
 
     def begin(self) -> None:
-        for member, said in zip(self.members, self._answers(disturbed=False), strict=True):
-            member.supervisor = said["supervisor"]
+        deadline = time.monotonic() + BATCH_TIMEOUT_S
+        while not all(member.supervisor for member in self.members):
+            if time.monotonic() > deadline:
+                raise SoakFailed("the parties do not come up")
+            for member in self.members:
+                member.poll()
+            time.sleep(0.005)
 
     def batch(self) -> None:
-        """One batch at all parties, checked."""
+        """One batch at all parties, checked; once more if a party that died whole was missed at its very end."""
         number = self.batches
         began = time.monotonic()
-        for member in self.members:
-            member.tell(str(number))
         tasks = tasks_of(self._seed, number)
-        for member, said in zip(self.members, self._answers(disturbed=not self._calm), strict=True):
-            if "error" in said:
-                raise SoakFailed(f"batch {number} failed at {NAMES[member.index]}: {said['error']}")
-            if said["results"] != [expected(task, member.index) for task in tasks]:
-                raise SoakFailed(f"batch {number}: wrong results at {NAMES[member.index]}")
-            for what, figures in member.figures.items():
-                figures.append(tuple(said[what]))
+        wrong = [[expected(task, member.index) for task in tasks] for member in self.members]
+        while True:
+            answers = self._run(number, began)
+            for member, said in zip(self.members, answers, strict=True):
+                if said.get("results", wrong[member.index]) != wrong[member.index]:
+                    raise SoakFailed(f"batch {number}: wrong results at {member.name}")
+            errors = {
+                member.name: said["error"]
+                for member, said in zip(self.members, answers, strict=True)
+                if "error" in said
+            }
+            if not errors and len({said["order"] for said in answers}) == 1:
+                break
+            if not self._has_died:
+                raise SoakFailed(f"batch {number} failed: {errors}")
+            self.repeated[", ".join(sorted({error.split(":")[0] for error in errors.values()})) or "one was ahead"] += 1
         self.batches += 1
         self.results += PARTIES * len(tasks)
         self.longest_s = max(self.longest_s, time.monotonic() - began)
 
-    def _answers(self, disturbed: bool) -> list[dict[str, Any]]:
-        deadline = time.monotonic() + BATCH_TIMEOUT_S
+    def _run(self, number: int, began: float) -> list[dict[str, Any]]:
+        """Give all parties the same order; returns the last answer of each."""
+        order = self._order()
+        self._has_died = False
+        for member in self.members:
+            member.tell(number, order)
         answers: dict[int, dict[str, Any]] = {}
+        moved_at = time.monotonic()
         while len(answers) < PARTIES:
-            if time.monotonic() > deadline:
-                missing = [member.index for member in self.members if member.index not in answers]
-                raise SoakFailed(f"batch {self.batches} hangs at {', '.join(NAMES[index] for index in missing)}")
+            if time.monotonic() > began + BATCH_TIMEOUT_S:
+                missing = [member.name for member in self.members if member.index not in answers]
+                raise SoakFailed(f"batch {number} hangs at {', '.join(missing)}")
             for member in self.members:
-                if member.index not in answers and (said := member.poll()) is not None:
-                    answers[member.index] = said
-            if disturbed:
+                try:
+                    if (said := member.poll()) is not None:
+                        answers[member.index] = said
+                        moved_at = time.monotonic()
+                except EOFError:
+                    self._has_died = True
+                    member.process.wait()
+                    member.start()
+                    member.tell(number, order)
+                    answers.pop(member.index, None)
+                    moved_at = time.monotonic()
+            if self._has_died and answers and time.monotonic() > moved_at + AHEAD_S:
+                # They have all results, or an error, and a party that has neither waits for them.
+                moved_at = time.monotonic()
+                order = self._order()
+                for index in answers:
+                    self.members[index].tell(number, order)
+                answers.clear()
+            if not self._calm:
                 self._disturb()
             time.sleep(0.005)
         return [answers[index] for index in range(PARTIES)]
+
+    def _order(self) -> int:
+        self._next_order += 1
+        return self._next_order - 1
 
     def _disturb(self) -> None:
         now = time.monotonic()
@@ -162,6 +157,15 @@ class Soak:
         if now < self._disturb_at:
             return
         self._disturb_at = now + self._random.uniform(*CALM_S)
+        kind = self._random.random()
+        if kind < DOOM_CHANCE:
+            what = self._random.choice((OPENER, SUPERVISOR))
+            self.disturbances[f"{what} killed"] += self.members[self._random.choice(MORTALS)].doom(what)
+            return
+        if kind < DOOM_CHANCE + CUT_CHANCE:
+            self._proxy.cut()
+            self.disturbances["link reset"] += 1
+            return
         victims = self._random.choice(self.members).victims()
         if not victims:
             return
@@ -180,36 +184,31 @@ class Soak:
             return False
         return True
 
-    def growth(self) -> list[tuple[str, int, int]]:
-        """(process, KiB, descriptors) by which the last quarter of all batches is above the second."""
+    def flatness(self) -> list[tuple[str, int, int, bool]]:
+        """(process, KiB, descriptors, whether that is flat) of every life that was long enough to tell."""
         found = []
         for member in self.members:
-            for what, figures in member.figures.items():
-                quarter = max(1, len(figures) // 4)
-                early, late = figures[quarter : 2 * quarter] or figures[:1], figures[-quarter:]
-                kib, descriptors = (
-                    int(statistics.median(f[k] for f in late) - statistics.median(f[k] for f in early)) for k in (0, 1)
-                )
-                found.append((f"{what} of {NAMES[member.index]}", kib, descriptors))
+            for what, lives in member.figures.items():
+                for life, figures in enumerate(lives, 1):
+                    if (grown := growth(figures)) is not None:
+                        whose = f"{what} of {member.name}" + (f", life {life}" if len(lives) > 1 else "")
+                        found.append((f"{whose}, {len(figures)} batches", *grown, grown.is_flat))
         return found
 
     def end(self) -> list[int]:
         """Ask everybody to end; returns the pids of all that must be gone."""
         for pid in self._stopped:
             self._send(pid, signal.SIGCONT)
-        family = [pid for member in self.members for pid in (member.supervisor, *member.victims()) if pid]
+        deadline = time.monotonic() + END_TIMEOUT_S
         for member in self.members:
             assert member.process.stdin is not None
-            member.process.stdin.close()
+            member.family += member.victims()
         for member in self.members:
-            try:
-                member.process.wait(30)
-            except subprocess.TimeoutExpired:
-                member.process.kill()
-                member.process.wait()
-            assert member.process.stdout is not None
-            member.process.stdout.close()
-        return family
+            member.end(deadline)
+        self._proxy.__exit__(None, None, None)
+        for listener in self._listeners:
+            listener.close()
+        return sorted({pid for member in self.members for pid in member.family})
 
 
 def report(soak: Soak, began: float, problems: list[str]) -> None:
@@ -218,8 +217,12 @@ def report(soak: Soak, began: float, problems: list[str]) -> None:
     print(f"longest batch: {soak.longest_s:.1f} s")
     disturbances = ", ".join(f"{count} x {what}" for what, count in sorted(soak.disturbances.items()))
     print(f"disturbances: {disturbances or 'none'}")
-    for what, kib, descriptors in soak.growth() if soak.batches else ():
-        print(f"{what}: {kib:+d} KiB resident, {descriptors:+d} descriptors from the second quarter to the last")
+    lives = ", ".join(f"{member.name} {member.lives}" for member in soak.members)
+    repeated = ", ".join(f"{count} x {why}" for why, count in sorted(soak.repeated.items()))
+    print(f"lives: {lives}; batches that were ordered once more: {repeated or 'none'}")
+    for what, kib, descriptors, is_flat in soak.flatness():
+        flat = "flat" if is_flat else "NOT FLAT"
+        print(f"{what}: {kib:+d} KiB, {descriptors:+d} descriptors in the second half: {flat}")
     for problem in problems:
         print(f"FAILED: {problem}")
 
@@ -244,9 +247,11 @@ def main() -> int:
                 told_at = time.monotonic()
                 total = sum(soak.disturbances.values())
                 print(f"{told_at - began:.0f} s: {soak.batches} batches, {total} disturbances", file=sys.stderr)
-        for what, kib, descriptors in soak.growth():
-            if kib > RSS_GROWTH_KIB or descriptors > DESCRIPTOR_GROWTH:
-                problems.append(f"the {what} grows: {kib:+d} KiB, {descriptors:+d} descriptors")
+        problems += [
+            f"the {what} grows: {kib:+d} KiB, {descriptors:+d} descriptors"
+            for what, kib, descriptors, is_flat in soak.flatness()
+            if not is_flat
+        ]
     except (SoakFailed, KeyboardInterrupt) as error:
         problems.append(str(error) or "interrupted")
     finally:

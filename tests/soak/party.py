@@ -1,6 +1,8 @@
 """One party of the soak: `python -m tests.soak.party INDEX LISTENER_FD SEED WORKERS name=port ...`.
 
-Reads the number of a batch from its standard input, runs it, and prints a JSON line; ends with the input.
+Reads orders from its standard input, runs them, and prints a JSON line for each; ends with the input. An order is the
+number of a batch, which says what its inputs are, and the number of the order, which is that of the runner's batch: who
+was started again enters the one that the others are in.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import sys
 from partywire import BatchRunner, BlockingParty
 from partywire.engine.errors import PartyWireError
 from partywire.workers.config import PartyConfig
+from partywire.workers.errors import PartyFailed
 from tests.soak.jobs import exchange, tasks_of
 from tests.support.processes import descriptor_count, rss_kib
 
@@ -39,16 +42,19 @@ def main() -> None:
     with socket.socket(fileno=fd) as listener, BlockingParty(config, listener) as party:
         supervisor = party.pids["supervisor"]
         say(supervisor=supervisor)
-        runner = BatchRunner(party, sessions=8, retries=RETRIES)
         for line in sys.stdin:
+            batch, order = map(int, line.split())
+            runner = BatchRunner(party, sessions=8, retries=RETRIES, first_batch=order)
             try:
-                results = runner.map(exchange, tasks_of(seed, int(line)))
+                results = runner.map(exchange, tasks_of(seed, batch))
+            except PartyFailed as error:
+                sys.exit(f"{error}")  # the supervisor: the only way back is another process
             except PartyWireError as error:
-                say(batch=int(line), error=f"{type(error).__name__}: {error}")
-                return
+                say(order=order, error=f"{type(error).__name__}: {error}")
+                continue
             me = os.getpid()
             say(
-                batch=int(line),
+                order=order,
                 results=results,
                 opener=(rss_kib(me), descriptor_count(me)),
                 supervisor=(rss_kib(supervisor), descriptor_count(supervisor)),
