@@ -1,0 +1,62 @@
+"""The worker behind one channel of a pool: one link, one lane, and a reader that may pause.
+
+Between the channel and everything that a worker is for a party (`worker`). The one invariant: while it is paused
+nothing is taken from the lane's ring, so that fills, the pair engine stops reading the connection, and TCP holds the
+peer.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from ..worker import Worker
+
+if TYPE_CHECKING:
+    from ..lane import Lane
+    from ..peer_link import PeerLink
+
+
+class PairWorker(Worker):
+    """Of a party of two: us, index 0, and the peer, index 1."""
+
+    _paused: Lane | None = None
+
+    @property
+    def link(self) -> PeerLink:
+        """The one link."""
+        return self.links[1]
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the present lane is not read."""
+        return self._paused is not None
+
+    def pause(self) -> None:
+        """Leave what arrives where it is. The control lane is still read, so a loss is noticed."""
+        for lane in self.link.lanes.values():
+            if self._paused is None and lane in self._receivers:
+                self._paused = lane
+                self._receivers.remove(lane)
+
+    def resume(self) -> None:
+        """Take what has arrived, from the next pass on."""
+        lane, self._paused = self._paused, None
+        if lane is not None:
+            self._receivers.append(lane)
+            if self.loop_driver is not None:
+                self.loop_driver.schedule()
+
+    def _drop_lanes(self, link: PeerLink, cause: str) -> None:
+        self.resume()
+        super()._drop_lanes(link, cause)
+
+    def close(self) -> None:
+        """As any worker's; also when the loop that drove it was closed before."""
+        driver = self.loop_driver
+        if driver is None or not driver.loop.is_closed():
+            super().close()
+            return
+        self.loop_driver = None
+        with suppress(RuntimeError):  # whoever waits in that loop cannot be told any more
+            super().close()
