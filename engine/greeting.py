@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from . import limits
 from .errors import HandshakeRejected, LinkProtocolError, PartyWireError
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .iris_handshake import Exchange, Introducing
     from .pairing.meeting import Meeting
     from .transport import Stream
+
+    Core: TypeAlias = Handshake | Attach | Exchange | Introducing | Meeting | Channel
 
 FAREWELL_TIMEOUT_S: Final = 1.0
 """How long a refused peer may take to read why. Closing at once could destroy the sentence: received bytes that are
@@ -59,7 +61,7 @@ class GreetingFailed(PartyWireError):
 
 async def greet(
     stream: Stream,
-    core: Handshake | Attach | Exchange | Introducing | Meeting | Channel,
+    core: Core,
     peer: str,
     preamble: bytes = b"",
 ) -> bytes:
@@ -99,12 +101,30 @@ async def greet(
         cause = f"not done within {limits.HANDSHAKE_TIMEOUT_S:g} s"
         raise GreetingFailed(peer, stream.peer_address, cause, GreetingFailure.SILENT) from None
     except OSError as error:
-        stream.close()
+        try:
+            _hear_last_words(stream, core)
+        finally:
+            stream.close()
         cause = (error.strerror or str(error)).lower()
         raise GreetingFailed(peer, stream.peer_address, cause, GreetingFailure.CLOSED) from error
     except BaseException:
         stream.close()
         raise
+
+
+def _hear_last_words(stream: Stream, core: Core) -> None:
+    """Look at what a peer sent before it broke the stream off, which may be why.
+
+    Raises:
+        HandshakeRejected: it refused us.
+    """
+    buffer = memoryview(bytearray(_RECEIVE_SIZE))
+    try:
+        count = stream.try_recv_into(buffer)
+        if count and core.result is None:
+            core.receive_data(bytes(buffer[:count]))
+    except (OSError, LinkProtocolError):
+        pass  # it said nothing, or nothing that tells
 
 
 async def dismiss(stream: Stream, last_words: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from typing import TYPE_CHECKING
 
 import pytest
@@ -120,6 +121,24 @@ def test_a_peer_that_breaks_off_or_talks_nonsense_is_reported() -> None:
 
     run(broken)
     run(nonsense)
+
+
+def test_a_refusal_is_heard_although_the_stream_broke_before_we_had_said_everything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(views: object) -> None:
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    async def scenario(left: MemoryStream, right: MemoryStream) -> None:
+        ours, theirs = cores()
+        with pytest.raises(HandshakeRejected):
+            theirs.reject(RejectCode.PARAMETERS, "others")
+        right.try_send([theirs.data_to_send()])
+        monkeypatch.setattr(left, "try_send", broken)
+        with pytest.raises(HandshakeRejected, match="others"):
+            await greet(left, ours, "alice")
+
+    run(scenario)
 
 
 def test_a_silent_peer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
