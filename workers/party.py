@@ -346,7 +346,10 @@ class Party:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Role -> process id of every process of the party but this one."""
+        """Role -> process id of every process of the party but this one, as of now: others may have taken the place of
+        those that died."""
+        if self._worker is not None:
+            self._worker.look_at_commands()
         supervisor = {} if self._supervisor is None else {"supervisor": self._supervisor.process.pid}
         return supervisor | self._pids
 
@@ -387,7 +390,7 @@ class Party:
         for died in worker.lost_workers.values():
             raise WorkerDied(*died.args)
         for link in worker.links.values():
-            if link.is_closed and not link.cause:
+            if link.is_closed and not link.cause and link.iris is None:
                 raise PeerClosed(link.name, None, link.epoch)
             if not link.is_up:
                 raise PeerLost(link.name, None, link.epoch, self._opening.why_lost(link))

@@ -1,11 +1,13 @@
-"""A party of iris-mpc's TCP stack, written from its byte layout alone: plain blocking sockets, none of our code.
+"""A party of iris-mpc's TCP stack, written from its byte layout alone: blocking sockets, `ssl`, none of our code.
 
-It may be wrong in the same way as ours only where the description of the layout is.
+It may be wrong in the same way as ours only where the description of the layout is. Its TLS is that of OpenSSL, like
+ours; that of the real stack is of rustls.
 """
 
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import time
 from collections import deque
@@ -41,13 +43,39 @@ def receive_value(sock: socket.socket) -> tuple[int, bytes]:
     return session, head + length + receive_exactly(sock, size)
 
 
+class Tls:
+    """Both ends of its TLS: certificates of both, vouched for by any of its roots; a dialler also checks the host.
+
+    A connection ends with its TCP stream, without the end that TLS has for it.
+    """
+
+    def __init__(self, certificate: str, key: str, roots: str, host: str) -> None:
+        """Paths of PEM files. `host` is the name that our peer's certificate must have when we dial it."""
+        self.host = host
+        self.dialling = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks the host, as every client does by default
+        self.accepting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.accepting.verify_mode = ssl.CERT_REQUIRED
+        for context in (self.dialling, self.accepting):
+            context.load_cert_chain(certificate, key)
+            context.load_verify_locations(roots)
+
+    def dialled(self, sock: socket.socket) -> socket.socket:
+        return self.dialling.wrap_socket(sock, server_hostname=self.host, suppress_ragged_eofs=False)
+
+    def accepted(self, sock: socket.socket) -> socket.socket:
+        return self.accepting.wrap_socket(sock, server_side=True, suppress_ragged_eofs=False)
+
+
 class IrisPeer:
     """All connections to one party. Session i is sent on connection i mod C and may arrive on any."""
 
-    def __init__(self, name: str, *, connections: int = 1, says_ready: bool = False) -> None:
+    def __init__(
+        self, name: str, *, connections: int = 1, says_ready: bool = False, tls: Tls | None = None
+    ) -> None:
         self.name = name
         self.count = connections
         self.says_ready = says_ready
+        self.tls = tls
         self.sockets: list[socket.socket] = []
         self.refusals = 0
         self._waiting: dict[int, deque[bytes]] = {}
@@ -71,6 +99,8 @@ class IrisPeer:
             return None
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
+            if self.tls is not None:
+                sock = self.tls.dialled(sock)
             sock.sendall(connection.to_bytes(4, "big"))
             assert receive_exactly(sock, 4) == connection.to_bytes(4, "big")
             sock.sendall(len(self.name).to_bytes(4, "big"))
@@ -90,12 +120,18 @@ class IrisPeer:
         while len(found) < self.count:
             sock, _ = listener.accept()
             sock.settimeout(DEADLINE_S)
-            connection = receive_exactly(sock, 4)
-            sock.sendall(connection)
-            size = int.from_bytes(receive_exactly(sock, 4), "big")
-            assert receive_exactly(sock, size) == name.encode()
-            sock.sendall(b"2ok")
-            self._ready(sock)
+            try:
+                if self.tls is not None:
+                    sock = self.tls.accepted(sock)
+                connection = receive_exactly(sock, 4)
+                sock.sendall(connection)
+                size = int.from_bytes(receive_exactly(sock, 4), "big")
+                assert receive_exactly(sock, size) == name.encode()
+                sock.sendall(b"2ok")
+                self._ready(sock)
+            except BaseException:
+                sock.close()
+                raise
             found[int.from_bytes(connection, "big")] = sock
         self.sockets = [found[connection] for connection in range(self.count)]
 

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import socket
 import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from partywire import (
     LinkProtocolError,
     NetworkVec,
     Party,
-    PartyConfig,
     PeerLost,
     Ring16,
     Ring32,
@@ -25,28 +23,11 @@ from partywire import (
     VecRing32,
 )
 from partywire.engine.iris_options import VERSION_READY
-from tests.support.iris_peer import IrisPeer, receive_exactly
+from tests.support.iris_peer import DEADLINE_S, IrisPeer, receive_exactly
+from tests.support.iris_place import Place, playing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-DEADLINE_S = 20.0
-
-
-class Place:
-    """Addresses of parties that nobody else has, and each party's configuration."""
-
-    def __init__(self, *names: str) -> None:
-        self.listeners = {name: socket.create_server(("127.0.0.1", 0)) for name in names}
-        self.addresses: dict[str, tuple[str, int]] = {
-            name: listener.getsockname()[:2] for name, listener in self.listeners.items()
-        }
-
-    def config(self, name: str, *iris: str, connections: int = 1, **settings: Any) -> PartyConfig:
-        table = {"protocol": "iris", "connections": connections}
-        table |= {"version": settings.pop("version")} if "version" in settings else {}
-        settings = {"connect_s": DEADLINE_S, "ring_mib": 1} | settings
-        return PartyConfig(name=name, parties=self.addresses, compat=dict.fromkeys(iris, table), **settings)
 
 
 @pytest.fixture
@@ -59,32 +40,7 @@ def place() -> Iterator[Callable[..., Place]]:
 
     yield make
     for one in made:
-        for listener in one.listeners.values():
-            listener.close()
-
-
-@contextmanager
-def playing(*parts: Callable[[], object]) -> Iterator[None]:
-    """Foreign peers in threads of their own; what one of them raises is raised here at the end."""
-    errors: list[BaseException] = []
-
-    def run(part: Callable[[], object]) -> None:
-        try:
-            part()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(part,), daemon=True) for part in parts]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        for thread in threads:
-            thread.join(DEADLINE_S)
-    for error in errors:
-        raise error
-    assert not any(thread.is_alive() for thread in threads)
+        one.close()
 
 
 def test_a_foreign_peer_dials_us_and_exchanges_messages_over_several_connections_and_sessions(
@@ -261,6 +217,8 @@ def test_a_foreign_peer_that_goes_is_lost_on_every_session_at_once(place: Callab
             with pytest.raises(PeerLost) as caught:
                 session.recv("bob", timeout=DEADLINE_S)
             assert caught.value.cause
+        with pytest.raises(PeerLost):  # a peer whose protocol has no goodbye is never one that closed
+            alice.make_sessions(1, timeout=0.0)
 
 
 @pytest.mark.parametrize("we_dial", [False, True])
