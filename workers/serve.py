@@ -353,19 +353,22 @@ class Service:
     def _lose(self, peer: str, error: PartyWireError) -> None:
         """The session is over. What has not ended goes on once all parties have met again."""
         if isinstance(error, LinkProtocolError):
+            if error.peer == self._name:
+                raise error  # what no honest party says, said by ourselves: a bug, which another meeting cannot mend
             worker = self._party.worker
             worker.lose_link(worker.link_of(error.peer), str(error))
         told = isinstance(error, PeerAborted)  # it has lost somebody itself, and says whom
-        self._cause = sentence(describe(error) if told else f"{peer} is gone: {describe(error)}")
+        why = sentence(describe(error) if told else f"{peer} is gone: {describe(error)}")
+        self._cause = f"the parties have to agree anew on the jobs: {why}"
         level = logging.INFO if isinstance(error, PeerClosed) or self._is_stopping else logging.WARNING
-        log.log(level, "%s: no job can be run: %s", self._name, self._cause, extra=self._extra("service_lost", peer))
+        log.log(level, "%s: %s", self._name, self._cause, extra=self._extra("service_lost", peer))
         session, self._session = self._session, None
         for task in self._listeners:
             task.cancel()
         while not self._events.empty():
             self._events.get_nowait()
         if session is not None:
-            session.abort(self._cause)  # the others may have lost nobody, and would wait for our votes
+            session.abort(why)  # the others may have lost nobody, and would wait for our votes
         unfollowed, self._told = list(self._told), deque()
         self._tell_health()
         try:

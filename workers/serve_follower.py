@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from partywire.engine.errors import SetupAborted, SetupMismatch
 
-from .errors import describe, describe_to_peers
+from .errors import JobFailed, describe, describe_to_peers
+from .retry import is_transient
 from .serve_book import DONE, ENTRIES_MAX, FAILED, NEXT, PREPARING, QUEUED, RUNNING, SUBMITTED, JobEntry
 from .serve_trust import OrderTrust
 from .serve_words import (
@@ -70,10 +71,20 @@ def is_out_of_step(error: BaseException | None) -> bool:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, SetupAborted) or (isinstance(error, SetupMismatch) and error.field == "kind"):
+        if isinstance(error, SetupAborted) or _is_elsewhere(error):
             return True
+        if isinstance(error, JobFailed) and is_transient(error.__cause__):
+            # A loss that would have passed, had all parties come to the end of the batch.
+            return _is_elsewhere(error.__context__)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return False
+
+
+def _is_elsewhere(error: BaseException | None) -> bool:
+    """Whether a common step failed because a peer is in another one, or has left it for another party that is."""
+    if isinstance(error, SetupAborted):
+        return error.is_skipped
+    return isinstance(error, SetupMismatch) and error.field == "kind"
 
 
 class Follower:
@@ -145,6 +156,8 @@ class Follower:
 
     def _consider(self, ask: Ask) -> str:
         """Note a job that is asked for, the first time or anew; why it may not run here, or nothing."""
+        if self._trust.is_foreign(ask.id):
+            return f"{self._name} knows another job of this id"
         entry = self._book.entries.get(ask.id)
         if entry is None:
             entry = JobEntry(ask.id, ask.job, ask.options, ask.party)
@@ -152,7 +165,9 @@ class Follower:
         elif entry.state != SUBMITTED:
             self._forget(ask.id)
             entry = self.change(ask.id, state=SUBMITTED, progress={})
-        if entry.tries > self._retries:
+        if entry.options != ask.options:
+            refusal = f"{ask.party} remembers other options of it than {self._name}"
+        elif entry.tries > self._retries:
             refusal = f"it has begun {entry.tries} times at {self._name}, and retries is {self._retries}"
         else:
             refusal = self._refuse(ask.job, ask.options)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def settle(recalled: Mapping[str, Mapping[str, Recall]], parties: Sequence[str], retries: int) -> list[Close | Ask]:
-    """For every job that is not final everywhere: how it ended, or that it is asked for again; in the jobs' order.
+    """For every job that is not final everywhere: how it ended, then which are asked for again, in the jobs' order.
 
     Args:
         recalled: party -> what it remembers, by job and in its order.
@@ -30,12 +30,14 @@ def settle(recalled: Mapping[str, Mapping[str, Recall]], parties: Sequence[str],
         retries: how often a job that has begun may begin again.
     """
     ids = dict.fromkeys(job_id for party in parties for job_id in recalled[party])
-    found = []
+    ended: list[Close | Ask] = []
+    anew: list[Close | Ask] = []
     for job_id in ids:
         said = {party: recalled[party][job_id] for party in parties if job_id in recalled[party]}
         if any(recall.word not in FINAL for recall in said.values()):
-            found.append(_settle_job(job_id, said, parties, retries))
-    return found
+            found = _settle_job(job_id, said, parties, retries)
+            (ended if isinstance(found, Close) else anew).append(found)
+    return ended + anew  # so that nobody has more open jobs meanwhile than are allowed
 
 
 def _settle_job(job_id: str, said: Mapping[str, Recall], parties: Sequence[str], retries: int) -> Close | Ask:

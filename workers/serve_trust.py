@@ -31,6 +31,7 @@ class OrderTrust:
         self._asked: set[str] = set()  # and not closed
         self._agreed: set[str] = set()
         self._ready: set[str] = set()
+        self._foreign: set[str] = set()  # asked for under the id of a job that this party knows as another one
         self.is_settled = False
         """Whether the orderer has dealt with what all parties remembered when the session began."""
 
@@ -48,23 +49,31 @@ class OrderTrust:
         self._asked.clear()
         self._agreed.clear()
         self._ready.clear()
+        self._foreign.clear()
+
+    def is_foreign(self, job_id: str) -> bool:
+        """Whether what was asked for is not the job that this party knows by its id. It must be refused."""
+        return job_id in self._foreign
 
     def takes_untrusted(self, message: Message) -> bool:
-        """Whether there is anything to do for what the orderer says; there is nothing for the end of a job that this
-        party does not know, or knows to have ended, while all that parties remember is dealt with.
+        """Whether there is anything to do for what the orderer says. Nothing is for the end of a foreign job; nor, before
+        all is settled, for that of a job that this party does not know, or knows to have ended.
 
         Raises:
             LinkProtocolError: it may not say this now.
         """
         if isinstance(message, Ask):
             self._check_ask_untrusted(message)
-            self._asked.add(message.id)
         elif isinstance(message, Settled):
             if self.is_settled:
                 self._refuse("order of a service", "Settled", "that it is")
             self.is_settled = True
         elif not isinstance(message, (Queue, Prepare, Go, Close)):
             self._refuse("service message", type(message).__name__, "one of the orderer")
+        elif isinstance(message, Close) and message.id in self._foreign:
+            self._foreign.discard(message.id)
+            self._asked.discard(message.id)
+            return False
         elif self.is_settled:
             self._check_order_untrusted(message)
         elif not isinstance(message, Close):
@@ -91,15 +100,22 @@ class OrderTrust:
         entry = self._book.entries.get(ask.id)
         if ask.party not in self._parties:
             self._refuse("party of a job", ask.party[:80], "a party")
-        if entry is None and ask.party != self._name:
+        if ask.id in self._asked:
+            self._refuse("job asked for twice", ask.id, "a fresh id")
+        if entry is None:
+            if ask.party == self._name:
+                self._refuse("job of our own clients", ask.id, "one that they submitted")
             if self._book.pending_of(ask.party) > QUEUE_MAX:
                 self._refuse("jobs that have not ended", QUEUE_MAX + 2, QUEUE_MAX + 1)
-        elif entry is None or (entry.job, entry.options, entry.party) != (ask.job, ask.options, ask.party):
+        elif ask.party == self._name:
+            if entry.is_final or (entry.job, entry.options, entry.party) != (ask.job, ask.options, ask.party):
+                self._refuse("job of our own clients", ask.id, "one as they submitted it")
+        elif entry.is_final or self.is_settled:
+            # Its party gives it the id of another job. The orderer need not know that one; so it is no fault of its.
+            self._foreign.add(ask.id)
+        elif (entry.job, entry.party) != (ask.job, ask.party):
             self._refuse("job that this party knows", ask.id, "one as it was submitted")
-        elif ask.id in self._asked or (self.is_settled and ask.party != self._name):
-            self._refuse("job asked for twice", ask.id, "a fresh id")
-        elif entry.is_final:
-            self._refuse("job asked for", ask.id, f"that it is {entry.state}")
+        self._asked.add(ask.id)
 
     def _refuse(self, what: str, found: object, expected: object) -> None:
         raise LinkProtocolError(self._parties[0], what, found, expected)

@@ -28,6 +28,19 @@ async def rotate_often(session: Session, x: int) -> int:
         await rotate(session, x)
 
 
+async def rotate_until_told(session: Session, x: int) -> int:
+    """Until party 0 finds a file `go`."""
+    told = b"\0"
+    while told == b"\0":
+        if session.party_index == 0:
+            told = bytes([os.path.exists(os.path.join(os.environ["PARTYWIRE_TEST_DIR"], "go"))])
+            await session.broadcast(told)
+        else:
+            told = await session.recv(0)
+        await rotate(session, x)
+    return x
+
+
 async def raise_at_bob(session: Session, x: int) -> int:
     if session.party_index == 1 and x == 2:
         raise ArithmeticError("two is too many")
@@ -96,6 +109,10 @@ class EndlessJob(SampleJob):
     def run(self, runner: JobRunner) -> JobReport:
         print("running", flush=True)
         return super().run(runner)
+
+
+class SteeredJob(SampleJob):
+    function = staticmethod(rotate_until_told)
 
 
 class SilentJob(SampleJob):

@@ -9,11 +9,12 @@ import pytest
 
 from partywire.engine.errors import LinkProtocolError
 from partywire.workers.channel import Channel
-from partywire.workers.serve_book import DONE, FAILED, PREPARING, QUEUE_MAX, QUEUED, RUNNING, JobBook, JobEntry
+from partywire.workers.serve_book import DONE, FAILED, PREPARING, QUEUE_MAX, QUEUED, REFUSED, RUNNING, JobBook, JobEntry
 from partywire.workers.serve_channel import WorkerLine
+from partywire.workers.serve_follower import Follower
 from partywire.workers.serve_messages import SubmitJob
 from partywire.workers.serve_trust import OrderTrust
-from partywire.workers.serve_words import Ask, Close, Ended, Go, Message, Prepare, Queue, Settled
+from partywire.workers.serve_words import MAY_RUN, Ask, Close, Ended, Go, Message, Prepare, Queue, Settled, Vote
 
 PARTIES = ("alice", "bob", "charlie")
 JOB = "0123456789abcdef"
@@ -78,7 +79,6 @@ def test_no_word_of_the_orderer_runs_a_job_that_was_refused_here() -> None:
     [
         Ask(JOB, "digits", {"probes": 4}, "bob"),  # not what our client wanted
         Ask(JOB, "iris", {"probes": 3}, "bob"),
-        Ask(JOB, "digits", {"probes": 3}, "alice"),  # our client's id
         Ask("f" * 16, "digits", {"probes": 3}, "bob"),  # nobody here asked for it
         Ask("f" * 16, "digits", {"probes": 3}, "dave"),
     ],
@@ -108,13 +108,55 @@ def test_a_new_session_begins_with_what_was_known_and_only_with_that() -> None:
         assert trust.takes_untrusted(again)
         with pytest.raises(LinkProtocolError, match="asked for twice"):
             trust.takes_untrusted(again)
-    for wrong in (Ask(over.id, "digits", {}, "alice"), Ended(JOB, "")):
-        with pytest.raises(LinkProtocolError):
-            trust.takes_untrusted(wrong)
+    with pytest.raises(LinkProtocolError):
+        trust.takes_untrusted(Ended(JOB, ""))
     assert trust.takes_untrusted(Settled())
-    for late in (Settled(), Ask(theirs.id, "digits", {}, "alice"), Close(over.id, FAILED, {})):
+    for late in (Settled(), Ask(theirs.id, "digits", {}, "alice"), Close(over.id, FAILED, {}), Go(theirs.id)):
         with pytest.raises(LinkProtocolError):
             trust.takes_untrusted(late)
+
+
+def follower_of(*entries: JobEntry) -> tuple[Follower, JobBook]:
+    """Bob's, in a session that is settled."""
+    book = JobBook()
+    for entry in entries:
+        book.put(entry)
+    refuse = lambda job, options: ""  # noqa: E731
+    follower = Follower("bob", PARTIES, book, 2, refuse=refuse, prepare=lambda entry: None, tell=lambda *_: None)
+    return follower, book
+
+
+@pytest.mark.parametrize("party", ["alice", "charlie"])
+def test_a_job_under_the_id_of_another_one_is_refused_and_leaves_that_as_it_is(party: str) -> None:
+    """The orderer need not know the other one, so it is not blamed for what a party submits."""
+    over, mine = JobEntry(JOB, "digits", {}, "alice", DONE), JobEntry("f" * 16, "digits", {}, "bob")
+    follower, book = follower_of(over, mine)
+    follower.follow_untrusted(Settled())
+    for entry in (over, mine):
+        [vote] = follower.follow_untrusted(Ask(entry.id, "digits", {}, party))
+        assert vote == Vote(entry.id, MAY_RUN, "bob knows another job of this id")
+        with pytest.raises(LinkProtocolError):
+            follower.follow_untrusted(Queue(entry.id))
+        assert follower.follow_untrusted(Close(entry.id, REFUSED, {"bob": "no"})) == []
+        assert book.entries[entry.id] == entry
+    assert follower.follow_untrusted(Ask(mine.id, "digits", {}, "bob")) == [Vote(mine.id, MAY_RUN, "")]
+
+
+def test_a_job_that_begins_again_is_the_one_that_was_agreed_on_and_not_too_often() -> None:
+    theirs = JobEntry(JOB, "digits", {"probes": 3}, "alice", RUNNING, tries=2)
+    often = JobEntry("f" * 16, "digits", {}, "alice", QUEUED, tries=3)
+    follower, book = follower_of(theirs, often)
+    [vote] = follower.follow_untrusted(Ask(JOB, "digits", {"probes": 4}, "alice"))
+    assert isinstance(vote, Vote)
+    assert "alice remembers other options" in vote.refusal
+    [vote] = follower.follow_untrusted(Ask(often.id, "digits", {}, "alice"))
+    assert isinstance(vote, Vote)
+    assert vote.refusal == "it has begun 3 times at bob, and retries is 2"
+    follower.follow_untrusted(Settled())
+    for entry in (theirs, often):
+        follower.follow_untrusted(Close(entry.id, REFUSED, {"bob": "no"}))
+        assert book.entries[entry.id].state == REFUSED
+        assert book.entries[entry.id].options == entry.options
 
 
 def test_an_orderer_cannot_fill_the_book() -> None:
