@@ -21,7 +21,7 @@ from .channel.link_security import security_of
 from .dialler import DialCause, DialFailed, Dialler
 from .errors import HandshakeRejected, LinkProtocolError, RejectCode
 from .frames import printable_untrusted
-from .greeting import GreetingFailed, GreetingFailure, receive_some, send_all
+from .greeting import GreetingFailed, GreetingFailure, dismiss, receive_some, send_all
 from .guard import Guard
 from .handshake import Role
 from .hello import hello_of
@@ -140,17 +140,38 @@ class Prober:
             return Probed(step, f"not done within {timeout_s:g} s")
 
     async def reach(self, peer: PeerSpec, timeout_s: float) -> Probed:
-        """Find out whether anything takes connections at the address of a peer that does not know probes."""
+        """Find out whether anything takes connections at the address of a peer that does not know probes, and whether
+        it is this peer and knows us if the link speaks TLS."""
         dialler = Dialler(self._transport, peer.name, peer.host, peer.port, self._options.client_host)
         try:
             async with asyncio.timeout(timeout_s):
                 stream = await dialler.attempt()
+                found = await self._shake_hands(peer, stream)
         except DialFailed as error:
             return Probed(_OF_DIAL[error.kind], error.cause)
         except TimeoutError:
             return Probed(Finding.NO_ANSWER, f"not done within {timeout_s:g} s")
-        stream.close()
-        return Probed(Finding.OK, address=stream.peer_address)
+        return replace(found, address=stream.peer_address)
+
+    async def _shake_hands(self, peer: PeerSpec, stream: Stream) -> Probed:
+        """Prove to each other who we are, if that is the link's way, and end the connection."""
+        if peer.iris is None or not peer.iris.tls:
+            stream.close()
+            return Probed(Finding.OK)
+        from .iris_tls import IrisGuard  # only here: most parties have no such peer
+
+        security = security_of(self._options.security, peer.index)
+        guard = IrisGuard(asyncio.get_running_loop(), self._party.name, peer, security)
+        try:
+            secured = await guard.admit(stream, Role.INITIATOR)
+            await dismiss(secured, b"")  # it sees our certificate last, and may refuse it until it closes
+        except HandshakeRejected as error:
+            return _rejected(error)
+        except CredentialError as error:
+            return Probed(Finding.CREDENTIALS, str(error))
+        except GreetingFailed as error:
+            return Probed(_OF_GREETING.get(error.kind, Finding.NOT_SECURED), error.cause)
+        return Probed(Finding.OK)
 
     async def is_running(self, host: str, port: int) -> bool:
         """Whether our own party is what listens at an address of ours."""

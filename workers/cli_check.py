@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from partywire.engine.addresses import Address, format_address
+from partywire.engine.addresses import Address, format_address, parse_address
 from partywire.engine.listening import ListenError, open_listening
 from partywire.engine.prober import Finding, Probed, Prober
 from partywire.engine.tcp import TcpTransport
@@ -29,7 +29,7 @@ from .security import check_files, own_certificate
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from partywire.engine.topology import PeerSpec
+    from partywire.engine.topology import PartySpec, PeerSpec
 
 HELP = """Check a configuration, and find out what is at each peer's address.
 
@@ -59,6 +59,7 @@ CLOCK_AHEAD_MAX_S: Final = 2.0
 """Difference of two clocks that is worth a word. Nothing in PartyWire depends on it, but logs are hard to compare."""
 
 NOT_ASKED: Final = "nothing more is asked of a peer that speaks the iris protocol (see docs/iris-compat.md)"
+PROVEN: Final = "its certificate is the one that we expect, and it did not refuse ours; "
 
 _LOOPBACK_OF: Final = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -167,7 +168,8 @@ class Check:
         prober = Prober(transport, self._party, self._config.workers, self._config.link_options)
         telling = asyncio.ensure_future(self._tell_progress())
         try:
-            listen = asyncio.gather(*(self._listen(prober, at) for at in self._config.listen_addresses))
+            ours = [*self._config.listen_addresses, *own_ports(self._party).values()]
+            listen = asyncio.gather(*(self._listen(prober, at) for at in ours))
             peers = asyncio.gather(*(self._peer(prober, peer) for peer in self._party.peers))
             return await listen, await peers
         finally:
@@ -204,7 +206,9 @@ class Check:
         return Row("listen", text, True, "free")
 
     async def _is_running(self, prober: Prober, address: Address) -> bool:
-        host, port = address
+        # At a port that is one peer's own our party knows no probe.
+        asked = self._config.listen_addresses[0] if address in own_ports(self._party).values() else address
+        host, port = asked
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await prober.is_running(_LOOPBACK_OF.get(host, host), port)
@@ -222,13 +226,15 @@ class Check:
 
         us = self._party.name
         if peer.iris is not None and dials(peer.name, us):
-            return Row(peer.name, peer.address, True, "dials us", NOT_ASKED, "", Probed(Finding.OK))
+            where = f"at {peer.iris.listen}, by TLS; " if peer.iris.tls else ""
+            return Row(peer.name, peer.address, True, "dials us", where + NOT_ASKED, "", Probed(Finding.OK))
         if peer.iris is not None:
             probed = await prober.reach(peer, self._timeout_s)
         else:
             probed = await prober.probe(peer, self._timeout_s, step)
         if peer.iris is not None and probed.finding is Finding.OK:
-            return Row(peer.name, peer.address, True, "takes connections", NOT_ASKED, "", probed)
+            detail = (PROVEN if peer.iris.tls else "") + NOT_ASKED
+            return Row(peer.name, peer.address, True, "takes connections", detail, "", probed)
         if probed.finding is Finding.OK:
             return Row(peer.name, peer.address, True, "ok", measured(probed), clock_advice(probed), probed)
         detail = probed.detail
@@ -240,6 +246,12 @@ class Check:
         if probed.finding in _NOT_REACHED and dials(peer.name, us):
             advice += f". (For the link it is enough that {peer.name} reaches us: it dials)"
         return Row(peer.name, peer.address, False, probed.finding.value, detail, advice, probed)
+
+
+def own_ports(party: PartySpec) -> dict[str, Address]:
+    """Where we listen for one peer alone, by its name."""
+    listening = {peer.name: peer.iris.listen for peer in party.peers if peer.iris is not None and peer.iris.listen}
+    return {name: parse_address(text, listening=True) for name, text in listening.items()}
 
 
 def security_rows(config: PartyConfig) -> list[Row]:
