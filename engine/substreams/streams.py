@@ -147,7 +147,7 @@ class SubstreamWriter:
         self._connection = connection
         self._substream = substream
         self._wait = _Wait(connection.loop)
-        self._waiting: list[bytes] = []  # what the substream has no room for
+        self._waiting: list[memoryview] = []  # what the substream has no room for
 
     @property
     def peer(self) -> str:
@@ -161,12 +161,10 @@ class SubstreamWriter:
             SubstreamClosed: behind `write_eof` or `close`.
             SubstreamReset, SubstreamSessionOver: the substream, or the connection, is gone.
         """
-        if self._waiting:
-            self._waiting.append(bytes(data))
-            return
-        taken = self._substream.write(data)
+        taken = 0 if self._waiting else self._substream.write(data)
         if taken < len(data):
-            self._waiting.append(bytes(memoryview(data)[taken:]))
+            rest = memoryview(data)[taken:]
+            self._waiting.append(rest if type(data) is bytes else memoryview(bytes(rest)))
         self._connection.flush_soon()
 
     def writelines(self, data: Iterable[Buffer]) -> None:

@@ -5,8 +5,8 @@ half: what the peer may still send (with the rest of a frame on its way), what w
 not credited, are together the window. So a substream that nobody reads costs its window and stalls nobody else.
 Nothing here blocks or does I/O.
 
-Copies: one for what a writer may change later (anything but bytes), one out of the received slice, and one more for
-slices that are small or are read together with others.
+Copies: one of what is written, if it is small or may change later (anything but bytes); one out of the received slice,
+and one more for slices that are small or are read together with others.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 Buffer = bytes | bytearray | memoryview
 
 SLICE_SIZE_MIN: Final = 512
-"""Smaller slices are joined as they come: else a peer that sends byte by byte would cost fifty times its window."""
+"""Smaller slices are joined as they come and as they are written: else who sends byte by byte would cost fifty times
+the window, and a frame of small messages many times what it costs to copy them."""
 
 SLICE_JOINED_MAX: Final = 16 * 1024
 
@@ -38,7 +39,7 @@ class Substream:
         self.is_answered = False  # ours: the peer has acknowledged it; the peer's: we have accepted it
         self.is_reset = False
         # Sending half, moved on by the session.
-        self.send_queue: deque[bytes | memoryview] = deque()
+        self.send_queue: deque[Buffer] = deque()
         self.send_size = 0
         self.send_window = WINDOW_SIZE
         self.owes_syn = is_ours
@@ -91,9 +92,10 @@ class Substream:
             data = memoryview(data)[: max(room, 0)]
             size = len(data)
         if size:
-            self.send_queue.append(data if type(data) is bytes else bytes(data))
+            self._queue(data, size)
             self.send_size += size
-            self._session.has_output(self)
+            if not self.is_in_turn:
+                self._session.has_output(self)
         return size
 
     def close_write(self) -> None:
@@ -177,12 +179,12 @@ class Substream:
         """Bytes of the queue that the peer's window allows."""
         return min(self.send_size, self.send_window)
 
-    def take_unsent(self, size: int) -> list[bytes | memoryview]:
+    def take_unsent(self, size: int) -> list[Buffer]:
         """The next `size` bytes of the queue, which has as many."""
         queue = self.send_queue
         self.send_size -= size
         self.send_window -= size
-        taken: list[bytes | memoryview] = []
+        taken: list[Buffer] = []
         while size:
             piece = queue[0]
             if len(piece) <= size:
@@ -194,6 +196,18 @@ class Substream:
                 queue[0] = view[size:]
                 size = 0
         return taken
+
+    def _queue(self, data: Buffer, size: int) -> None:
+        queue = self.send_queue
+        if size < SLICE_SIZE_MIN:
+            if queue and type(last := queue[-1]) is bytearray and len(last) < SLICE_JOINED_MAX:
+                last += data
+            else:
+                queue.append(bytearray(data))
+        elif type(data) is bytes or (type(data) is memoryview and type(data.obj) is bytes):
+            queue.append(data)
+        else:
+            queue.append(bytes(data))
 
     def put(self, piece: memoryview) -> None:
         """Bytes arrived, within the window."""
