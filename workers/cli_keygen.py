@@ -11,6 +11,7 @@ from typing import Final
 
 import click
 
+from partywire.engine.addresses import check_host, is_unix
 from partywire.engine.topology import check_name
 
 from .cli_json import json_text
@@ -35,6 +36,7 @@ Examples:
   partywire keygen alice bob charlie --out keys              TLS
   partywire keygen alice bob charlie --noise --out keys      Noise XX with ChaCha20-Poly1305
   partywire keygen alice --ca keys --out keys-2027           a new certificate under the same authority
+  partywire keygen alice --ca keys --host 10.0.0.1           for peers of iris-mpc, which look at the host's name
   partywire run digits --local 3 --security tls              try it, with keys that live as long as the run
 
 docs/security.md says what is protected, and how keys are changed.
@@ -49,6 +51,9 @@ docs/security.md says what is protected, and how keys are changed.
               help="How long the certificates are valid.")  # fmt: skip
 @click.option("--ca", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="FOLDER",
               help="Sign with the authority in this folder (ca.crt, ca.key) instead of a new one.")  # fmt: skip
+@click.option("--host", "hosts", multiple=True, metavar="NAME",
+              help="A name or address of the host of the one PARTY, for its certificate to hold as well: programs of "
+              "others check that whom they dial is called so. May be given several times.")  # fmt: skip
 @click.option("--noise", is_flag=True, help="Keys for Noise instead of TLS.")
 @click.option("--pattern", type=click.Choice(PATTERNS), default=PATTERNS[0], show_default=True,
               help="Handshake of Noise; the same at all parties.")  # fmt: skip
@@ -60,6 +65,7 @@ def keygen_command(
     out: Path,
     days: int,
     ca: Path | None,
+    hosts: tuple[str, ...],
     noise: bool,
     pattern: str,
     cipher: str,
@@ -68,6 +74,7 @@ def keygen_command(
     from .keygen import NewFile, load_authority, noise_files, noise_security, tls_files, tls_security, write_files
 
     check_names(parties, noise=noise)
+    check_hosts(hosts, parties, noise=noise)
     if noise:
         if ca is not None:
             raise UsageMistake("--ca is for certificates; keys of Noise are signed by nobody")
@@ -75,7 +82,7 @@ def keygen_command(
         tables = {name: noise_security(name, public, pattern, cipher) for name in parties}
     else:
         authority = None if ca is None else load_authority(ca)
-        files = tls_files(parties, days, authority)
+        files = tls_files(parties, days, authority, hosts)
         tables = {name: tls_security(name) for name in parties}
         if ca is not None and (out / "ca.crt").exists():
             del files["ca.crt"]  # that of the authority, most likely: it is not ours to judge or to replace
@@ -116,3 +123,18 @@ def check_names(parties: tuple[str, ...], *, noise: bool) -> None:
             raise UsageMistake(f"the name {name} occurs twice")
     if noise and len(parties) == 1:
         raise UsageMistake("keys of Noise are made for all parties at once, since each needs the public keys of others")
+
+
+def check_hosts(hosts: tuple[str, ...], parties: tuple[str, ...], *, noise: bool) -> None:
+    """Refuse hosts that no certificate can hold, and those that would speak for several parties."""
+    if not hosts:
+        return
+    if noise or len(parties) != 1:
+        raise UsageMistake("--host is for the certificate of one party: give each party its own, under one --ca")
+    for host in hosts:
+        try:
+            check_host(host)
+        except ValueError as error:
+            raise UsageMistake(f"--host: {error}") from error
+        if not host.isascii() or is_unix(host):
+            raise UsageMistake(f"--host: {host!r} cannot stand in a certificate")

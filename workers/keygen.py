@@ -10,6 +10,7 @@ look for it; each certificate is good for both ends of a connection, because nam
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -28,7 +29,7 @@ from .exit_code import UsageMistake
 from .security import CIPHERS, PATTERNS, PeerSecurity, SecurityConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 CA_NAME: Final = "PartyWire CA"
@@ -86,20 +87,27 @@ def load_authority(folder: Path) -> Authority:
     return Authority(certificate, key)
 
 
-def issue(authority: Authority, name: str, days: int) -> tuple[bytes, bytes]:
-    """A certificate for a party and its private key, both PEM."""
+def issue(authority: Authority, name: str, days: int, hosts: Sequence[str] = ()) -> tuple[bytes, bytes]:
+    """A certificate for a party and its private key, both PEM. It names the hosts as well, by address or by name."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     builder = (
         _builder(subject, authority.certificate.subject, key, authority.key, days)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name), *map(_host_name, hosts)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(digital_signature=True, key_cert_sign=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
     )
     certificate = builder.sign(authority.key, hashes.SHA256())
     return certificate.public_bytes(serialization.Encoding.PEM), _key_pem(key)
+
+
+def _host_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _builder(
@@ -146,15 +154,17 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 # The files of all parties.
 
 
-def tls_files(names: Iterable[str], days: int, authority: Authority | None = None) -> dict[str, NewFile]:
-    """Certificates and keys by file name; with those of a new authority, unless one is given."""
+def tls_files(
+    names: Iterable[str], days: int, authority: Authority | None = None, hosts: Sequence[str] = ()
+) -> dict[str, NewFile]:
+    """Certificates and keys by file name; with those of a new authority, unless one is given. `hosts` of one party."""
     files: dict[str, NewFile] = {}
     if authority is None:
         authority = make_authority(max(days, CA_DAYS))
         files["ca.key"] = NewFile(_key_pem(authority.key), is_private=True)
     files["ca.crt"] = NewFile(authority.certificate.public_bytes(serialization.Encoding.PEM))
     for name in names:
-        certificate, key = issue(authority, name, days)
+        certificate, key = issue(authority, name, days, hosts)
         files[f"{name}.crt"] = NewFile(certificate)
         files[f"{name}.key"] = NewFile(key, is_private=True)
     return files

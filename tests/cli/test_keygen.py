@@ -6,6 +6,7 @@ import stat
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography import x509
 
 from partywire.engine.channel.maker import ChannelMaker
 from partywire.engine.errors import HandshakeRejected
@@ -165,3 +166,27 @@ def test_a_local_run_over_secured_links_gives_the_same_result(mode: str, parties
 def test_security_of_a_party_with_a_configuration_is_said_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["run", "sum", "--config", "alice.toml", "--security", "tls"]) == 2
     assert "[security]" in capsys.readouterr().err
+
+
+def test_a_certificate_names_the_hosts_that_it_is_to_name_as_well(tmp_path: Path) -> None:
+    assert run(["keygen", "alice", "--out", str(tmp_path), "--host", "alice.example", "--host", "10.0.0.1"]) == 0
+    certificate = x509.load_pem_x509_certificate((tmp_path / "alice.crt").read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["alice", "alice.example"]
+    assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == ["10.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["alice", "bob", "--host", "a.example"],
+        ["alice", "bob", "--noise", "--host", "a.example"],
+        ["alice", "--host", ""],
+        ["alice", "--host", "a:7001"],
+        ["alice", "--host", "\u00e4.example"],
+        ["alice", "--host", "unix:/tmp/a.sock"],
+    ],
+)
+def test_a_host_that_no_certificate_can_hold_is_refused(tmp_path: Path, arguments: list[str]) -> None:
+    assert run(["keygen", *arguments, "--out", str(tmp_path)]) == 2
+    assert not list(tmp_path.iterdir())
