@@ -102,7 +102,8 @@ class Close(ControlMessage):
 
 
 class Started(ControlMessage):
-    """supervisor -> opener: every process runs. Keys of `pids` are roles: "gateway", "link 2", "worker 1".
+    """supervisor -> opener: every process runs, once; then again, whenever another one runs or one stays away. Keys of
+    `pids` are roles: "gateway", "link 2", "worker 1".
 
     Links that one process serves have its pid each.
     """

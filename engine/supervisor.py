@@ -496,6 +496,8 @@ class Supervisor:
         if is_replaced:
             peers = sorted(child.links)
             self._replace(child, lambda start: self._start_io_process(start, peers))
+        elif not self._closing:
+            self._tell_pids()
 
     def _replace(self, child: Child, start_child: Callable[[Start], None]) -> bool:
         """Start another process in the place of one that died. False: the machine cannot."""
@@ -517,6 +519,7 @@ class Supervisor:
             self._replace(child, self._start_gateway)
         else:
             self._complaints.append(f"the gateway {cause}{STAYS_AWAY}")
+            self._tell_pids()
 
     def _on_worker_end(self, child: Child, cause: str) -> None:
         is_replaced = not self._closing and self._restarts.may_start(child.process.role, time.monotonic())
@@ -532,6 +535,8 @@ class Supervisor:
             is_replaced = self._replace(child, lambda start: self._start_worker(start, child.index))
             if is_replaced and self._stat is not None:
                 self._stat.rings.add_doorbell(child.process.role, self._parts.doorbells[2 * child.index + 1])
+        elif not self._closing:
+            self._tell_pids()
         for other in self._children:
             if other.kind is Kind.LINK:
                 self._send(other.control, DropWorker(child.index, cause or "ended", is_replaced))
@@ -547,12 +552,15 @@ class Supervisor:
         steps = SupervisorSteps(lambda role, module: self._start_child(Kind.HTTP, 0, module, role), self._send)
         self._front_family = FrontFamily(steps, self._opener, socket.socket(fileno=fds[0]))
         self._front_family.start(command)
+        self._tell_pids()
 
     def _on_http_end(self, child: Child, cause: str) -> None:
         assert self._front_family is not None
         if self._closing and cause:
             self._complaints.append(f"the {child.process.role} {cause}")
         self._front_family.on_end(child, cause)
+        if not self._closing:
+            self._tell_pids()
 
     # The party ends.
 

@@ -12,6 +12,7 @@ Assumptions: one thread per end; the socket is a stream or keeps records of up t
 
 from __future__ import annotations
 
+import os
 import pickle
 import select
 import struct
@@ -165,6 +166,12 @@ class Channel:
 
 
 # Job functions across processes.
+
+
+def main_path() -> str | None:
+    """The script that this process runs, so that child workers find the functions that it defines."""
+    path = getattr(sys.modules.get("__main__"), "__file__", None)
+    return None if path is None else os.path.abspath(path)
 
 
 def load_main(path: str) -> None:

@@ -16,7 +16,6 @@ import logging
 import math
 import os
 import socket
-import sys
 from typing import TYPE_CHECKING
 
 from partywire.engine.addresses import format_address
@@ -43,7 +42,7 @@ from partywire.engine.sessions import SessionBlock, SessionProposal, agree
 from partywire.engine.supervisor_handle import SupervisorHandle, spawn_supervisor
 from partywire.shm import fence
 
-from .channel import Channel
+from .channel import Channel, main_path
 from .config import PartyConfig, load_config
 from .errors import (
     AddressUnavailable,
@@ -233,9 +232,9 @@ class Party:
     def _start_message(self) -> Start:
         config = self.config
         listen = tuple(format_address(address) for address in config.listen_addresses)
-        main_path = _main_path() if config.workers > 1 else None
+        main = main_path() if config.workers > 1 else None
         links = config.links_per_io_process
-        return Start(self._spec, listen, config.workers, config.link_options, main_path, links_per_io_process=links)
+        return Start(self._spec, listen, config.workers, config.link_options, main, links_per_io_process=links)
 
     def _welcome(self, control: ControlSocket) -> Worker:
         message, fds = control.receive(WELCOME_TIMEOUT_S)
@@ -694,10 +693,3 @@ class Party:
     def _end_supervisor(self) -> str:
         supervisor, self._supervisor = self._supervisor, None
         return "" if supervisor is None else supervisor.end()
-
-
-def _main_path() -> str | None:
-    """The script that this process runs, so that child workers find the functions that it defines."""
-    main = sys.modules.get("__main__")
-    path = getattr(main, "__file__", None)
-    return None if path is None else os.path.abspath(path)

@@ -59,8 +59,8 @@ class PartyLog:
         before, self._pids = self._pids, dict(started.pids)
         causes, self._lost_processes = self._lost_processes, []
         cause = causes[-1] if causes else ""
-        for role, pid in self._pids.items() if before else ():
-            if before.get(role) != pid:
+        for role, pid in self._pids.items():
+            if before.get(role, pid) != pid:
                 what = f"{role} is started again as process {pid}{because(cause)}"
                 process_log.warning("%s: %s", self._party, what, extra=self._extra("process_restarted", cause=what))
 

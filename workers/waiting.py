@@ -158,6 +158,16 @@ class LoopDriver:
         """The loop that resumes coroutines which wait on this worker."""
         return self._loop
 
+    @property
+    def is_running_here(self) -> bool:
+        """Whether this is a call from inside the loop."""
+        from asyncio import get_running_loop  # who drives a worker without asyncio imports none
+
+        try:
+            return get_running_loop() is self._loop
+        except RuntimeError:
+            return False
+
     def attach(self) -> None:
         """Take over the worker. At most one driver of this kind at a time."""
         if self._worker.loop_driver is not None:

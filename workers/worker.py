@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import select
 import time
+from threading import get_ident
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from partywire.engine import limits
@@ -444,6 +445,17 @@ class Worker(WorkerHot):
             if received is None:
                 return
             self._take_command(*received)
+
+    def look_at_commands(self) -> None:
+        """Take in what the supervisor has said. Never waits, and does nothing in a thread that another one serves."""
+        if self._control is None or self._is_control_over or self._is_fully_closed:
+            return
+        if self.loop_driver is None and self.driving_thread in (0, get_ident()):
+            self._take_commands()
+        elif self.loop_driver is not None and self.loop_driver.is_running_here:
+            self._take_commands()
+            if self.loop_driver is not None:  # a callback may have closed the party
+                self.loop_driver.schedule()  # a ring that came may hold something already
 
     def _take_command(self, message: Message, fds: list[int]) -> None:
         match message:

@@ -10,13 +10,20 @@ import os
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import pytest
 
+from partywire import BlockingParty
 from partywire.workers.errors import PartyFailed, PeerAborted, PeerLost
+from partywire.workers.local import make_local_parties
 from tests.faults.rig import DEADLINE_S, Parties, errors, play, stop, until
 from tests.support.processes import wait_until_gone
 from tests.workers.party_cast import Cast
+
+if TYPE_CHECKING:
+    from partywire import Party
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -77,6 +84,37 @@ def test_the_end_of_an_io_process_is_a_typed_error_at_every_party() -> None:
         wait_until_gone(pids)
 
     play(scenario())
+
+
+@pytest.mark.parametrize("is_driven_by_a_loop", [True, False])
+def test_the_pids_are_those_of_now_at_once(is_driven_by_a_loop: bool) -> None:
+    """Nothing else is called between the death of a process and the look, and no loop has its turn."""
+
+    def check(party: Party | BlockingParty) -> None:
+        for role in ("gateway", "link 1"):
+            before = party.pids
+            os.kill(before[role], signal.SIGKILL)
+            deadline = time.monotonic() + DEADLINE_S
+            while (now := party.pids)[role] == before[role]:
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            assert {other for other in now if now[other] != before[other]} == {role}
+            os.kill(now[role], 0)
+
+    async def scenario() -> None:
+        async with Parties(2) as parties:
+            check(parties.parties[0])
+
+    if is_driven_by_a_loop:
+        play(scenario())
+        return
+    with make_local_parties(2) as local, ThreadPoolExecutor(1) as beside:
+        alice, bob = map(BlockingParty, local.configs, local.listeners)
+        opening = beside.submit(bob.open)
+        with alice:
+            opening.result()
+            check(alice)
+            beside.submit(bob.close).result()
 
 
 def test_the_end_of_a_supervisor_is_a_typed_error_at_every_party() -> None:
