@@ -301,9 +301,11 @@ class Service:
         self._cause = sentence(f"the parties have not met again: {describe(error)}")
         self._tell_health()
 
-    def _give_up(self, why: str) -> None:
-        """Somebody has been away for so long that nobody need wait for jobs any longer."""
-        self._follower.give_up({self._name: sentence(why)})
+    def _give_up(self, why: dict[str, str]) -> None:
+        """Somebody has been away for so long that no client need wait any longer."""
+        self._follower.give_up(
+            {name if name in self._peers else self._name: sentence(said) for name, said in why.items()}
+        )
 
     async def _listen(self, session: Session, peer: str) -> None:
         """Take what a peer says until it is gone."""
@@ -360,7 +362,8 @@ class Service:
         told = isinstance(error, PeerAborted)  # it has lost somebody itself, and says whom
         why = sentence(describe(error) if told else f"{peer} is gone: {describe(error)}")
         self._cause = f"the parties have to agree anew on the jobs: {why}"
-        level = logging.INFO if isinstance(error, PeerClosed) or self._is_stopping else logging.WARNING
+        # A goodbye is nothing to warn of: most often all parties stop.
+        level = logging.INFO if isinstance(error, PeerClosed) else logging.WARNING
         log.log(level, "%s: %s", self._name, self._cause, extra=self._extra("service_lost", peer))
         session, self._session = self._session, None
         for task in self._listeners:
@@ -404,8 +407,10 @@ class Service:
             return Failure(why, why)
         except Exception as error:
             self._running = False
-            log.warning("%s: job %s failed: %s", self._name, job_id, describe(error))
-            return Failure.of(error)
+            failure = Failure.of(error)
+            what = "was cut off" if failure.may_run_again else "failed"
+            log.warning("%s: job %s %s: %s", self._name, job_id, what, describe(error))
+            return failure
         finally:
             self._running = False
 

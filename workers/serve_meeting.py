@@ -91,11 +91,13 @@ class Meeting:
         self._patience_s = patience_s
         self._was_held = False
 
-    async def hold(self, give_up: Callable[[str], None], on_failure: Callable[[PartyWireError], None]) -> Session:
+    async def hold(
+        self, give_up: Callable[[dict[str, str]], None], on_failure: Callable[[PartyWireError], None]
+    ) -> Session:
         """A session with all peers, as soon as all are there. Waits as long as it takes.
 
         Args:
-            give_up: called with a sentence when somebody has been away for too long; once for each time.
+            give_up: called with a sentence for each who is away when one has been for too long; once for each time.
             on_failure: called with each failure that another attempt follows.
 
         Raises:
@@ -120,7 +122,7 @@ class Meeting:
             await asyncio.sleep(pause)
             pause = min(PAUSE_MAX_S, 2 * pause or PAUSE_S)
 
-    async def _until_whole(self, give_up: Callable[[str], None]) -> None:
+    async def _until_whole(self, give_up: Callable[[dict[str, str]], None]) -> None:
         links = self._links
 
         def is_whole() -> bool:
@@ -130,5 +132,6 @@ class Meeting:
         while not is_whole():
             if await self._party.worker.until(is_whole, links.away_since + self._patience_s):
                 return
-            give_up(f"{links.cause()}, for more than {self._patience_s:g} s")
+            late = f"did not come back within {self._patience_s:g} s"
+            give_up({name: f"{name} {late}: {cause}" for name, cause in links.away.items()})
             await self._party.worker.until(is_whole)

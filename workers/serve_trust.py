@@ -56,8 +56,8 @@ class OrderTrust:
         return job_id in self._foreign
 
     def takes_untrusted(self, message: Message) -> bool:
-        """Whether there is anything to do for what the orderer says. Nothing is for the end of a foreign job; nor, before
-        all is settled, for that of a job that this party does not know, or knows to have ended.
+        """Whether there is anything to do for what the orderer says. There is nothing for the end of a foreign job; nor
+        for that of a job which this party does not know, or knows to have ended, before all is settled.
 
         Raises:
             LinkProtocolError: it may not say this now.
