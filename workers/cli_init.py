@@ -23,7 +23,8 @@ HELP = """Write a configuration file for each party.
 
 PARTY is name=host:port, name=[IPv6 address]:port, or name=unix:/path for parties of one host: the address that the
 others dial. The order gives each party its index (for `digits`: the first has the gallery, the second the probes, the
-third helps). Give each party its own file; the [parties] tables must stay equal.
+third helps). Give each party its own file; the [parties] tables must stay equal. A peer that runs iris-mpc instead of
+PartyWire gets a table [compat.NAME] in the files of the others: docs/iris-compat.md has examples.
 
 \b
 Examples:
