@@ -6,6 +6,7 @@ import dataclasses
 import math
 import struct
 from collections import OrderedDict, deque
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,15 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, complex) and not isinstance(one, np.generic):
         return same(one.real, other.real) and same(one.imag, other.imag)
     if isinstance(one, np.ndarray):
-        return bool(
-            one.dtype == other.dtype
-            and one.shape == other.shape
-            and one.flags.f_contiguous == other.flags.f_contiguous
-            and one.tobytes() == other.tobytes()
-        )
+        if (one.dtype, one.shape, _is_fortran(one)) != (other.dtype, other.shape, _is_fortran(other)):
+            return False
+        return bool((one == other).all() if one.dtype.fields else one.tobytes() == other.tobytes())
+    if isinstance(one, (str, bytes)):
+        return bool(one == other)
     if isinstance(one, np.generic):
-        return one.dtype == other.dtype and one.tobytes() == other.tobytes()
+        return bool(one.dtype == other.dtype and one.tobytes() == other.tobytes())
+    if isinstance(one, Decimal):
+        return bool(one.as_tuple() == other.as_tuple())
     if isinstance(one, (list, tuple, deque)):
         return len(one) == len(other) and all(map(same, one, other)) and _maxlen(one) == _maxlen(other)
     if isinstance(one, dict):
@@ -42,6 +44,10 @@ def same(one: Any, other: Any) -> bool:
         fields = [field.name for field in dataclasses.fields(one)]
         return all(same(getattr(one, name, None), getattr(other, name, None)) for name in fields)
     return bool(one == other)
+
+
+def _is_fortran(value: np.ndarray[Any, Any]) -> bool:
+    return value.flags.f_contiguous and not value.flags.c_contiguous
 
 
 def _maxlen(value: Any) -> int | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
@@ -24,10 +24,12 @@ from .kinds import decoder_of
 from .weak_keys import may_collide
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Iterator
 
     from .limits import ObjectLimits
     from .registry import ObjectRegistry
+
+S = TypeVar("S", set[Any], frozenset[Any])
 
 NAME_SHOWN_MAX: Final = 64
 _MESSAGE_SIZE_MAX: Final = 1 << 32
@@ -188,7 +190,9 @@ class Decoder:
         if sizes and (
             set(map(type, sizes)) != {int} or min(sizes) < 1 or max(sizes) > size_max or sum(sizes) != len(buffer)
         ):
-            raise ObjectDecodeError(f"integers that have not 1 to {size_max} bytes each, or do not fill their buffer")
+            raise ObjectDecodeError(
+                f"integers that have not 1 to integer_size_max = {size_max} bytes each, or do not fill their buffer"
+            )
         self._depth -= 1
         items: list[Any] = []
         start = 0
@@ -232,7 +236,7 @@ class Decoder:
             at = error.index()
             error.rename(key_step(keys[at], at) if at < len(keys) else at)
             raise
-        self._check_keys(keys)
+        self._check_keys(keys, is_set=False)
         if len(keys) != len(items):
             raise ObjectDecodeError("a dictionary with another number of keys than of values")
         try:
@@ -246,16 +250,16 @@ class Decoder:
     def _ordered_dict(self) -> OrderedDict[Any, Any]:
         return OrderedDict(self._dict())
 
-    def _members(self) -> Collection[Any]:
+    def _members(self) -> list[Any]:
         try:
             listed = self._items()
         except ObjectDecodeError as error:
             error.rename(f"<member {error.index()}>")
             raise
-        self._check_keys(listed)
+        self._check_keys(listed, is_set=True)
         return listed
 
-    def _check_keys(self, keys: list[Any]) -> None:
+    def _check_keys(self, keys: list[Any], *, is_set: bool) -> None:
         """Refuse keys that would make a dictionary slow."""
         if _PROTECTED.issuperset(map(type, keys)):
             return
@@ -264,23 +268,26 @@ class Decoder:
                 f"more than weak_keys_max = {self._limits.weak_keys_max} keys that are neither text nor bytes"
             )
         try:
-            if may_collide(keys):
+            if may_collide(keys, is_set=is_set):
                 raise ObjectDecodeError("keys that were chosen to collide")
         except TypeError:
             raise ObjectDecodeError("a key that cannot be one") from None
 
     def _set(self) -> set[Any]:
+        return self._distinct(set)
+
+    def _frozenset(self) -> frozenset[Any]:
+        return self._distinct(frozenset)
+
+    def _distinct(self, kind: Callable[[list[Any]], S]) -> S:
         listed = self._members()
         try:
-            made = set(listed)
+            made = kind(listed)
         except TypeError:
             raise ObjectDecodeError("a member that cannot be one") from None
         if len(made) != len(listed):
             raise ObjectDecodeError("a set with a member twice")
         return made
-
-    def _frozenset(self) -> frozenset[Any]:
-        return frozenset(self._set())
 
     def _deque(self) -> deque[Any]:
         longest = self._token()

@@ -252,14 +252,14 @@ class Encoder:
         if isinstance(value, Enum):
             self._put_enum(value, kind.__name__)
             return
-        if isinstance(value, np.generic):
-            _put_numpy_scalar(self, value)
-            return
         encoder = encoder_of(kind)
         if encoder is not None:
             name, encode = encoder
             self.tokens += (op.KNOWN, name)
             self._put_payload(encode(value))
+            return
+        if isinstance(value, np.generic):
+            _put_numpy_scalar(self, value)
             return
         raise ObjectEncodeError(_refusal(value, kind))
 
@@ -424,7 +424,7 @@ def _put_wire_value(encoder: Encoder, value: Any) -> None:
         descriptor, length, head, body = values.encode(value)
     except TypeError as error:
         raise ObjectEncodeError(str(error)) from None
-    encoder.tokens += (op.WIRE_VALUE, descriptor, length)
+    encoder.tokens += (op.WIRE_VALUE, int(descriptor), length)
     encoder.put_buffer(head + bytes(body) if head else body)
 
 

@@ -86,7 +86,8 @@ def _decode_complex(payload: Any) -> complex:
 # Dates and times.
 
 
-def _encode_zone(zone: datetime.tzinfo | None) -> Any:
+def encode_zone(zone: datetime.tzinfo | None) -> Any:
+    """A time zone as what travels: None, its key, or its offset and name."""
     if zone is None:
         return None
     if type(zone) is datetime.timezone:
@@ -99,7 +100,8 @@ def _encode_zone(zone: datetime.tzinfo | None) -> Any:
     raise ObjectEncodeError(f"a time zone of class {kind}; use datetime.timezone or zoneinfo.ZoneInfo")
 
 
-def _decode_zone(payload: Any) -> datetime.tzinfo | None:
+def decode_zone(payload: Any) -> datetime.tzinfo | None:
+    """The time zone of what `encode_zone` gave; ZoneInfo looks for keys below its own folders only."""
     if payload is None:
         return None
     if type(payload) is str:
@@ -118,21 +120,21 @@ def _decode_zone(payload: Any) -> datetime.tzinfo | None:
 
 def _encode_datetime(value: datetime.datetime) -> Any:
     date = (value.year, value.month, value.day)
-    return (*date, value.hour, value.minute, value.second, value.microsecond, value.fold, _encode_zone(value.tzinfo))
+    return (*date, value.hour, value.minute, value.second, value.microsecond, value.fold, encode_zone(value.tzinfo))
 
 
 def _decode_datetime(payload: Any) -> datetime.datetime:
     year, month, day, hour, minute, second, microsecond, fold, zone = _checked(payload, *[int] * 8, object)
-    return datetime.datetime(year, month, day, hour, minute, second, microsecond, _decode_zone(zone), fold=fold)
+    return datetime.datetime(year, month, day, hour, minute, second, microsecond, decode_zone(zone), fold=fold)
 
 
 def _encode_time(value: datetime.time) -> Any:
-    return value.hour, value.minute, value.second, value.microsecond, value.fold, _encode_zone(value.tzinfo)
+    return value.hour, value.minute, value.second, value.microsecond, value.fold, encode_zone(value.tzinfo)
 
 
 def _decode_time(payload: Any) -> datetime.time:
     hour, minute, second, microsecond, fold, zone = _checked(payload, *[int] * 5, object)
-    return datetime.time(hour, minute, second, microsecond, _decode_zone(zone), fold=fold)
+    return datetime.time(hour, minute, second, microsecond, decode_zone(zone), fold=fold)
 
 
 def _decode_date(payload: Any) -> datetime.date:
@@ -203,20 +205,21 @@ _BUILT_IN: Final[dict[type, Kind]] = {
     datetime.timedelta: Kind(
         "timedelta", lambda value: (value.days, value.seconds, value.microseconds), _decode_timedelta
     ),
-    datetime.timezone: Kind("timezone", _encode_zone, _decode_zone),
-    ZoneInfo: Kind("timezone", _encode_zone, _decode_zone),
+    datetime.timezone: Kind("timezone", encode_zone, decode_zone),
+    ZoneInfo: Kind("timezone", encode_zone, decode_zone),
     uuid.UUID: Kind("uuid", lambda value: value.bytes, _decode_uuid),
     range: Kind("range", lambda value: (value.start, value.stop, value.step), _decode_range),
     array: Kind("array", _encode_array, _decode_array),
-    np.str_: Kind("numpy str", str, _decode_numpy_text),
-    np.bytes_: Kind("numpy bytes", bytes, _decode_numpy_bytes),
+    # Joined, because str() and bytes() of these leave out zeros at the end.
+    np.str_: Kind("numpy str", lambda value: "".join((value,)), _decode_numpy_text),
+    np.bytes_: Kind("numpy bytes", lambda value: b"".join((value,)), _decode_numpy_bytes),
 }
 _BUILT_IN_NAMES: Final = {kind.name: kind for kind in _BUILT_IN.values()}
 
 _MODULES: Final = {
     "gmpy2": "gmpy2_kinds",
     "bitarray": "bitarray_kinds",
-    "pandas": "arrow_kinds",
+    "pandas": "pandas_kinds",
     "pyarrow": "arrow_kinds",
 }
 """By the first part of the module of a class, and of the name of a kind: where its kinds are."""

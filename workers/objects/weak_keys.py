@@ -13,22 +13,24 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from numpy.typing import NDArray
 
 UNCHECKED_MAX: Final = 256
 """So few keys cost at most half a millisecond."""
 
-STEPS_MAX: Final = 16
-"""Steps for each key, on average. Random keys take below 3 in a table that is as full as it can be."""
+STEPS_MAX: Final = 128
+"""Steps for each key, on average: about what decoding it costs. Random keys take below 3, multiples of a power of two
+up to 30."""
 
 _PERTURB_SHIFT: Final = 5
-_LINEAR_PROBES: Final = 9
+_SET_PROBES: Final = 9
+_SET_DOUBLES_FROM: Final = 50_000
 
 
-def may_collide(keys: Collection[Any]) -> bool:
-    """Whether a dictionary or a set of these keys would be slow to make.
+def may_collide(keys: Collection[Any], *, is_set: bool) -> bool:
+    """Whether a set or a dictionary of these keys would be slow to make, in this order.
 
     Raises:
         TypeError: a key has no hash.
@@ -36,38 +38,51 @@ def may_collide(keys: Collection[Any]) -> bool:
     if len(keys) <= UNCHECKED_MAX:
         return False
     hashes = np.fromiter(map(hash, keys), np.int64, len(keys))
-    size = 1 << (len(keys) * 3 // 2).bit_length()
-    count = len(keys)
-    while count > UNCHECKED_MAX:  # the table, and each smaller one that it outgrows
-        part = hashes[:count]
-        if any(_is_slow(part, table, linear) for table in (size, 2 * size) for linear in (0, _LINEAR_PROBES)):
-            return True
-        size >>= 1
-        count = min(count, size * 2 // 3)
-    return False
+    return any(
+        _is_slow(hashes[:count], size, _SET_PROBES if is_set else 0)
+        for size, count in _tables(len(keys), is_set)
+        if count > UNCHECKED_MAX
+    )
+
+
+def _tables(count: int, is_set: bool) -> Iterator[tuple[int, int]]:
+    """Places in the tables that such an object has one after another, and how many keys each holds in the end."""
+    size = 8
+    while True:
+        full = ((size - 1) * 3 + 4) // 5 if is_set else size * 2 // 3
+        yield size, min(count, full)
+        if count <= full:
+            return
+        size = 1 << (full * (2 if full > _SET_DOUBLES_FROM else 4)).bit_length() if is_set else size * 2
 
 
 def _is_slow(hashes: NDArray[np.int64], size: int, linear: int) -> bool:
+    """Put keys into a table, one step of each at a time."""
     mask = size - 1
     taken = np.zeros(size, np.bool_)
     owner = np.empty(size, np.int64)
-    perturb = hashes.view(np.uint64).copy()
-    place = (perturb & np.uint64(mask)).astype(np.int64)
-    offset = np.zeros(len(hashes), np.int64)
+    perturb = hashes.view(np.uint64)
+    place = hashes & mask
+    offset: NDArray[np.int64] | None = None
     steps, steps_max = 0, STEPS_MAX * len(hashes)
     while len(place):
         steps += len(place)
         if steps > steps_max:
             return True
-        slot = place + offset
+        slot = place if offset is None else place + offset
         numbers = np.arange(len(slot))
         owner[slot] = numbers
-        left = taken[slot] | (owner[slot] != numbers)
+        left = np.flatnonzero(taken[slot] | (owner[slot] != numbers))
         taken[slot] = True
-        place, offset, perturb = place[left], offset[left] + 1, perturb[left]
-        moves = (offset > linear) | (place + linear > mask)
-        offset[moves] = 0
-        perturb[moves] >>= np.uint64(_PERTURB_SHIFT)
-        moved = place.view(np.uint64)[moves] * np.uint64(5) + np.uint64(1) + perturb[moves]
-        place[moves] = (moved & np.uint64(mask)).view(np.int64)
+        place, perturb = place[left], perturb[left]
+        if linear:
+            offset = np.zeros(len(left), np.int64) if offset is None else offset[left]
+            offset += 1
+            stays = (offset <= linear) & (place + linear <= mask)
+            offset[~stays] = 0
+            perturb = np.where(stays, perturb, perturb >> np.uint64(_PERTURB_SHIFT))
+            place = np.where(stays, place, (place * 5 + 1 + perturb.view(np.int64)) & mask)
+        else:
+            perturb = perturb >> np.uint64(_PERTURB_SHIFT)
+            place = (place * 5 + 1 + perturb.view(np.int64)) & mask
     return False
