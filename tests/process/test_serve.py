@@ -130,9 +130,9 @@ def test_three_services_run_the_same_jobs_and_outlive_whatever_goes_wrong(tmp_pa
             assert err.count("Traceback") == traces  # of the two handlers that failed
 
 
-def test_a_local_run_serves_all_parties_until_ctrl_c() -> None:
+def test_a_local_run_serves_all_parties_until_ctrl_c(tmp_path: Path) -> None:
     arguments = ["serve", "--local", "2", "--listen", "127.0.0.1:0", "--jobs", "sample_jobs:PairJob"]
-    process = start(*arguments)
+    process = start(*arguments, "--security", "noise", "--no-retry", TMPDIR=str(tmp_path))
     try:
         assert process.stdout is not None
         ports: dict[str, int] = {}
@@ -148,9 +148,11 @@ def test_a_local_run_serves_all_parties_until_ctrl_c() -> None:
         status, text = get_text(alice, "/metrics")
         assert status == 200
         assert 'partywire_link_up{party="alice"' in text
+        assert list(tmp_path.glob("partywire-keys-*"))
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=DEADLINE_S)
         assert (process.returncode, err) == (0, "")
+        assert not list(tmp_path.iterdir()), "the keys end with the run"
     finally:
         process.kill()
         process.communicate()
@@ -184,6 +186,8 @@ def try_health(service: Service) -> int:
         (["--local", "3", "--config", "x.toml"], "serve needs either"),
         (["--config", "missing.toml"], "cannot be read"),
         (["--config", "x.toml", "--jobs", "a"], "are for --local"),
+        (["--config", "x.toml", "--security", "tls"], "--security is for --local"),
+        (["--local", "3", "--retries", "1", "--no-retry"], "exclude each other"),
         (["--local", "3", "--listen", "10.0.0.1:80"], "insecure"),
         (["--local", "3", "--listen", "127.0.0.1:0", "--jobs", "nope"], "there is no job 'nope'"),
     ],

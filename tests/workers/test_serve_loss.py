@@ -12,19 +12,29 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from partywire.engine.errors import SetupAborted, SetupMismatch
 from partywire.workers import serve_order
-from partywire.workers.serve_book import DONE, FAILED, JobBook, JobEntry
+from partywire.workers.errors import JobFailed, PeerLost
+from partywire.workers.serve_book import DONE, FAILED, FINAL, JobBook, JobEntry
 from partywire.workers.serve_follower import Failure, Follower
 from partywire.workers.serve_order import Orderer
 from partywire.workers.serve_settle import settle
 from partywire.workers.serve_words import (
+    BROKEN,
+    ENDED,
     FROM_ORDERER,
+    OPEN,
     Ask,
     Cancel,
     Close,
+    Ended,
     Go,
     Message,
+    Prepare,
+    Queue,
     Recall,
+    Recalled,
+    Settled,
     Submit,
     decode_untrusted,
     encode,
@@ -368,3 +378,110 @@ def test_a_canary_that_runs_again_what_a_dead_orderer_may_have_shown_is_found(mo
 
     monkeypatch.setattr(serve_order, "settle", careless)
     assert found_by_seeds(SEEDS)
+
+
+# What is decided, case by case.
+
+JOB = "0" * 16
+
+
+def remembered(word: str, *, party: str = "bob", tries: int = 1, causes: dict[str, str] | None = None) -> Recall:
+    return Recall(
+        JOB, "sum", {"size": 1} if party == "bob" and word not in FINAL else {}, "bob", word, causes or {}, tries
+    )
+
+
+def decided(alice: str, bob: str, charlie: str, *, tries: int = 1, retries: int = RETRIES) -> Close | Ask | None:
+    """What becomes of a job that bob's client submitted and that each party remembers so; "" for not at all."""
+    words = dict(zip(PARTIES, (alice, bob, charlie), strict=True))
+    recalled = {
+        party: {JOB: remembered(word, party=party, tries=tries, causes={party: "why"} if word == BROKEN else None)}
+        if word
+        else {}
+        for party, word in words.items()
+    }
+    found = settle(recalled, PARTIES, retries)
+    return found[0] if found else None
+
+
+def test_what_becomes_of_a_job_follows_from_what_all_remember() -> None:
+    again = Ask(JOB, "sum", {"size": 1}, "bob")
+    assert decided(ENDED, ENDED, ENDED) == Close(JOB, DONE, {})
+    assert decided(OPEN, OPEN, OPEN, tries=0) == again
+    assert decided("", OPEN, "", tries=0) == again  # nobody but bob has heard of it
+    assert decided(ENDED, ENDED, OPEN) == again
+    assert decided(ENDED, ENDED, "") == again  # charlie was started again, and had not said that it ended well
+    assert decided(BROKEN, OPEN, BROKEN) == again
+    assert decided("", BROKEN, ENDED) == again  # alice cannot have shown a result
+    assert decided(DONE, DONE, DONE) is None
+    for final in (DONE, FAILED, "refused", "cancelled"):
+        assert decided(final, ENDED, "") == decided(OPEN, ENDED, final) == Close(JOB, final, {})
+
+
+def test_what_nobody_can_know_or_has_been_tried_too_often_fails_with_a_sentence() -> None:
+    forgotten = decided(ENDED, "", OPEN)
+    assert isinstance(forgotten, Close)
+    assert "bob, where it was submitted, was started again" in forgotten.causes["bob"]
+    for charlie in (ENDED, ""):
+        unknown = decided("", ENDED, charlie)
+        assert isinstance(unknown, Close)
+        assert "alice, which orders the jobs, was started again" in unknown.causes["alice"]
+    assert decided(BROKEN, BROKEN, OPEN, tries=RETRIES) == Ask(JOB, "sum", {"size": 1}, "bob")
+    assert decided(BROKEN, BROKEN, OPEN, tries=RETRIES + 1) == Close(JOB, FAILED, {"alice": "why", "bob": "why"})
+    assert decided(BROKEN, OPEN, OPEN, retries=0) == Close(JOB, FAILED, {"alice": "why"})
+    assert decided(OPEN, OPEN, OPEN, tries=0, retries=0) == Ask(JOB, "sum", {"size": 1}, "bob")
+    unfinished = decided(ENDED, OPEN, "", tries=RETRIES + 1)
+    assert isinstance(unfinished, Close)
+    assert unfinished.causes.keys() == {"bob", "charlie"}
+
+
+def test_what_is_over_is_told_before_anything_is_asked_for_anew() -> None:
+    """Or a party that missed both might hear of more open jobs than anybody may have."""
+    new, old = Recall("1" * 16, "sum", {}, "alice", OPEN, {}, 0), Recall(JOB, "sum", {}, "alice", OPEN, {}, 0)
+    found = settle({"alice": {new.id: new}, "bob": {JOB: old}, "charlie": {}}, ("alice", "bob", "charlie"), RETRIES)
+    assert [type(one) for one in found] == [Close, Ask]
+
+
+def test_parties_that_remember_different_jobs_of_one_id_run_neither() -> None:
+    other = Recall(JOB, "sum", {}, "charlie", OPEN, {}, 0)
+    found = settle({"alice": {}, "bob": {JOB: remembered(OPEN)}, "charlie": {JOB: other}}, PARTIES, RETRIES)
+    assert found == [Close(JOB, FAILED, {"alice": "the parties do not remember the same job"})]
+
+
+# Which failures of a run leave its outcome to the parties' next meeting.
+
+
+def raised(error: BaseException, cause: BaseException | None = None, context: BaseException | None = None) -> Failure:
+    error.__cause__, error.__context__ = cause, context
+    return Failure.of(error)
+
+
+def test_a_run_that_another_party_was_not_in_may_go_well_and_no_other_one() -> None:
+    elsewhere = SetupMismatch(3, "kind", "batch", "serve", "bob")
+    lost = PeerLost("bob", 1, 1, "it broke")
+    assert raised(elsewhere).may_run_again
+    assert raised(SetupAborted(3, "bob", "its link broke")).may_run_again
+    assert raised(JobFailed(0, "bob", "lost"), lost, elsewhere).may_run_again
+    assert raised(JobFailed(0, "bob", "lost"), lost, SetupAborted(3, "bob", "goes on", is_skipped=True)).may_run_again
+    assert not raised(JobFailed(0, "bob", "lost"), lost, SetupAborted(3, "bob", "it was interrupted")).may_run_again
+    assert not raised(JobFailed(0, "bob", "lost"), lost).may_run_again
+    assert not raised(JobFailed(0, "alice", "wrong"), ArithmeticError("wrong"), elsewhere).may_run_again
+    assert not raised(SetupMismatch(3, "number of inputs", 3, 4, "bob")).may_run_again
+    assert not raised(ValueError("my own")).may_run_again
+
+
+def test_words_that_our_own_clients_read_are_not_recalled_to_peers() -> None:
+    book = JobBook()
+    follower = Follower(
+        "bob", PARTIES, book, RETRIES, refuse=lambda job, options: "", prepare=lambda entry: None, tell=lambda *_: None
+    )
+    follower.follow_untrusted(Ask(JOB, "sum", {}, "alice"))
+    for message in (Settled(), Queue(JOB), Prepare(JOB), Go(JOB)):
+        follower.follow_untrusted(message)
+    follower.take_prepared()
+    assert follower.end(JOB, Failure("the secret is 42", "ValueError")) == Ended(JOB, "ValueError")
+    follower.lose([])
+    assert book.entries[JOB].causes == {"bob": "the secret is 42"}
+    [recall, end] = follower.recall()
+    assert isinstance(recall, Recall)
+    assert (recall.word, recall.causes, end) == (FAILED, {"bob": "ValueError"}, Recalled())
