@@ -36,6 +36,7 @@ WITHOUT_IO = (
     "limits",
     "link",
     "negotiation",
+    "pairing/meeting",
     "preamble",
     "probe",
     "rendezvous",
@@ -97,7 +98,9 @@ def test_shm_needs_nothing_but_the_standard_library() -> None:
         assert tops <= set(sys.stdlib_module_names) | {"partywire", "__future__"}
 
 
-@pytest.mark.parametrize("module", ["engine.front", "engine.gateway", "engine.io_process", "engine.supervisor"])
+@pytest.mark.parametrize(
+    "module", ["engine.front", "engine.gateway", "engine.io_process", "engine.pairing.process", "engine.supervisor"]
+)
 def test_a_child_of_the_supervisor_imports_neither_numpy_nor_the_command(module: str) -> None:
     program = f"import sys, partywire.{module}; print(*sys.modules)"
     loaded = subprocess.run(

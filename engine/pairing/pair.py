@@ -159,10 +159,22 @@ class Pair:
                     await self._look_up()
                     await self._introduce_once(dialler)
                 except (DialFailed, GreetingFailed, HandshakeRejected, CredentialError) as error:
-                    self.say(words_of(error))
+                    self.say(words_of(error) + self._whose_certificate(error))
                     await dialler.back_off()
                 else:
                     await asyncio.sleep(INTRODUCED_PAUSE_S)
+
+    def _whose_certificate(self, error: Exception) -> str:
+        """Ours, if that is what the peer refuses: an alert of TLS cannot say which it was."""
+        tls = self._engine.tls
+        if tls is None or not isinstance(error, HandshakeRejected) or error.by_us:
+            return ""
+        if error.code is not RejectCode.CREDENTIALS:
+            return ""
+        try:
+            return f" (ours: {tls.describe_ours()})"
+        except CredentialError:
+            return ""
 
     async def _look_up(self) -> None:
         """Where the peer's connections come from; a name that is not found is the dialler's to complain of."""

@@ -101,13 +101,14 @@ def describe_file(path: str) -> str:
 
 
 def describe_untrusted(certificate: bytes) -> str:
-    """Subject, issuer and serial number of a certificate (DER), in bounded size; of an unreadable one its digest."""
+    """Subject, issuer, serial number and digest of a certificate (DER), in bounded size."""
     from cryptography import x509  # only here: nobody needs it as long as nothing is wrong
 
+    digest = f"SHA-256 {fingerprint_of(certificate)[:16]}..."
     try:
         read = x509.load_der_x509_certificate(certificate)
         names = f"subject {read.subject.rfc4514_string()}, issuer {read.issuer.rfc4514_string()}"
-        text = f"{names[:DESCRIPTION_SIZE_MAX]}, serial {read.serial_number}"
+        text = f"{names[:DESCRIPTION_SIZE_MAX]}, serial {read.serial_number}, {digest}"
     except ValueError:
-        return f"SHA-256 {fingerprint_of(certificate)[:16]}..."
+        return digest
     return printable_untrusted(text.encode("utf-8", "replace"))

@@ -218,14 +218,25 @@ class PairEngine:
 
     async def _be_introduced(self, stream: tcp.TcpStream, accepted: Accepted) -> None:
         place = host_of(accepted.address)
+        met: list[tuple[Pair, Introduction, Introduction, str]] = []
+
+        def answer(theirs: Introduction, channel: PoolChannel | None) -> Introduction | Refusal:
+            """Who was heard is one of our peers, or is told why not."""
+            pair = self._find(accepted.address, place, theirs, channel)
+            if not isinstance(pair, Pair):
+                return pair
+            if (refusal := pair.refusal_of(theirs)) is not None:
+                return refusal
+            fingerprint = "" if channel is None else channel.result or ""
+            met.append((pair, pair.introduction, theirs, fingerprint))
+            return pair.introduction
+
         try:
-            await be_introduced(
-                self.loop,
-                stream,
-                accepted.preamble,
-                self.tls,
-                lambda theirs, channel: self._answer(accepted.address, place, theirs, channel),
-            )
+            await be_introduced(self.loop, stream, accepted.preamble, self.tls, answer)
+            for pair, ours, theirs, fingerprint in met:
+                # Not before the answer was read: who does not know us yet would turn away what we dial.
+                if pair.refusal_of(theirs) is None:
+                    pair.met(ours, theirs, fingerprint)
         except (HandshakeRejected, GreetingFailed, CredentialError, OSError) as error:
             there = [pair for pair in self._pairs if pair.is_at(place)]
             if len(there) == 1:
@@ -237,19 +248,6 @@ class PairEngine:
         if now >= self._strangers_at:
             self._strangers_at = now + STRANGERS_INTERVAL_S
             pair.say(words)
-
-    def _answer(
-        self, address: str, place: str, theirs: Introduction, channel: PoolChannel | None
-    ) -> Introduction | Refusal:
-        """Who was heard is one of our peers, or is told why not."""
-        found = self._find(address, place, theirs, channel)
-        if not isinstance(found, Pair):
-            return found
-        if (refusal := found.refusal_of(theirs)) is not None:
-            return refusal
-        ours = found.introduction
-        found.met(ours, theirs, "" if channel is None else channel.result or "")
-        return ours
 
     def _find(
         self, address: str, place: str, theirs: Introduction, channel: PoolChannel | None

@@ -17,6 +17,7 @@ from partywire.engine.iris_handshake import dialling
 from partywire.engine.iris_options import IrisOptions
 from partywire.engine.limits import REASON_SIZE_MAX
 from partywire.engine.noise import HandshakeState, NoiseProtocol, PrivateKey
+from partywire.engine.pairing.meeting import Introduction
 from partywire.engine.preamble import ConnectionClass, Preamble
 from partywire.engine.probe import Probe
 from partywire.engine.stat_page import Value, Words, encode_text
@@ -75,6 +76,12 @@ def _attaches() -> Iterator[bytes]:
 
 def _probes() -> Iterator[bytes]:
     yield WHOLE + Probe(Role.INITIATOR, Hello("bob", "alice", b"n" * 32, party_set=("alice", "bob"))).data_to_send()
+
+
+def _introductions() -> Iterator[bytes]:
+    introduction = Introduction(bytes(range(16)), 4002, True)
+    for type_ in (MessageType.INTRODUCE, MessageType.INTRODUCED):
+        yield WHOLE + encode_message(type_, introduction.encode())
 
 
 def _control() -> Iterator[bytes]:
@@ -147,6 +154,7 @@ _MAKERS: Final[dict[str, Callable[[], Iterator[bytes]]]] = {
     "handshake": _handshakes,
     "attach": _attaches,
     "probe": _probes,
+    "introduction": _introductions,
     "control": _control,
     "commands": _commands,
     "records": lambda: iter([records.encode_stream_end(records.StreamEnd(False, "why"))]),

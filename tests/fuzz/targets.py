@@ -28,6 +28,7 @@ from partywire.engine.noise import HandshakeState as NoiseHandshake
 from partywire.engine.noise import NoiseProtocol, PrivateKey, RecordOpener, Turn
 from partywire.engine.noise.cipher import CipherState
 from partywire.engine.noise.errors import NoiseError
+from partywire.engine.pairing.meeting import Introduction, Meeting, we_dial
 from partywire.engine.preamble import PREAMBLE_SIZE, Preamble
 from partywire.engine.probe import Probe
 from partywire.engine.stat_page import StatPageError, decode_text
@@ -193,6 +194,17 @@ def fuzz_probe(data: bytes) -> None:
     prober = Probe(Role.INITIATOR, _hello("bob", "alice"))
     prober.data_to_send()
     _converse(prober, data)
+
+
+def fuzz_introduction(data: bytes) -> None:
+    """As `handshake`. Who was heard can be heard again: what it said encodes to what was read."""
+    ours = Introduction(bytes(16), 4001, True)
+    for meeting in (Meeting(Role.RESPONDER, "peer", answer=lambda _: ours), Meeting(Role.INITIATOR, "peer", ours)):
+        meeting.data_to_send()
+        _converse(meeting, data)
+        if meeting.result is not None:
+            assert meeting.result.encode() in data[1:]
+            assert we_dial(ours, meeting.result) is not we_dial(meeting.result, ours) or meeting.result.id == ours.id
 
 
 def fuzz_control(data: bytes) -> None:

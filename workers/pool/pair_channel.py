@@ -128,6 +128,8 @@ class PairChannel:
             self._loop.call_soon(self._take_arrivals)
 
     def _tell_end(self, failure: SessionError) -> None:
+        if self._session is not None:
+            self._session.close()  # one that the peer said goodbye to is not over yet
         self._session = self._mailbox = None
         if self._receiver is not None:
             self._receiver.channel_ended(self._as_peer_error(failure))

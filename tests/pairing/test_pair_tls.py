@@ -1,0 +1,208 @@
+"""Who is who on secured pools: certificates that are right, and each way in which one can be wrong."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import ssl
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from partywire.engine.channel.credentials import ALPN, certificates_of
+from partywire.engine.channel.errors import CredentialError
+from partywire.engine.channel.link_security import LinkSecurity
+from partywire.engine.errors import HandshakeRejected
+from partywire.engine.handshake import Role
+from partywire.engine.pairing.pool_tls import DESCRIPTION_SIZE_MAX, PoolTls, describe_untrusted
+from partywire.engine.preamble import SecurityMode
+from partywire.workers.pool.pairs import PairLinks
+from tests.support.certificates import DAY, Issued, issue
+from tests.support.pool_links import Ear, Rig, run
+from tests.support.reserved_ports import reserved_ports
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CA_NAME = x509.Name(
+    [
+        x509.NameAttribute(NameOID.COUNTRY_NAME, "NL"),
+        x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Org"),
+        x509.NameAttribute(NameOID.COMMON_NAME, "ca1"),
+    ]
+)
+
+
+def ca_of_an_organisation() -> Issued:
+    """An issuer whose name does not begin with its common name."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(CA_NAME)
+        .issuer_name(CA_NAME)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - DAY)
+        .not_valid_after(now + DAY)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return Issued(certificate, key)
+
+
+def certificate(name: str, issuer: Issued, serial: int, days: tuple[int, int] = (-1, 2)) -> Issued:
+    """Of a pool: no alternative names, as the certificates that such pools have."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.datetime.now(datetime.UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .issuer_name(issuer.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(serial)
+        .not_valid_before(now + days[0] * DAY)
+        .not_valid_after(now + days[1] * DAY)
+        .sign(issuer.key, hashes.SHA256())
+    )
+    return Issued(signed, key)
+
+
+class Files:
+    """Two issuers that are both believed, one that is not, and certificates of all kinds."""
+
+    def __init__(self, folder: Path) -> None:
+        ca1, ca2, ca3 = ca_of_an_organisation(), issue("ca2", is_ca=True), issue("ca3", is_ca=True)
+        for name, ca in (("ca1", ca1), ("ca2", ca2), ("ca3", ca3)):
+            ca.write(folder, name)
+        both = folder / "both.pem"
+        both.write_text("".join((folder / f"{name}.crt").read_text() for name in ("ca1", "ca2")))
+        self.ca = str(both)
+        self.alice = certificate("alice", ca1, 7).write(folder, "alice")
+        self.bob = certificate("bob", ca1, 8).write(folder, "bob")
+        self.same_serial = certificate("bob", ca2, 8).write(folder, "same")  # of another issuer
+        self.same_names = certificate("bob", ca1, 8).write(folder, "again")  # issued twice
+        self.unknown = certificate("bob", ca3, 8).write(folder, "unknown")
+        self.expired = certificate("bob", ca1, 8, (-3, -1)).write(folder, "expired")
+
+    def of(self, issued: Issued) -> tuple[str, str, str]:
+        """key, cert and ca_cert of a pool."""
+        return issued.key_path, issued.certificate_path, self.ca
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return Files(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.mark.parametrize("by_certificate", [True, False])
+def test_pools_know_each_other_by_their_certificates_or_by_address_within_tls(
+    files: Files, by_certificate: bool
+) -> None:
+    async def scenario(rig: Rig) -> None:
+        alice, bob = rig.links(*files.of(files.alice)), rig.links(*files.of(files.bob))
+        ports = alice.listen("127.0.0.1", 0), bob.listen("127.0.0.1", 0)
+        if by_certificate:
+            ears = [
+                Ear(alice.add_peer("bob", "127.0.0.1", ports[1], files.bob.certificate_path)),
+                Ear(bob.add_peer("alice", None, None, files.alice.certificate_path)),  # who is left to dial
+            ]
+        else:
+            ears = [
+                Ear(alice.add_peer("bob", "127.0.0.1", ports[1], None)),
+                Ear(bob.add_peer("alice", "127.0.0.1", ports[0], None)),
+            ]
+        for ear in ears:
+            await ear.opened()
+        await ears[0].send(b"secret" * 100_000)
+        assert await ears[1].next() == b"secret" * 100_000
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "at_alice", "at_bob"),
+    [
+        ("same_serial", ["another one", "CN=bob, issuer CN=ca2, serial 8"], ["refused us", "CN=ca2, serial 8"]),
+        ("same_names", ["another one", "issuer CN=ca1,O=Org,C=NL, serial 8"], ["refused us", "was given for that"]),
+        ("unknown", ["an issuer that we do not know"], ["refused us", "does not know the issuer", "CN=ca3, serial 8"]),
+        ("expired", ["has expired"], ["refused us", "our certificate has expired", "CN=ca1,O=Org,C=NL, serial 8"]),
+    ],
+)
+def test_a_wrong_certificate_is_refused_by_a_sentence_at_both_ends(
+    files: Files, wrong: str, at_alice: list[str], at_bob: list[str]
+) -> None:
+    async def scenario(rig: Rig) -> None:
+        alice, bob = rig.links(*files.of(files.alice)), rig.links(*files.of(getattr(files, wrong)))
+        with reserved_ports(1) as (unused,):
+            port = bob.listen("127.0.0.1", 0)
+            our_port = alice.listen("127.0.0.1", 0)
+            # Alice dials only, then bob does only: each end hears of both directions in its own words.
+            ear = Ear(alice.add_peer("bob", "127.0.0.1", port, files.bob.certificate_path))
+            waiting = Ear(bob.add_peer("nobody", "127.0.0.1", unused, None))
+            assert re.search("certificate (shown for|of) bob", await ear.says(*at_alice))
+            assert not ear.lives
+            theirs = Ear(bob.add_peer("alice", "127.0.0.1", our_port, files.alice.certificate_path))
+            await theirs.says(*at_bob)
+            assert not theirs.lives
+            assert not waiting.lives
+
+    run(scenario)
+
+
+def test_a_pool_with_tls_and_one_without_say_what_is_missing(files: Files) -> None:
+    async def scenario(rig: Rig) -> None:
+        alice, bob = rig.links(*files.of(files.alice)), rig.links()
+        ports = alice.listen("127.0.0.1", 0), bob.listen("127.0.0.1", 0)
+        ears = [
+            Ear(alice.add_peer("bob", "127.0.0.1", ports[1], None)),
+            Ear(bob.add_peer("alice", "127.0.0.1", ports[0], None)),
+        ]
+        for ear in ears:
+            await ear.says("give key, cert and ca_cert to both")
+
+    run(scenario)
+
+
+def test_who_shows_no_certificate_is_refused(files: Files) -> None:
+    key, cert, ca = files.of(files.alice)
+    tls = PoolTls(LinkSecurity(SecurityMode.TLS, certificate=cert, key=key, ca=ca))
+    channel = tls.make(Role.RESPONDER, "who dialled us")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols([ALPN])
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(incoming, outgoing)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    channel.receive_data(outgoing.read())
+    incoming.write(channel.data_to_send())
+    client.do_handshake()
+    with pytest.raises(HandshakeRejected, match="who dialled us showed no certificate"):
+        channel.receive_data(outgoing.read())
+
+
+def test_files_that_cannot_be_used_are_refused_at_once(files: Files, tmp_path: Path) -> None:
+    key, cert, ca = files.of(files.alice)
+    with pytest.raises(CredentialError, match="no such file"):
+        PairLinks(str(tmp_path / "none"), cert, ca)
+    with pytest.raises(CredentialError, match="is not the private key"):
+        PairLinks(files.bob.key_path, cert, ca)
+    links = PairLinks(key, cert, ca)
+    with pytest.raises(CredentialError, match="holds no certificate"):
+        links.add_peer("bob", "127.0.0.1", 1, key)
+    with pytest.raises(ValueError, match="needs a pool with key"):
+        PairLinks().add_peer("bob", "127.0.0.1", 1, cert)
+
+
+def test_a_certificate_is_described_in_bounded_size(files: Files) -> None:
+    (bob,) = certificates_of(files.bob.certificate_path)
+    assert describe_untrusted(bob) .startswith("subject CN=bob, issuer CN=ca1,O=Org,C=NL, serial 8, SHA-")
+    assert describe_untrusted(b"no certificate").startswith("SHA-256 ")
+    long = certificate("x" * 64, Issued(issue("y" * 64, is_ca=True).certificate, files.bob.key), 2**158).certificate
+    assert len(describe_untrusted(long.public_bytes(serialization.Encoding.DER))) <= DESCRIPTION_SIZE_MAX + 100
+
