@@ -13,6 +13,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from ..addresses import is_loopback
 from ..channel.errors import CredentialError
 from ..commands import Lanes, LinkEnded, LinkProgress, OpenLinks
 from ..control_socket import ControlClosed, ControlTimeout
@@ -24,7 +25,7 @@ from ..topology import PartySpec, PeerSpec
 from .introducer import introduce, words_of
 from .meeting import ID_SIZE, Introduction, link_name, we_dial
 from .pair_keeper import PairKeeper
-from .whereabouts import places_of
+from .whereabouts import THIS_HOST, place_of, places_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,7 +105,8 @@ class Pair:
         self._control = control
         self._bell = bell
         self._id = os.urandom(ID_SIZE)
-        self._places: frozenset[str] = frozenset()  # the hosts of its address, as last looked up
+        place = THIS_HOST if is_loopback(self._host) else place_of(self._host)
+        self._places = frozenset((place,))  # the hosts of its address, as last looked up
         self._keeper: PairKeeper | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._whom: Whom | None = None  # with whom the keeper keeps the link
@@ -132,7 +134,7 @@ class Pair:
 
     def is_at(self, place: str, port: int = 0) -> bool:
         """Whether the peer was given with an address of this host, and with this port unless it is 0."""
-        return place in self._places and port in (0, self._port)
+        return bool(self._host) and place in self._places and port in (0, self._port)
 
     def fingerprints(self) -> frozenset[str]:
         """The certificates one of which the peer must show; empty: any.

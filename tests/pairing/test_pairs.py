@@ -280,6 +280,26 @@ def test_strangers_are_bounded_and_take_the_place_of_nobody() -> None:
     run(scenario)
 
 
+def test_who_comes_in_the_place_of_a_silent_peer_is_let_in_once_it_has_shown_to_be_silent() -> None:
+    async def scenario(rig: Rig) -> None:
+        (alice, bob), (bob_links, _) = await rig.linked()
+        our_port, port = (next(iter(links._addresses))[1] for links in (bob_links, alice))
+        os.kill(engine_pid(bob_links), signal.SIGSTOP)
+        newcomer = Introduction(os.urandom(16), port, True)
+        with pytest.raises(HandshakeRejected) as refused:
+            await asyncio.to_thread(introduce, our_port, newcomer)
+        assert refused.value.code is RejectCode.BUSY
+        while True:
+            try:
+                assert await asyncio.to_thread(introduce, our_port, newcomer)
+                break
+            except HandshakeRejected as error:
+                assert error.code is RejectCode.BUSY  # noqa: PT017 - until it is not
+        assert "was started anew" in str(await bob.ended())
+
+    run(scenario)
+
+
 def test_the_engine_ends_with_its_opener_and_goes_without_a_trace() -> None:
     read, write = os.pipe()
     opener = os.fork()

@@ -20,7 +20,7 @@ from partywire.engine.channel.link_security import LinkSecurity
 from partywire.engine.child_process import ChildProcess
 from partywire.engine.commands import Close
 from partywire.engine.control_socket import ControlClosed, ControlSocket, ControlTimeout
-from partywire.engine.limits import MESSAGE_SIZE_MAX, NAME_SIZE_MAX
+from partywire.engine.limits import NAME_SIZE_MAX
 from partywire.engine.listening import Listening
 from partywire.engine.pairing.pair_commands import AddPair, ListenPairs, StartPairs
 from partywire.engine.preamble import SecurityMode
@@ -39,6 +39,9 @@ ENGINE_MODULE: Final = "partywire.engine.pairing.process"
 
 RING_SIZE: Final = 4 * 1024 * 1024
 """Of each ring of a link, as a party's."""
+
+MESSAGE_SIZE_MAX: Final = 1 << 30
+"""Default for the largest message. A peer can make us hold so much, so it is less than the wire allows (4 GiB)."""
 
 INBOX_MARGIN: Final = 64 * 1024 * 1024
 """What a worker holds beyond one message of the greatest size: what a pool has not taken yet, and pauses for."""
