@@ -31,6 +31,7 @@ from partywire.engine.commands import (
 from partywire.engine.control_socket import ControlClosed, ControlSocket, close_all
 from partywire.engine.frames import ResetCode
 from partywire.engine.polling import POLL_NS, Polling
+from partywire.engine.restarts import STAYS_AWAY
 from partywire.shm.doorbell import Bell, Doorbell
 from partywire.shm.fence import Fence, probe
 from partywire.shm.ring import RingReader, RingWriter
@@ -581,7 +582,8 @@ class Worker(WorkerHot):
 
     def lose_link(self, link: PeerLink, cause: str) -> None:
         """Nothing will come from a peer any more."""
-        link.cause = link.cause or cause
+        if not link.cause or cause.endswith(STAYS_AWAY):  # which says more than how it was lost
+            link.cause = cause
         for lane in tuple(link.lanes.values()):
             self.lose_lane(lane, cause)
         if link.control is not None:

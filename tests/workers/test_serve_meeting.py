@@ -15,6 +15,7 @@ from partywire.workers.errors import PeerClosed, PeerLost, RendezvousTimeout, Wo
 from partywire.workers.peer_link import PeerLink
 from partywire.workers.serve_meeting import LinkWatch, Meeting, ServiceFailed
 from partywire.workers.waiting import NEVER
+from partywire.workers.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,3 +168,11 @@ def test_a_process_of_ours_that_stays_away_ends_the_service() -> None:
     with pytest.raises(ServiceFailed, match=r"worker 1: was killed by SIGKILL; .* start the service again"):
         hold(party, watch)
     assert party.met == 0
+
+
+def test_that_an_io_process_stays_away_is_known_though_its_link_was_lost_before() -> None:
+    link = PeerLink(1, "bob")
+    worker = cast("Any", SimpleNamespace(notify=lambda: None))
+    for cause, known in (("reset", "reset"), ("again", "reset"), ("killed" + STAYS_AWAY, "killed" + STAYS_AWAY)):
+        Worker.lose_link(worker, link, cause)
+        assert link.cause == known
