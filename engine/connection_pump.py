@@ -494,6 +494,11 @@ class ConnectionPump:
             self._discards = True
             self.fill_ring()
 
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether its worker died for good."""
+        return self._orphaned
+
     def _end_orphan(self) -> None:
         if self.outgoing is Outgoing.OPEN:
             self.outgoing = Outgoing.BROKEN

@@ -78,6 +78,7 @@ class LinkKeeper(Keeper):
         self._links_here = len(command.peers)  # served by this process
         self._callers = Callers(self._links_here, PEER_AT_ONCE)
         self._greetings = 0  # of accepted control connections, under way
+        self._brittle: frozenset[int] = frozenset()  # connections that broke soon in the last epoch
 
     def stat_values(self) -> list[Value]:
         """What only this process knows of the link, for who reads figures; of one that is over there is nothing."""
@@ -306,10 +307,16 @@ class LinkKeeper(Keeper):
             ControlLane(lane.tx, lane.rx, result.epoch),
             self._doorbell,
             on_up=lambda: self._announce(attempt, result.peer.workers, result.message_size_max),
-            on_end=attempt.set_ended,
+            on_end=lambda clean, cause: self._multiplexer_ended(attempt, clean, cause),
             close_timeout_s=self._options.close_timeout_s,
             links=self._links_here,
+            brittle=self._brittle,
         )
         attempt.result = result
         attempt.multiplexer.start(received)
         attempt.greeted.set()
+
+    def _multiplexer_ended(self, attempt: Attempt, clean: bool, cause: str) -> None:
+        if attempt.multiplexer is not None:
+            self._brittle = attempt.multiplexer.broken_early
+        attempt.set_ended(clean, cause)

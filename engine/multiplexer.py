@@ -48,6 +48,7 @@ from .frames import (
 from .link import CONTROL, Link, LinkClosed, LinkLost, LinkState, LinkUp, PeerSaidGoodbye, PingDue
 from .polling import POLL_NS, Polling
 from .records import StreamEnd
+from .redial import STEADY_S
 
 if TYPE_CHECKING:
     import asyncio
@@ -78,6 +79,15 @@ PUMP_TOTAL_NS: Final = 1_000_000
 """A call of the compiled core that moves bytes ends after this, so that the control connection and the timers have
 their turn, or sooner when nothing moved for POLL_NS."""
 
+SMALL_BATCH_SIZE: Final = 1024
+"""Bytes between two polls of secured connections up to which they are looked at in C: the rounds of a dozen sessions.
+With 64 sessions it cost 15 to 25 % more CPU a message, since their messages came in smaller batches."""
+
+MEND_S: Final = 60.0
+"""How long a link goes on without a connection that broke twice, each time soon after the link came up, before it is
+made anew. Arbitrary: a peer whose worker stays away breaks it again each time, and its other workers' sessions end with
+it; that a network only flapped is not held against the peer for longer."""
+
 PASSES_MAX: Final = 8
 """Passes over all rings in one callback, so that sockets have their turn while workers send without a pause."""
 
@@ -101,8 +111,12 @@ class Multiplexer:
         on_end: Callable[[bool, str], object],
         close_timeout_s: float = limits.CLOSE_TIMEOUT_S,
         links: int = 1,
+        brittle: frozenset[int] = frozenset(),
     ) -> None:
         """`link` is in ATTACHING. Owns the stream and the lane, not the doorbell. `on_end` gets (clean, cause).
+
+        `brittle`: connections that broke soon in the epoch before. One that does again breaks alone: its lane ends, and
+        the others go on.
 
         `links` are served by this process, each by a multiplexer and a doorbell of its own. Where they are several,
         none looks in vain inside a call, which would keep the others waiting, and each moves its part of the time.
@@ -127,10 +141,15 @@ class Multiplexer:
         self._pumps: dict[int, ConnectionPump] = {}
         self._served: list[ConnectionPump] = []  # the same, for the hot path
         self._broken: set[int] = set()  # connections that failed while the link stands; the link hears it at its end
+        self._brittle = brittle
+        self._broken_early: set[int] = set()
+        self._up_at = 0.0
+        self._mending: asyncio.TimerHandle | None = None  # set while the link goes on without a connection
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0  # when it fires; uvloop's handle for a time in the past does not know
         self._will_serve = False  # whether the rings are served again in the loop's next turn: not asleep, not armed
         self._polling = Polling()
+        self._moved = 0  # bytes of all connections up to the last poll
         self._outcome: StreamEnd | None = None  # set when the link is over and lanes are being told
         self._is_over = False
         # While closing: bytes moved when the progress was looked at last, and when that is looked at again.
@@ -206,9 +225,14 @@ class Multiplexer:
             served[index].meet(rest)
 
     def _look_around(self, core: ModuleType) -> None:
-        """Poll as above where connections are secured: what shows up is moved by its pump, in Python."""
+        """Poll as above where connections are secured: what shows up is moved by its pump, in Python.
+
+        Only while little moves at a time. Where there is more, what comes during a turn of the loop is sealed and opened
+        together, which saves more than the turn costs.
+        """
         served = self._served
-        sources = tuple(pump.source for pump in served)
+        moved, self._moved = self._moved, sum(pump.bytes_moved for pump in served)
+        sources = tuple(pump.source for pump in served) if self._moved - moved <= SMALL_BATCH_SIZE else (None,)
         until_ns = time.monotonic_ns() + self._pump_total_ns
         place = -1
         while None not in sources:
@@ -217,12 +241,17 @@ class Multiplexer:
             if place < 0:
                 return
             pump = served[place // 2]
+            moved = pump.bytes_moved
             if place % 2:
                 pump.receive()
             else:
                 self._serve_in_a_poll(pump)
-            if pump.source is None or time.monotonic_ns() > until_ns:
-                return  # it met something unusual, or is over; or others have their turn
+            if (
+                pump.source is None  # it met something unusual, or is over
+                or pump.bytes_moved - moved > SMALL_BATCH_SIZE
+                or time.monotonic_ns() > until_ns  # others have their turn
+            ):
+                return
 
     def _serve_in_a_poll(self, pump: ConnectionPump) -> None:
         try:
@@ -411,8 +440,8 @@ class Multiplexer:
         self._after_facts()
 
     def pump_failed(self, pump: ConnectionPump, cause: str) -> None:
-        """One connection broke (the peer's worker died, say): its lane ends, the others go on. A link without any is
-        lost, to be made anew."""
+        """One connection broke: the link is lost, to be made anew with all of them. Our own worker that died for good,
+        and what breaks again at once, ends its lane alone, as long as there are others."""
         if self._link.is_dead or pump.connection in self._broken:
             return
         self._broken.add(pump.connection)
@@ -421,9 +450,22 @@ class Multiplexer:
         pump.tell(StreamEnd(False, broke))
         if self._link.goodbye_received or self._link.goodbye_sent:
             self._link.stream_ended(self._loop.time(), pump.connection)
-        elif len(self._broken) == self._link.connections:
+        elif len(self._broken) == self._link.connections or not (pump.is_orphaned or self._is_brittle(pump.connection)):
             self._link.lost(broke)
+        elif self._mending is None and not pump.is_orphaned:
+            self._mending = self._loop.call_later(MEND_S, self._lose, broke)
         self._after_facts()
+
+    def _is_brittle(self, connection: int) -> bool:
+        if self._loop.time() - self._up_at >= STEADY_S:
+            return False
+        self._broken_early.add(connection)
+        return connection in self._brittle
+
+    @property
+    def broken_early(self) -> frozenset[int]:
+        """Connections that broke soon after the link came up."""
+        return frozenset(self._broken_early)
 
     def pump_finished(self, pump: ConnectionPump) -> None:
         """A worker has finished its lane."""
@@ -516,6 +558,7 @@ class Multiplexer:
         """Act on what the link makes of the facts, then set the timer to its next deadline."""
         while not self._is_over and (event := self._link.next_event()) is not None:
             if isinstance(event, LinkUp):
+                self._up_at = self._loop.time()
                 self._on_up()
             elif isinstance(event, PingDue):
                 self._unsent += encode_ping(event.token)
@@ -618,10 +661,9 @@ class Multiplexer:
             return
         self._is_over = True
         self._loop.remove_reader(self._doorbell.fileno())
-        if self._closing_timer is not None:
-            self._closing_timer.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._closing_timer, self._timer, self._mending):
+            if timer is not None:
+                timer.cancel()
         outcome = self._outcome or StreamEnd(False, "ended before its time")
         self._loop.call_soon(self._on_end, outcome.clean, outcome.cause)
 

@@ -18,7 +18,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
-from partywire.engine.preamble import PREAMBLE_SIZE, ConnectionClass
+from partywire.engine.preamble import PREAMBLE_SIZE, ConnectionClass, Preamble
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -82,6 +82,12 @@ class _Connection:
     def class_(self) -> ConnectionClass | None:
         return ConnectionClass(self.preamble[_CLASS_OFFSET]) if len(self.preamble) == PREAMBLE_SIZE else None
 
+    @property
+    def normal_index(self) -> int | None:
+        """Which of the normal connections it is."""
+        preamble = Preamble.decode_untrusted(self.preamble) if self.class_ is ConnectionClass.NORMAL else None
+        return None if preamble is None else preamble.index
+
 
 class FaultProxy:
     """A proxy to `target`, from `with` to its end. `there` is what the dialler sends, `back` what it receives."""
@@ -97,6 +103,7 @@ class FaultProxy:
         self.passed_there = 0
         """Bytes of diallers that were passed on, of all connections."""
         self._is_cut_asked = False
+        self._cut_index: int | None = None  # of a normal connection
         self._connections: list[_Connection] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fault proxy", daemon=True)
@@ -108,6 +115,10 @@ class FaultProxy:
     def cut(self) -> None:
         """Reset every connection that stands; those that come later are not concerned."""
         self._is_cut_asked = True
+
+    def cut_one(self, index: int) -> None:
+        """Reset the normal connection with this index, and no other."""
+        self._cut_index = index
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -134,8 +145,9 @@ class FaultProxy:
                 selector.select(PAUSE_S if busy else 10 * PAUSE_S)
             self._accept()
             is_cut, self._is_cut_asked = self._is_cut_asked, False
+            index, self._cut_index = self._cut_index, None
             for connection in list(self._connections):
-                if is_cut or not self._serve(connection):
+                if is_cut or (index is not None and connection.normal_index == index) or not self._serve(connection):
                     self._reset(connection)
                     self._connections.remove(connection)
 

@@ -12,6 +12,7 @@ from partywire.engine import multiplexer as multiplexer_module
 from partywire.engine.frames import LINK_SESSION, Descriptor, encode_frame, encode_goodbye, encode_ping
 from partywire.engine.link import LinkTimeouts
 from partywire.engine.polling import Polling
+from partywire.engine.redial import STEADY_S
 from partywire.shm.counters import WORD_HEAD, WORD_TAIL
 from tests.support.link_rig import LinkRig, Side
 
@@ -357,8 +358,10 @@ def test_a_control_connection_that_ends_without_a_goodbye_loses_the_link(make_ri
     assert all(lane.end is not None and not lane.end.clean for lane in rig.bob.lanes)
 
 
-def test_a_data_connection_that_breaks_ends_its_lane_and_no_other(make_rig: Callable[..., LinkRig]) -> None:
+def test_a_data_connection_that_breaks_again_ends_its_lane_and_no_other(make_rig: Callable[..., LinkRig]) -> None:
     rig = make_rig(2)
+    for side in (rig.alice, rig.bob):
+        side.multiplexer._brittle = frozenset({0})
     rig.alice.streams[0].abort()
     rig.wait(lambda: rig.bob.lanes[0].end, rig.read_both)
     assert rig.bob.lanes[0].end is not None
@@ -496,6 +499,7 @@ def test_a_worker_that_writes_nonsense_about_what_it_read_ends_the_link(
 
 def test_a_dead_worker_leaves_what_it_had_published_and_a_broken_connection(make_rig: Callable[..., LinkRig]) -> None:
     rig = make_rig(2)
+    rig.bob.multiplexer._brittle = frozenset({0})  # it did the same in the epoch before
     assert rig.alice.try_send(b"published", 0)
     assert rig.alice.try_send(b"alive", 1)
     rig.loop.call_soon(rig.alice.multiplexer.drop_worker, 0, 2)
@@ -511,6 +515,7 @@ def test_a_dead_worker_with_more_than_one_turn_can_send_breaks_its_connection_in
 ) -> None:
     monkeypatch.setattr(connection_pump, "SEND_SIZE", 1000)
     rig = make_rig(2, capacity=600)
+    rig.bob.multiplexer._brittle = frozenset({0})  # it did the same in the epoch before
     count = 0
     while rig.alice.try_send(bytes(400)):
         count += 1
@@ -522,6 +527,41 @@ def test_a_dead_worker_with_more_than_one_turn_can_send_breaks_its_connection_in
     assert not rig.bob.lanes[0].end.clean
     assert len(rig.bob.lanes[0].received) <= 400 * count
     assert rig.bob.ended is None
+
+
+@pytest.mark.parametrize("is_brittle", [False, True])
+def test_a_connection_that_breaks_loses_the_link_at_both_ends_but_not_again_at_once(
+    make_rig: Callable[..., LinkRig], is_brittle: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(multiplexer_module, "MEND_S", 0.2)
+    rig = make_rig(2)
+    sides = (rig.alice, rig.bob)
+    for side in sides:
+        assert side.multiplexer.broken_early == frozenset()
+        side.multiplexer._brittle = frozenset({1} if is_brittle else {0})
+    rig.alice.streams[1].abort()
+    rig.wait(lambda: rig.bob.lanes[1].end, rig.read_both)
+    assert rig.bob.multiplexer.broken_early == {1}
+    if is_brittle:
+        rig.turns(20)
+        assert (rig.bob.ended, rig.bob.lanes[0].end) == (None, None)
+        assert rig.bob.try_send(b"alive", 0)
+        rig.wait(lambda: rig.alice.lanes[0].received, rig.read_both)
+    rig.wait(lambda: rig.alice.ended and rig.bob.ended, rig.read_both)  # and then the link is made anew all the same
+    assert rig.bob.ended is not None
+    assert not rig.bob.ended[0]
+    assert "connection 1 to alice broke" in rig.bob.ended[1]
+    rig.read_both()
+    assert all(lane.end is not None and not lane.end.clean for side in sides for lane in side.lanes)
+
+
+def test_a_connection_that_breaks_again_after_a_while_loses_the_link(make_rig: Callable[..., LinkRig]) -> None:
+    rig = make_rig(2)
+    rig.bob.multiplexer._brittle = frozenset({1})
+    rig.bob.multiplexer._up_at -= STEADY_S
+    rig.alice.streams[1].abort()
+    rig.wait(lambda: rig.alice.ended and rig.bob.ended, rig.read_both)
+    assert rig.bob.multiplexer.broken_early == frozenset()
 
 
 def test_a_dead_worker_that_had_finished_breaks_nothing(make_rig: Callable[..., LinkRig]) -> None:
