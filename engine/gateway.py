@@ -234,12 +234,8 @@ class Gateway:
         if not data:
             self._give_up(waiting)
             return
-        if waiting.route is not None and data != TLS_HANDSHAKE:
-            self._garbage += 1
-            self._drop(waiting)
-            return
         if waiting.route is not None:
-            self._hand_over(waiting, waiting.route, b"")
+            self._pass_on(waiting, waiting.route, data)
             return
         if waiting.probe is not None:
             self._answer(waiting, waiting.probe, data)
@@ -262,6 +258,14 @@ class Gateway:
             self._begin_probe(waiting, preamble)
         else:
             self._hand_over(waiting, self._routes.get(preamble.routing_tag), waiting.received)
+
+    def _pass_on(self, waiting: Waiting, route: ControlSocket, first: bytes) -> None:
+        """A connection that came by a peer's own port, and what it begins with."""
+        if first == TLS_HANDSHAKE:
+            self._hand_over(waiting, route, b"")
+        else:
+            self._garbage += 1
+            self._drop(waiting)
 
     def _introduce(self, waiting: Waiting, introducing: Introducing, data: bytes) -> None:
         """More of what a connection of iris-mpc's protocol begins with."""

@@ -167,10 +167,10 @@ class Supervisor:
             self._end_everything()
 
     def _listen(self, start: Start, fds: list[int]) -> bool:
-        if fds:
-            self._listening.adopt(socket.socket(fileno=fds[0]))
         try:
-            if not fds:
+            if fds:
+                self._listening.adopt(socket.socket(fileno=fds[0]))
+            else:
                 self._listening = open_listening(
                     [parse_address(text, listening=True, port_min=0) for text in start.listen]
                 )
