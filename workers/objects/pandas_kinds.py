@@ -16,6 +16,7 @@ from .errors import ObjectDecodeError, ObjectEncodeError
 from .kinds import Kind, decode_zone, encode_zone
 
 _COLUMN_KINDS: Final = frozenset("biufcmM")
+_WITH_FREQUENCY: Final = (pd.DatetimeIndex, pd.TimedeltaIndex)
 FREQUENCY_SIZE_MAX: Final = 32
 
 
@@ -109,7 +110,8 @@ def _encode_index(index: Any) -> Any:
     if kind is pd.MultiIndex:
         levels = [_encode_index(level) for level in index.levels]
         return "multi", levels, [np.asarray(codes) for codes in index.codes], list(index.names)
-    return "plain", *_encode_columns([index]), index.name, getattr(index, "freqstr", None)
+    frequency = index.freqstr if isinstance(index, _WITH_FREQUENCY) else None
+    return "plain", *_encode_columns([index]), index.name, frequency
 
 
 def _decode_index(payload: Any) -> Any:
@@ -133,9 +135,9 @@ def _decode_index(payload: Any) -> Any:
         return pd.Index(column, dtype=object, name=name)
     if frequency is None:
         return pd.Index(column, name=name)
-    if type(frequency) is not str or len(frequency) > FREQUENCY_SIZE_MAX:
-        raise _refuse()
     made: Any = pd.Index(column, name=name)
+    if type(frequency) is not str or len(frequency) > FREQUENCY_SIZE_MAX or not isinstance(made, _WITH_FREQUENCY):
+        raise _refuse()
     made.freq = frequency
     return made
 
