@@ -595,6 +595,17 @@ class Pool:
             await peer.outbox.drained(deadline - loop.time())
         await self._links.close(self._close_timeout)
 
+    def kill(self) -> None:
+        """End the pool now, in or outside an event loop, without waiting for anything; peers get PeerLost. For the end
+        of a test, or of a program that has failed. May be called again, and after `shutdown`."""
+        shared = self._shared
+        shared.is_closed = True
+        if shared.loop is not None and not shared.loop.is_closed():
+            for peer in self._peers.values():
+                peer.close()
+        if self._own_links is not None:
+            self._own_links.kill()
+
     async def __aenter__(self) -> Pool:
         self._loop()
         return self
@@ -614,7 +625,7 @@ class Pool:
         shared = getattr(self, "_shared", None)
         if shared is not None and not shared.is_closed and self._own_links is not None:
             warnings.warn(f"{self!r} was not shut down", ResourceWarning, source=self, stacklevel=1)
-            self._own_links.kill()
+            self.kill()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self._peers)})"
