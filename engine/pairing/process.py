@@ -269,9 +269,8 @@ class PairEngine:
             seen = f"a pool with the certificate {describe_untrusted(channel.certificate)}"
             known = [pair for pair in there if not pair.certificate]
             if not known and (others := [pair for pair in there if pair.certificate]):
-                given = describe_file(others[0].certificate)
-                detail = f"{seen} {where} is refused: the certificate that was given for that peer is {given}"
-                self._say_of_stranger(others[0], detail)
+                detail = f"{seen} {where} is refused: another certificate was given for that peer"
+                self._say_of_stranger(others[0], f"{detail}: {describe_file(others[0].certificate)}")
                 return RejectCode.CREDENTIALS, detail
         if len(known) == 1 or (known and theirs.port):
             return known[0]

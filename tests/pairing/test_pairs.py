@@ -132,6 +132,20 @@ def test_what_cannot_be_a_peer_is_refused_before_anything_starts() -> None:
         links.kill()
 
 
+def test_plaintext_is_warned_of_once_if_a_peer_is_not_on_this_host(caplog: pytest.LogCaptureFixture) -> None:
+    links = PairLinks()
+    try:
+        links.listen("0.0.0.0", 0)
+        links.add_peer("bob", "localhost", 1, None)
+        assert not caplog.messages
+        links.add_peer("carl", "192.0.2.1", 1, None)
+        links.add_peer("dave", "192.0.2.2", 1, None)
+        assert [message for message in caplog.messages if "plaintext" in message and "192.0.2.1" in message]
+        assert len(caplog.messages) == 1
+    finally:
+        links.kill()
+
+
 def test_the_death_of_an_engine_is_told_at_both_ends_at_once() -> None:
     async def scenario(rig: Rig) -> None:
         (_, bob), (bob_links, ear) = await rig.linked()

@@ -23,6 +23,7 @@ from partywire.engine.control_socket import ControlClosed, ControlSocket, Contro
 from partywire.engine.limits import NAME_SIZE_MAX
 from partywire.engine.listening import Listening
 from partywire.engine.pairing.pair_commands import AddPair, ListenPairs, StartPairs
+from partywire.engine.pairing.whereabouts import THIS_HOST, place_of
 from partywire.engine.preamble import SecurityMode
 from partywire.engine.topology import PartySpec, PeerSpec
 from partywire.shm import fence
@@ -82,6 +83,7 @@ class PairLinks:
         self._engine: _Engine | None = None  # set by the first server or peer
         self._end_engine: weakref.finalize[..., PairLinks] | None = None  # with it
         self._is_listening = False
+        self._has_warned = False  # of plaintext
         self._is_over = False
 
     # Servers and peers.
@@ -100,7 +102,6 @@ class PairLinks:
         if is_unix(addr):
             raise ValueError(f"{addr} is a unix socket; a pool listens on a host and a port")
         self._refuse_if_over()
-        self._warn_of_plaintext(addr)
         listening = Listening()
         try:
             try:
@@ -199,16 +200,15 @@ class PairLinks:
             raise
 
     def _warn_of_plaintext(self, host: str) -> None:
-        if self._security.security_mode is SecurityMode.TLS or self._has_warned or is_loopback(host):
+        is_here = is_loopback(host) or place_of(host) == THIS_HOST
+        if self._security.security_mode is SecurityMode.TLS or self._has_warned or is_here:
             return
         self._has_warned = True
         log.warning(
-            "the links of this pool are plaintext, and %s is not only this host; use a trusted network, or give key, "
-            "cert and ca_cert",
+            "the links of this pool are plaintext, and %s is not this host; use a trusted network only, or give the "
+            "pool key, cert and ca_cert",
             host,
         )
-
-    _has_warned = False
 
     # The engine.
 
