@@ -363,3 +363,13 @@ def test_a_pool_that_was_never_started_closes_all_the_same() -> None:
 
     asyncio.run(main())
     asyncio.run(PairLinks().close(1.0))
+
+
+def test_a_pool_is_ended_also_after_its_loop() -> None:
+    async def main() -> None:
+        links.start(asyncio.get_running_loop())
+
+    links = PairLinks()
+    links.add_peer("bob", "127.0.0.1", 9, None)
+    asyncio.run(main())
+    links.kill()

@@ -47,6 +47,10 @@ class PairWorker(Worker):
             if self.loop_driver is not None:
                 self.loop_driver.schedule()
 
+    def fail(self, cause: str) -> None:
+        """The pair engine is gone, which is the only way in which this happens."""
+        super().fail("its pair engine, the process that serves its links, has ended; make a new pool")
+
     def _drop_lanes(self, link: PeerLink, cause: str) -> None:
         self.resume()
         super()._drop_lanes(link, cause)
