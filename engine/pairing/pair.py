@@ -191,9 +191,7 @@ class Pair:
         stream = await dialler.attempt()
         try:
             ours = self.introduction
-            theirs, fingerprint = await introduce(
-                engine.loop, stream, self.name, ours, engine.tls, self.fingerprints()
-            )
+            theirs, fingerprint = await introduce(engine.loop, stream, self.name, ours, engine.tls, self.fingerprints())
         finally:
             stream.close()
             dialler.lost()

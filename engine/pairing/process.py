@@ -249,9 +249,7 @@ class PairEngine:
             self._strangers_at = now + STRANGERS_INTERVAL_S
             pair.say(words)
 
-    def _find(
-        self, address: str, place: str, theirs: Introduction, channel: PoolChannel | None
-    ) -> Pair | Refusal:
+    def _find(self, address: str, place: str, theirs: Introduction, channel: PoolChannel | None) -> Pair | Refusal:
         """The peer whose certificate was shown; of those without one, the peer at the address that was told."""
         there = [pair for pair in self._pairs if pair.is_at(place, theirs.port)]
         where = _where(address, theirs.port)

@@ -201,8 +201,7 @@ def test_files_that_cannot_be_used_are_refused_at_once(files: Files, tmp_path: P
 
 def test_a_certificate_is_described_in_bounded_size(files: Files) -> None:
     (bob,) = certificates_of(files.bob.certificate_path)
-    assert describe_untrusted(bob) .startswith("subject CN=bob, issuer CN=ca1,O=Org,C=NL, serial 8, SHA-")
+    assert describe_untrusted(bob).startswith("subject CN=bob, issuer CN=ca1,O=Org,C=NL, serial 8, SHA-")
     assert describe_untrusted(b"no certificate").startswith("SHA-256 ")
     long = certificate("x" * 64, Issued(issue("y" * 64, is_ca=True).certificate, files.bob.key), 2**158).certificate
     assert len(describe_untrusted(long.public_bytes(serialization.Encoding.DER))) <= DESCRIPTION_SIZE_MAX + 100
-

@@ -105,8 +105,9 @@ class Rig:
         """Two pools that listen and know each other as alice and bob, with their first life."""
         alice, bob = self.links(**options), self.links(**options)
         ports = alice.listen("127.0.0.1", 0), bob.listen("127.0.0.1", 0)
-        ears = Ear(alice.add_peer("bob", "127.0.0.1", ports[1], None)), Ear(
-            bob.add_peer("alice", "localhost", ports[0], None)
+        ears = (
+            Ear(alice.add_peer("bob", "127.0.0.1", ports[1], None)),
+            Ear(bob.add_peer("alice", "localhost", ports[0], None)),
         )
         for ear in ears:
             await ear.opened()
