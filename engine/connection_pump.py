@@ -521,6 +521,11 @@ class ConnectionPump:
         self._unsent.clear()
         self._stream.abort()
 
+    @property
+    def is_lingering(self) -> bool:
+        """Whether the stream is closed and still has to tell the peer of it."""
+        return self._stream.is_lingering
+
     def close_stream(self) -> None:
         """Close the socket; both directions ended in an orderly way."""
         self._unblock()

@@ -1,8 +1,8 @@
 """A control socket: whole messages of `commands`, with descriptors beside them, between two processes of one party.
 
 A SEQPACKET socket pair: message boundaries, order and end-of-file are the kernel's, so there is no framing to lose.
-The one invariant: a message arrives whole with all its descriptors, or the socket is dead; received descriptors always
-belong to the caller, sent ones stay the sender's.
+The one invariant: a message arrives whole with all its descriptors, or its receiver hears that it did not; received
+descriptors always belong to the caller, sent ones stay the sender's.
 
 Guarantees: `try_receive`, `post` and `flush` never wait; `send` and `receive` wait no longer than their deadline; at
 most PENDING_MAX messages are held for a peer that does not read. Both ends are one version of one program, so an
@@ -63,11 +63,18 @@ class ControlTimeout(PartyWireError):
         return f"{self.whose} did not react on its control socket within {self.seconds:g} s"
 
 
+class DescriptorsLost(CommandError):
+    """Raised when a message came and its descriptors did not: this process may have no more of them open."""
+
+    def __str__(self) -> str:
+        return f"a message of this party came without its descriptors: {self.what}; is the limit of open files too low?"
+
+
 class ControlSocket:
     """One end. Not thread-safe.
 
-    After any error but ControlTimeout, every later call raises ControlClosed; after an error of sending, what the other
-    end had said before it ended is received first.
+    After any error but ControlTimeout, and DescriptorsLost, which costs one message, every later call raises
+    ControlClosed; after an error of sending, what the other end had said before it ended is received first.
     """
 
     def __init__(self, sock: socket.socket, whose: str) -> None:
@@ -169,6 +176,7 @@ class ControlSocket:
 
         Raises:
             ControlClosed: end of file.
+            DescriptorsLost: there was no room for its descriptors. It is lost, and what follows may be received.
             CommandError: an invalid message; its descriptors are closed, and so is the socket.
         """
         if not self._open:
@@ -187,11 +195,16 @@ class ControlSocket:
             raise ControlClosed(self.whose) from error
         fds = _descriptors(ancillary)
         try:
-            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-                raise CommandError("truncated message or descriptors; is the limit of open files too low?")
+            if flags & socket.MSG_CTRUNC:
+                raise DescriptorsLost(f"{len(fds)} of them did")
+            if flags & socket.MSG_TRUNC:
+                raise CommandError("truncated message")
             if not data:
                 raise ControlClosed(self.whose)
             return commands.decode(data), fds
+        except DescriptorsLost:
+            close_all(fds)
+            raise
         except PartyWireError:
             close_all(fds)
             self._die()

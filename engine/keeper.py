@@ -28,7 +28,7 @@ from .attempt import Attempt, Lane
 from .channel.errors import CredentialError
 from .commands import Accepted, CommandError, Lanes
 from .connection_pump import ConnectionPump
-from .control_socket import ControlClosed, close_all
+from .control_socket import ControlClosed, DescriptorsLost, close_all
 from .dialler import DialFailed, Dialler
 from .errors import HandshakeRejected
 from .greeting import GreetingFailed
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from partywire.shm.doorbell import Bell
     from partywire.shm.fence import Fence
 
-    from .commands import OpenLinks
+    from .commands import OpenLinks, RemakeLink
     from .control_socket import ControlSocket
     from .errors import PartyWireError
     from .link import Link
@@ -162,8 +162,17 @@ class Keeper(ABC):
     def replace_worker(self, index: int) -> None:
         """A worker died, and another one took its place: the link is made anew, since rings are never repaired."""
         self._free_untaken()
-        if (multiplexer := self._standing) is not None:
+        if (multiplexer := self._standing) is not None and self._attempt is not None:
+            self._attempt.is_orphaned = True
             multiplexer.lose(f"worker {index} of {self._our_name} died")
+
+    def remake(self, command: RemakeLink) -> None:
+        """A worker cannot use its rings any more: the link is made anew, unless it has been meanwhile."""
+        multiplexer, attempt = self._standing, self._attempt
+        if multiplexer is None or attempt is None or self._is_closing:
+            return
+        if (command.peer, command.epoch) == (self._peer.index, attempt.link.epoch):
+            multiplexer.forsake(command.worker, self._command.workers, command.cause)
 
     def drop_worker(self, index: int) -> None:
         """A worker died for good: its connections break, and its lanes count as finished."""
@@ -316,7 +325,11 @@ class Keeper(ABC):
         assert self._gateway is not None
         try:
             for _ in range(ACCEPT_BATCH):
-                if (received := self._gateway.try_receive()) is None:
+                try:
+                    received = self._gateway.try_receive()
+                except DescriptorsLost:
+                    continue  # we have no room for one more; whoever it was dials again
+                if received is None:
                     return
                 command, fds = received
                 if not isinstance(command, Accepted) or len(fds) != 1:

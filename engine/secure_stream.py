@@ -107,8 +107,7 @@ class SecureStream(Stream):
             self._unsent = memoryview(b"")  # broken; the next receive says so
         self._stream.shutdown_write()
         if self._closing is not None:
-            self._closing.cancel()
-            self._stream.close()
+            self._stop_lingering()
 
     # Receiving.
 
@@ -169,12 +168,26 @@ class SecureStream(Stream):
             self._stream.close()
         elif self._closing is None:
             self._stream.on_readable(None)
-            self._closing = self._loop.call_later(limits.CLOSE_TIMEOUT_S, self._stream.close)
+            self._closing = self._loop.call_later(limits.CLOSE_TIMEOUT_S, self._stop_lingering)
+
+    @property
+    def is_lingering(self) -> bool:
+        return self._closing is not None
+
+    def _stop_lingering(self) -> None:
+        """Our end is sent, or nobody wants it."""
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+        self._unsent = memoryview(b"")
+        self._stream.close()
 
     def abort(self) -> None:
         self._stop_receiving()
         if self._closing is not None:
             self._closing.cancel()
+            self._closing = None
+        self._unsent = memoryview(b"")
         self._stream.abort()
 
     def _stop_receiving(self) -> None:

@@ -82,6 +82,12 @@ class Stream(ABC):
         Ends both registrations. May be called again; anything else then raises OSError.
         """
 
+    @property
+    def is_lingering(self) -> bool:
+        """Whether the stream is closed, and something that was sent is still with this process: it must live on for a
+        moment, or the other end takes this for a cut. Bounded by the implementation."""
+        return False
+
     @abstractmethod
     def abort(self) -> None:
         """Like `close`, but the other end sees a broken stream and not end of file (where there is such a thing: a unix

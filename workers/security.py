@@ -274,7 +274,7 @@ def check_files(config: PartyConfig) -> None:
     """
     from partywire.engine.channel.errors import CredentialError
 
-    problems: list[tuple[str, str]] = []
+    problems = list(_file_problems(config))
     owners: dict[str, str] = {}  # of what proves a party -> its name
     for peer, link in zip(config.parties, links_of(config), strict=False):
         try:
@@ -290,6 +290,20 @@ def check_files(config: PartyConfig) -> None:
         problems.append(("security.certificate", f"{own.path} {what}"))
     if problems:
         raise ConfigError(config.path, tuple(problems))
+
+
+def _file_problems(config: PartyConfig) -> Iterable[tuple[str, str]]:
+    """Whether others may change the configuration: who can, chooses our peers' keys, or does without any."""
+    if not any(link.mode != SecurityMode.PLAINTEXT for link in links_of(config)):
+        return
+    from partywire.engine.channel.credentials import what_others_may_write
+
+    try:
+        status = os.stat(config.path)
+    except OSError:
+        return  # it is of a program, not of a file, or the file is gone; what it said is known
+    if what := what_others_may_write(status):
+        yield "", what
 
 
 def _tls_problems(link: LinkSecurity, us: str, peer: str, owners: dict[str, str]) -> Iterable[tuple[str, str]]:

@@ -12,7 +12,7 @@ end of the stream is told apart from a stream that was cut off.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
 
 from ..errors import HandshakeRejected, LinkProtocolError, RejectCode
 from ..handshake_messages import MessageReader, MessageType, decode_reject_untrusted, encode_message, encode_reject
@@ -130,11 +130,16 @@ class Channel(ABC):
         raise HandshakeRejected(self._peer, code, detail, by_us=True)
 
 
+IN_THE_CLEAR: Final = frozenset({RejectCode.SECURITY, RejectCode.CREDENTIALS, RejectCode.BUSY})
+"""What an acceptor may refuse before there is a channel. Everything else it would say inside."""
+
+
 class ClearRefusal:
     """Recognises a REJECT in the clear where the answer of a secure channel should begin.
 
     An acceptor whose settings differ can say so in no other way. It proves nothing, so all that it may do is to end the
-    attempt, which whoever can write to the connection may do anyhow.
+    attempt, which whoever can write to the connection may do anyhow, and only what can be known without a channel is
+    believed to need somebody's care. Anything else is no refusal but noise, and the next attempt may fare better.
     """
 
     def __init__(self, peer: str) -> None:
@@ -146,7 +151,7 @@ class ClearRefusal:
 
         Raises:
             HandshakeRejected: the refusal is complete.
-            LinkProtocolError: it began like one and is none.
+            LinkProtocolError: it began like one and is none, or none that can be known without a channel.
         """
         if self._reader is None:
             if data[0] != MessageType.REJECT:
@@ -155,6 +160,9 @@ class ClearRefusal:
         self._reader.receive_data(data)
         if (message := self._reader.next_message_untrusted()) is not None:
             code, detail = decode_reject_untrusted(message[1], self._peer)
+            if code not in IN_THE_CLEAR:
+                what = "a refusal in the clear that only a proven peer may give:"
+                raise LinkProtocolError(self._peer, what, f"{code.name}, {detail}")
             raise HandshakeRejected(self._peer, code, detail, by_us=False)
         return True
 

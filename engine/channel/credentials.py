@@ -1,13 +1,15 @@
 """Reads the files that prove who we are and who a peer must be.
 
 Between the files of `LinkSecurity` and the channels. The one invariant: a private key that others could have read is
-refused, and no error holds more of a file than its path.
+refused, so is a file that others may write, and no error holds more of a file than its path.
 """
 
 from __future__ import annotations
 
+import grp
 import hashlib
 import os
+import pwd
 import ssl
 import stat
 from dataclasses import dataclass
@@ -30,10 +32,10 @@ _END: Final = "-----END CERTIFICATE-----"
 
 
 def read_file(path: str, *, private: bool = False) -> bytes:
-    """The content of a file; of a private one only if nobody else could have read it.
+    """The content of a file that nobody else may write; of a private one only if nobody else could have read it.
 
     Raises:
-        CredentialError: it cannot be read, is too large, or is private and open to others.
+        CredentialError: it cannot be read, is too large, or is open to others.
     """
     try:
         # Not blocking: a pipe in the place of the file would hold up all links of a process until somebody writes to it
@@ -46,11 +48,34 @@ def read_file(path: str, *, private: bool = False) -> bytes:
                 raise CredentialError(
                     path, f"is a private key that other users may read or change (mode {mode:04o}): chmod 600 it"
                 )
+            if what := what_others_may_write(status):
+                raise CredentialError(path, what)
             if status.st_size > FILE_SIZE_MAX:
                 raise CredentialError(path, f"has {status.st_size} bytes, at most {FILE_SIZE_MAX} are read")
             return file.read(FILE_SIZE_MAX)
     except OSError as error:
         raise CredentialError(path, f"cannot be read: {(error.strerror or str(error)).lower()}") from error
+
+
+def what_others_may_write(status: os.stat_result) -> str:
+    """What is wrong with a file that says whom we believe, as the rest of "FILE ..."; empty if only we may write it.
+
+    A group that nobody but us can be in, as some systems give to every user, is no other user.
+    """
+    others = status.st_mode & stat.S_IWOTH
+    group = status.st_mode & stat.S_IWGRP and not _is_group_of_us_alone(status.st_gid)
+    if not (others or group):
+        return ""
+    mode = stat.S_IMODE(status.st_mode)
+    return f"says whom to believe, and other users may change it (mode {mode:04o}): chmod go-w it"
+
+
+def _is_group_of_us_alone(gid: int) -> bool:
+    try:
+        us, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
+    except KeyError:
+        return False
+    return gid == us.pw_gid and group.gr_name == us.pw_name and set(group.gr_mem) <= {us.pw_name}
 
 
 def certificates_of(path: str) -> list[bytes]:

@@ -37,6 +37,11 @@ ANSWERS_SIZE_MAX: Final = 4 * 1024
 """What OpenSSL may have written of its own accord and nothing that was sealed took along: its answers to a peer that
 takes new keys, 27 bytes each. An honest peer does that once in hundreds of gigabytes."""
 
+EMPTY_SIZE_MAX: Final = 64 * 1024
+"""Ciphertext in a row that held nothing for us. The bytes of a record, of up to 16 KiB, come with the last of its
+ciphertext; there is no other honest reason for much. TLS lets a peer send tickets and new keys without end, and each of
+them costs us a derivation of keys."""
+
 _VERIFY: Final = {
     7: "was not signed by the issuer that we know, but by another one of the same name",
     9: "is not valid yet; check the clocks of both hosts",
@@ -90,6 +95,7 @@ class TlsChannel(Channel):
         self._tls = context.wrap_bio(self._incoming, self._outgoing, is_server, server_name)
         self._proof: str | None = None
         self._refusal = ClearRefusal(peer) if role is Role.INITIATOR else None
+        self._empty_size = 0  # ciphertext that was fed since something was opened
         self._opened = bytearray()  # what had to be opened before our end could be sealed
         self._is_ended = False  # whether the peer's end was opened
         self._is_answered = role is Role.RESPONDER  # whether the peer is known to have accepted our proof
@@ -231,6 +237,10 @@ class TlsChannel(Channel):
         if (size := self._outgoing.pending) > ANSWERS_SIZE_MAX:
             what = "answers to new keys of TLS that nothing else was sent with, bytes"
             raise LinkProtocolError(self._peer, what, size, ANSWERS_SIZE_MAX)
+        if self._empty_size > EMPTY_SIZE_MAX:
+            what = "records of TLS that hold nothing, bytes"
+            raise LinkProtocolError(self._peer, what, self._empty_size, EMPTY_SIZE_MAX)
+        self._empty_size += len(ciphertext)
         self._incoming.write(ciphertext)
         self._has_more = True
 
@@ -269,6 +279,7 @@ class TlsChannel(Channel):
             raise LinkProtocolError(self._peer, "a TLS record was refused", reason_of(error)) from None
         self._is_answered = True
         self._is_ended = count == 0
+        self._empty_size = 0
         return count
 
     def receive_end_of_file(self) -> None:

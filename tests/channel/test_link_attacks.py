@@ -11,17 +11,22 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
+from partywire.engine import limits
+from partywire.engine.channel.channel import encode_refusal
 from partywire.engine.channel.credentials import read_file, tls_context, tls_pin
 from partywire.engine.channel.errors import CredentialError
-from partywire.engine.channel.tls import ANSWERS_SIZE_MAX, TlsChannel
-from partywire.engine.errors import HandshakeRejected, LinkProtocolError
+from partywire.engine.channel.maker import ChannelMaker
+from partywire.engine.channel.tls import ANSWERS_SIZE_MAX, EMPTY_SIZE_MAX, TlsChannel
+from partywire.engine.errors import HandshakeRejected, LinkProtocolError, RejectCode
 from partywire.engine.greeting import FAREWELL_SIZE_MAX, dismiss, receive_some
 from partywire.engine.handshake import Role
-from partywire.engine.memory import memory_pair
+from partywire.engine.memory import MemoryStream, memory_pair
+from partywire.engine.preamble import PREAMBLE_SIZE, SecurityMode
 from partywire.engine.secure_stream import SecureStream
 from partywire.engine.transport import Stream
-from tests.support.certificates import issue, tls_link
+from tests.support.certificates import issue, noise_links, tls_link
 from tests.support.channels import carry, open_all, shake
+from tests.support.link_rig import LinkRig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,6 +53,10 @@ def channels(tls: Ends) -> tuple[TlsChannel, TlsChannel]:
     alice = TlsChannel(tls_context(tls[0], accepts=True), Role.RESPONDER, "bob", tls_pin(tls[0], "bob"))
     shake(bob, alice)
     return bob, alice
+
+
+def lingers(stream: Stream) -> bool:
+    return stream.is_lingering
 
 
 class Flood(Stream):
@@ -133,6 +142,56 @@ def test_a_peer_that_takes_new_keys_without_end_cannot_fill_our_memory(tls: Ends
 
     with pytest.raises(LinkProtocolError, match="new keys"):
         flood()
+
+
+def test_a_peer_that_sends_tickets_without_end_does_not_keep_us_busy(tls: Ends) -> None:
+    """They are of no use here, never asked for, and each costs a derivation of keys."""
+    context = tls_context(tls[0], accepts=True)
+    context.num_tickets = 2000  # as alice, who is proven, might choose
+    bob = TlsChannel(tls_context(tls[1], accepts=False), Role.INITIATOR, "alice", tls_pin(tls[1], "alice"))
+    alice = TlsChannel(context, Role.RESPONDER, "bob", tls_pin(tls[0], "bob"))
+    alice.receive_data(bob.data_to_send())
+    bob.receive_data(alice.data_to_send())
+    alice.receive_data(bob.data_to_send())
+    flood = alice.data_to_send()
+    assert len(flood) > 2 * EMPTY_SIZE_MAX
+    step = 1000
+
+    def receive() -> None:
+        for start in range(0, len(flood), step):
+            bob.feed(flood[start : start + step])
+            assert open_all(bob) == b""
+
+    with pytest.raises(LinkProtocolError, match="hold nothing") as caught:
+        receive()
+    assert EMPTY_SIZE_MAX < int(str(caught.value.seen)) <= EMPTY_SIZE_MAX + step
+
+
+def test_the_largest_records_byte_by_byte_are_no_such_flood(tls: Ends) -> None:
+    bob, alice = channels(tls)
+    data = os.urandom(5 * 16 * 1024)
+    sealed = bytes(bob.seal([data], len(data))[0])
+    opened = b""
+    for start in range(0, len(sealed), 16):
+        alice.feed(sealed[start : start + 16])
+        opened += open_all(alice)
+    assert opened == data
+
+
+@pytest.mark.parametrize("code", RejectCode)
+@pytest.mark.parametrize("kind", ["tls", "noise"])
+def test_a_refusal_in_the_clear_is_final_only_for_what_can_be_known_in_the_clear(
+    tls: Ends, tmp_path: Path, kind: str, code: RejectCode
+) -> None:
+    """Whoever can write to the first connection could else end the whole party by pretending that versions differ."""
+    security = tls[1] if kind == "tls" else noise_links(tmp_path, SecurityMode.NOISE_XX_AES)[1]
+    bob = ChannelMaker("bob", "alice", security).make(Role.INITIATOR, bytes(PREAMBLE_SIZE))
+    is_known = code in (RejectCode.SECURITY, RejectCode.CREDENTIALS, RejectCode.BUSY)
+    with pytest.raises(HandshakeRejected if is_known else LinkProtocolError) as caught:
+        bob.receive_data(encode_refusal(code, "because"))
+    assert isinstance(caught.value, HandshakeRejected) == is_known
+    assert "because" in str(caught.value)
+    assert code.name in str(caught.value)
 
 
 def test_a_certificate_with_thousands_of_names_and_escapes_ends_in_one_short_sentence(
@@ -229,12 +288,62 @@ def test_the_end_reaches_the_peer_though_there_was_no_room_for_it_before_the_clo
         bob.close()
         with pytest.raises(OSError, match="closed"):
             bob.try_recv_into(memoryview(bytearray(1)))
+        assert lingers(bob)
         received = b""
         while data := await asyncio.wait_for(receive_some(alice), 5):
             received += data
         assert received == bytes(size)
         with pytest.raises(OSError, match="closed"):
             below[0].try_recv_into(memoryview(bytearray(1)))
+        assert not lingers(bob)
         alice.close()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("how", ["time", "abort"])
+def test_an_end_for_which_there_is_never_room_is_given_up(tls: Ends, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CLOSE_TIMEOUT_S", 0.05)
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        below = memory_pair(loop, 1000)
+        bob, alice = (SecureStream(*ends, loop) for ends in zip(below, channels(tls), strict=True))
+        assert bob.try_send([bytes(1000 - 22)])
+        bob.shutdown_write()
+        bob.close()
+        bob.close()
+        assert lingers(bob)
+        if how == "abort":
+            bob.abort()
+        deadline = loop.time() + 5
+        while lingers(bob):
+            assert loop.time() < deadline
+            await asyncio.sleep(0.01)
+        assert await asyncio.wait_for(receive_some(alice), 5) == bytes(1000 - 22)
+        with pytest.raises(OSError, match=r"cut off|reset"):
+            await asyncio.wait_for(receive_some(alice), 5)
+        alice.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_link_is_over_only_when_closed_streams_have_told_the_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process may end behind that, and the end of the stream with it."""
+    rig = LinkRig()
+    try:
+        rig.up()
+        lingering = True
+        monkeypatch.setattr(MemoryStream, "is_lingering", property(lambda stream: lingering))
+        rig.alice.finish_all()
+        rig.bob.finish_all()
+        rig.wait(lambda: all(side.lanes[0].end for side in (rig.alice, rig.bob)), rig.read_both)
+        rig.turns()
+        assert rig.alice.ended is rig.bob.ended is None
+        lingering = False
+        rig.wait(lambda: rig.alice.ended and rig.bob.ended)
+        for side in (rig.alice, rig.bob):
+            assert side.ended is not None
+            assert side.ended[0]  # clean
+    finally:
+        rig.close()

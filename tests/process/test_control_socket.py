@@ -24,7 +24,7 @@ from partywire.engine.commands import (
     Stopped,
     Welcome,
 )
-from partywire.engine.control_socket import PENDING_MAX, ControlClosed, ControlSocket, ControlTimeout
+from partywire.engine.control_socket import PENDING_MAX, ControlClosed, ControlSocket, ControlTimeout, DescriptorsLost
 from partywire.engine.topology import PartySpec, PeerSpec
 
 PARTY = PartySpec("alice", 0, (PeerSpec("alice", 0, "127.0.0.1", 1), PeerSpec("bob", 1, "::1", 2)))
@@ -179,24 +179,27 @@ def test_an_invalid_message_ends_the_socket_and_closes_its_descriptors(
         b.try_receive()
 
 
-def test_descriptors_that_there_is_no_room_for_end_the_socket_and_are_not_lost_silently(
+def test_descriptors_that_there_is_no_room_for_are_not_lost_silently_and_the_socket_goes_on(
     ends: tuple[ControlSocket, ControlSocket],
 ) -> None:
     a, b = ends
     a.send(LinkProgress(1, "x"), [a.fileno()] * 10)
+    a.send(LinkProgress(1, "y"), [a.fileno()])
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.dup(0)
     os.close(free)
     before = len(os.listdir("/proc/self/fd"))
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (free + 2, hard))
-        with pytest.raises(CommandError, match="is the limit of open files too low"):
+        with pytest.raises(DescriptorsLost, match="is the limit of open files too low"):
             b.try_receive()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert len(os.listdir("/proc/self/fd")) == before
-    with pytest.raises(ControlClosed):
-        b.try_receive()
+    received = b.try_receive()
+    assert received is not None
+    assert received[0] == LinkProgress(1, "y")
+    os.close(*received[1])
 
 
 class Exhausted:

@@ -35,6 +35,7 @@ class Issued:
         folder.mkdir(exist_ok=True)
         certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
         certificate.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+        certificate.chmod(0o644)  # whatever the umask is
         key.touch(0o600)
         key.write_bytes(
             self.key.private_bytes(

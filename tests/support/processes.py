@@ -28,6 +28,15 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def core_wait_s(pid: int) -> float:
+    """How long it has waited for a core, ready to run, while others ran; 0 where the kernel does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/schedstat").read_text().split()
+    except OSError:
+        return 0.0
+    return int(fields[1]) / 1e9
+
+
 def children_of(pid: int) -> list[int]:
     """Its child processes at this moment."""
     try:

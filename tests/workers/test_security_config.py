@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import grp
 import logging
+import os
+import pwd
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from partywire.engine.channel.credentials import noise_private_key
+from partywire.engine.channel.credentials import noise_private_key, read_file
+from partywire.engine.channel.errors import CredentialError
 from partywire.engine.preamble import SecurityMode
 from partywire.workers.config import PartyConfig, load_config, parse_config, write_config
 from partywire.workers.errors import ConfigError
@@ -169,6 +174,48 @@ def test_files_are_checked_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="chmod 600") as caught:
         check_files(good)
     assert [key for key, _ in caught.value.problems] == ["security.key"]
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("ca.crt", "security.ca"), ("alice.crt", "security.certificate"), ("alice.toml", "")]
+)
+def test_a_file_that_says_whom_to_believe_and_that_others_may_write_is_refused(
+    tmp_path: Path, name: str, key: str
+) -> None:
+    ca = issue("ca", is_ca=True).write(tmp_path, "ca")
+    issue("alice", ca).write(tmp_path, "alice")
+    path = tmp_path / "alice.toml"
+    path.write_text("")
+    path.chmod(0o644)
+    good = replace(config(), path=str(path))
+    check_files(good)
+    (tmp_path / name).chmod(0o646)
+    with pytest.raises(ConfigError, match=f"{name}.*chmod go-w") as caught:
+        check_files(good)
+    assert caught.value.keys == (key,)
+    path.chmod(0o646)
+    check_files(replace(good, security=SecurityConfig(mode="none"), insecure=True))  # nothing depends on it
+
+
+@pytest.mark.parametrize("members", [[], ["somebody else"]])
+def test_a_group_of_ours_alone_is_nobody_else(
+    tmp_path: Path, members: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ca.crt"
+    path.touch()
+    path.chmod(0o664)
+    us = pwd.getpwuid(os.geteuid())
+    os.chown(path, -1, us.pw_gid)
+    group = SimpleNamespace(gr_name=us.pw_name, gr_mem=members)
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: group)
+    if members:
+        with pytest.raises(CredentialError, match="mode 0664"):
+            read_file(str(path))
+    else:
+        assert read_file(str(path)) == b""
+    group.gr_name = "staff"
+    with pytest.raises(CredentialError, match="mode 0664"):
+        read_file(str(path))
 
 
 @pytest.mark.parametrize(("days", "words"), [((-9, -1), "expired on"), ((1, 9), "not valid before")])
