@@ -61,6 +61,7 @@ class Attempt:
         self.dialled = ""  # where the peer answered our dial
         self.multiplexer: Multiplexer | None = None  # set behind it
         self.lanes: dict[int, Lane] = {}
+        self.is_orphaned = False  # a worker that was to take its lanes has died
         self.control_lane: Lane | None = None
         self.failure: HandshakeRejected | ShmError | None = None  # why there will be no link at all
         self.greeted = asyncio.Event()  # set when `result` or `failure` is, and when the attempt is given up
@@ -75,9 +76,9 @@ class Attempt:
 
     @property
     def is_taken(self) -> bool:
-        """Whether the workers have opened the rings of all lanes."""
-        control = self.control_lane
-        return all(lane.is_taken for lane in self.lanes.values()) and (control is None or control.is_taken)
+        """Whether the workers have opened the rings of all lanes, or one of them never will."""
+        lanes = [*self.lanes.values(), *([] if self.control_lane is None else [self.control_lane])]
+        return self.is_orphaned or all(lane.is_taken for lane in lanes)
 
     def close(self) -> None:
         """Give sockets and rings back."""

@@ -261,6 +261,16 @@ class DropWorker(ControlMessage):
     is_replaced: bool = False
 
 
+class RemakeLink(ControlMessage):
+    """opener or worker -> supervisor -> I/O process: a ring of mine in this epoch of the link is of no use any more, so
+    make the link anew. One who has gone on to another epoch already does nothing."""
+
+    worker: int
+    peer: int
+    epoch: int
+    cause: str
+
+
 class PublishStat(ControlMessage):
     """supervisor -> opener, workers and I/O processes, while somebody reads figures: publish yours now.
 
@@ -341,6 +351,7 @@ Message: TypeAlias = (
     | Welcome
     | OpenLinks
     | DropWorker
+    | RemakeLink
     | PublishStat
     | Serve
     | Accepted

@@ -20,7 +20,7 @@ from partywire.shm.doorbell import Bell
 
 from . import tcp
 from .child_process import begin_child
-from .commands import Close, CommandError, DropWorker, OpenLinks
+from .commands import Close, CommandError, DropWorker, OpenLinks, RemakeLink
 from .control_socket import ControlClosed, ControlSocket, close_all
 from .keeper import EXIT_TIMEOUT_S
 from .link_keeper import LinkKeeper
@@ -83,6 +83,9 @@ class IoProcess:
                 elif isinstance(command, DropWorker):
                     for link in self._links:
                         (link.replace_worker if command.is_replaced else link.drop_worker)(command.index)
+                elif isinstance(command, RemakeLink):
+                    for link in self._links:
+                        link.remake(command)
         except ControlClosed:
             self._end()  # the supervisor died
 

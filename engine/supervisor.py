@@ -49,6 +49,7 @@ from .commands import (
     ListenFailed,
     OpenLinks,
     Refused,
+    RemakeLink,
     Serve,
     Start,
     Started,
@@ -316,6 +317,8 @@ class Supervisor:
             close_all(received[1])
             if isinstance(received[0], Close):
                 self._close()
+            elif isinstance(received[0], RemakeLink):
+                self._pass_on(received[0])
 
     def _serve_child(self, child: Child, events: int) -> None:
         if child.control.fileno() < 0:
@@ -440,7 +443,14 @@ class Supervisor:
         self._ask(self._opener, LinkProgress(peer, cause), ())  # strangers may not fill the room of its other messages
 
     def _on_worker_message(self, child: Child, message: Message, fds: list[int]) -> None:
-        raise CommandError(f"{type(message).__name__} from a worker")
+        if not isinstance(message, RemakeLink) or message.worker != child.index:
+            raise CommandError(f"{type(message).__name__} from a worker")
+        self._pass_on(message)
+
+    def _pass_on(self, message: RemakeLink) -> None:
+        for child in self._children:
+            if message.peer in child.links:
+                self._send(child.control, message)
 
     def _on_http_message(self, child: Child, message: Message, fds: list[int]) -> None:
         raise CommandError(f"{type(message).__name__} from the {child.process.role}")

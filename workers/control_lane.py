@@ -137,6 +137,7 @@ class ControlLane(ReceiverHot):
         self.is_over = True
         self._pending.clear()
         self._worker.lose_link(self._link, cause)
+        self._worker.ask_for_link(self._link, cause)
 
     def is_idle(self) -> bool:
         """The look after the doorbell was armed: nothing to receive, and no room for what waits."""

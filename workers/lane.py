@@ -155,7 +155,7 @@ class Lane(LaneHot):
                 return True
             self.writer.publish()
         except ShmError as error:
-            self._worker.lose_lane(self, f"the ring to the I/O process failed: {error}")
+            self._worker.lose_ring(self, f"the ring to the I/O process failed: {error}")
             return True
         self.stall()
         return False
@@ -184,7 +184,7 @@ class Lane(LaneHot):
             if self.waiters and not self.writer.request_space():
                 return 0
         except ShmError as error:
-            self._worker.lose_lane(self, f"the ring to the I/O process failed: {error}")
+            self._worker.lose_ring(self, f"the ring to the I/O process failed: {error}")
         self.wake_next()
         if not self.waiters:
             self.unstall()
@@ -233,11 +233,11 @@ class Lane(LaneHot):
 
     def receive_was_interrupted(self) -> None:
         """Between two calls of `receive` an exception (Ctrl-C) left the first: what it had polled is half delivered."""
-        self._worker.lose_lane(self, "an exception interrupted the worker while it received")
+        self._worker.lose_ring(self, "an exception interrupted the worker while it received")
 
     def ring_failed(self, error: ShmError) -> None:
         """The ring from the I/O process cannot be read."""
-        self._worker.lose_lane(self, f"the ring from the I/O process failed: {error}")
+        self._worker.lose_ring(self, f"the ring from the I/O process failed: {error}")
 
     def peer_broke_protocol(self, error: LinkProtocolError) -> None:
         """What arrived is not what the protocol allows: all sessions of this connection fail, and the peer is told."""
@@ -416,7 +416,7 @@ class Lane(LaneHot):
             if not self._write_goodbye(encode_goodbye(reason)):
                 return False
         except ShmError as error:
-            self._worker.lose_lane(self, f"the ring to the I/O process failed: {error}")
+            self._worker.lose_ring(self, f"the ring to the I/O process failed: {error}")
         self.is_finished = True
         return True
 

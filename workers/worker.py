@@ -16,7 +16,7 @@ import math
 import select
 import time
 from threading import get_ident
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from partywire.engine import limits
 from partywire.engine.commands import (
@@ -25,10 +25,11 @@ from partywire.engine.commands import (
     Lanes,
     LinkLost,
     Message,
+    RemakeLink,
     Welcome,
     WorkerLost,
 )
-from partywire.engine.control_socket import ControlClosed, ControlSocket, close_all
+from partywire.engine.control_socket import ControlClosed, ControlSocket, ControlTimeout, close_all
 from partywire.engine.frames import ResetCode
 from partywire.engine.polling import POLL_NS, Polling
 from partywire.engine.restarts import STAYS_AWAY
@@ -47,6 +48,7 @@ from .lane import Lane
 from .peer_link import PeerLink, WorkerCounters
 from .session_table import SessionTable
 from .timers import Timers
+from .totals import Totals, add_totals
 from .waiting import NEVER, Wait
 
 if TYPE_CHECKING:
@@ -69,14 +71,6 @@ SLEEP_MAX_S: Final = 1.0
 
 CONTROL_INTERVAL: Final = 64
 """Passes between two looks at the control socket while there is work; a look costs a system call."""
-
-
-class Totals(NamedTuple):
-    """What a worker has carried since it began."""
-
-    messages_received: int
-    bytes_sent: int
-    bytes_received: int
 
 
 class Worker(WorkerHot):
@@ -563,6 +557,22 @@ class Worker(WorkerHot):
             link.cause = link.cause or cause
         self.notify()
 
+    def lose_ring(self, lane: Lane, cause: str) -> None:
+        """We cannot use a ring of a connection any more: its sessions fail, and the link is made anew."""
+        was_over = lane.is_over
+        self.lose_lane(lane, cause)
+        if not was_over:
+            self.ask_for_link(lane.link, cause)
+
+    def ask_for_link(self, link: PeerLink, cause: str) -> None:
+        """Have the present epoch of a link ended and another one begun."""
+        if self._control is None or self._is_finishing or self._is_fully_closed:
+            return
+        try:
+            self._control.send(RemakeLink(self.index, link.index, link.epoch, cause))
+        except (ControlClosed, ControlTimeout):
+            pass  # the supervisor's end, which says more, or which follows
+
     def end_lane(self, lane: Lane) -> None:
         """The peer said goodbye on a connection: what it sent can still be received."""
         lane.abandon("")
@@ -684,12 +694,3 @@ class Worker(WorkerHot):
             session.fail(SessionClosed(session.id, cause))
         if self._control is not None:
             self._control.close()  # or the supervisor would not see the end of the opener while this process lives
-
-
-def add_totals(totals: Totals, lane: Lane) -> Totals:
-    """The totals with one more lane in them."""
-    return Totals(
-        totals.messages_received + lane.messages_received,
-        totals.bytes_sent + lane.bytes_sent,
-        totals.bytes_received + lane.bytes_received,
-    )
