@@ -28,7 +28,7 @@ from .attempt import Attempt, Lane
 from .channel.errors import CredentialError
 from .commands import Accepted, CommandError, Lanes
 from .connection_pump import ConnectionPump
-from .control_socket import ControlClosed, close_all
+from .control_socket import ControlClosed, DescriptorsLost, close_all
 from .dialler import DialFailed, Dialler
 from .errors import HandshakeRejected
 from .greeting import GreetingFailed
@@ -325,7 +325,11 @@ class Keeper(ABC):
         assert self._gateway is not None
         try:
             for _ in range(ACCEPT_BATCH):
-                if (received := self._gateway.try_receive()) is None:
+                try:
+                    received = self._gateway.try_receive()
+                except DescriptorsLost:
+                    continue  # we have no room for one more; whoever it was dials again
+                if received is None:
                     return
                 command, fds = received
                 if not isinstance(command, Accepted) or len(fds) != 1:

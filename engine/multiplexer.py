@@ -83,6 +83,9 @@ SMALL_BATCH_SIZE: Final = 1024
 """Bytes between two polls of secured connections up to which they are looked at in C: the rounds of a dozen sessions.
 With 64 sessions it cost 15 to 25 % more CPU a message, since their messages came in smaller batches."""
 
+LINGER_LOOK_S: Final = 0.01
+"""Between two looks whether the end of a secured stream has found room; it gives up by itself (CLOSE_TIMEOUT_S)."""
+
 MEND_S: Final = 60.0
 """How long a link goes on without a connection that broke twice, each time soon after the link came up, before it is
 made anew. Arbitrary: a peer whose worker stays away breaks it again each time, and its other workers' sessions end with
@@ -674,8 +677,14 @@ class Multiplexer:
         for timer in (self._closing_timer, self._timer, self._mending):
             if timer is not None:
                 timer.cancel()
-        outcome = self._outcome or StreamEnd(False, "ended before its time")
-        self._loop.call_soon(self._on_end, outcome.clean, outcome.cause)
+        self._loop.call_soon(self._tell_end, self._outcome or StreamEnd(False, "ended before its time"))
+
+    def _tell_end(self, outcome: StreamEnd) -> None:
+        """Behind this the process may end, so it waits until closed streams have told the peer that they are."""
+        if self._control.is_lingering or any(pump.is_lingering for pump in self._served):
+            self._loop.call_later(LINGER_LOOK_S, self._tell_end, outcome)
+        else:
+            self._on_end(outcome.clean, outcome.cause)
 
     def close(self) -> None:
         """Close every socket and ring. What is in the rings stays readable for the workers."""
