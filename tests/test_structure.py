@@ -35,6 +35,7 @@ WITHOUT_IO = (
     "iris_options",
     "limits",
     "link",
+    "multiaddr",
     "negotiation",
     "pairing/meeting",
     "preamble",
