@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from partywire.engine.errors import SetupAborted, SetupMismatch
@@ -55,7 +55,7 @@ log = logging.getLogger("partywire")
 class Failure:
     """Why a job failed here: for our own clients, for the peers, and whether another run may go well."""
 
-    ours: str
+    ours: str = field(repr=False)
     told: str
     may_run_again: bool = False
 
@@ -201,7 +201,7 @@ class Follower:
         if failure is not None:
             causes = self._with_own(job_id, causes, failure)
         if state not in NEXT[entry.state]:
-            self._book.change(job_id, state=SUBMITTED)  # another party was a step further in an earlier session
+            self.change(job_id, state=SUBMITTED)  # other parties have been asked anew, in a session that was lost
         self.change(job_id, state=state, causes=causes)
 
     def _with_own(self, job_id: str, causes: dict[str, str], failure: Failure) -> dict[str, str]:

@@ -115,7 +115,6 @@ def make_routes(view: ServiceView) -> Handlers:
         """
         known = view.known
         if known.health.cause:
-            # Taken back by nobody: jobs that were accepted before go on when the parties have met again.
             raise HttpError(503, f"no job can be submitted now: {known.health.cause}", RETRY_AFTER)
         if body.job not in known.jobs:
             names = ", ".join(known.jobs) or "none"

@@ -57,8 +57,9 @@ class Actor:
         self.world = world
         self.name = name
         self.book = JobBook()
+        self.copy = JobBook()  # as the worker that answers HTTP has it
         self.follower = Follower(
-            name, PARTIES, self.book, RETRIES, refuse=lambda job, options: "", prepare=self._prepare, tell=self._tell
+            name, PARTIES, self.book, RETRIES, refuse=self._refuse, prepare=self._prepare, tell=self._tell
         )
         self.orderer: Orderer | None = None
         self.session = 0  # that it believes in; 0: it waits for the others
@@ -67,12 +68,16 @@ class Actor:
         self.run: tuple[str, int] | None = None  # the job that runs here, and the session that said so
         self.verdict: int | None = None  # the number of the run when every party has every result
 
+    def _refuse(self, job: str, options: object) -> str:
+        return "not here" if self.world.chance.random() < 0.03 else ""
+
     def _prepare(self, entry: JobEntry) -> str:
         if self.world.chance.random() < 0.05:
             raise ValueError("no data")
         return entry.id
 
     def _tell(self, entry: JobEntry, result: bytes | None) -> None:
+        self.copy.put(entry)
         if entry.state == DONE:
             assert result is not None
             self.world.shown[entry.id].add(int(result))
@@ -307,6 +312,7 @@ class World:
         for job, actor in self.submitted.items():
             entries = [book.entries[job] for book in books if job in book.entries]
             assert all(entry.is_final for entry in entries), [entry.state for entry in entries]
+            assert all(actor.copy.entries == actor.book.entries for actor in self.actors.values())
             if self.actors[actor.name] is actor:
                 assert job in actor.book.entries
             states = {entry.state for entry in entries}
@@ -339,14 +345,14 @@ def test_whatever_is_lost_no_two_runs_of_a_job_are_shown_and_every_job_ends(firs
     assert restarted > 30
 
 
-def test_without_faults_every_job_is_done_or_has_no_data() -> None:
+def test_without_faults_every_job_is_done_or_one_party_says_why_not() -> None:
     for seed in range(5):
         world = World(seed, faults=False)
         world.play()
         for job in world.submitted:
             states = {actor.book.entries[job].state for actor in world.actors.values()}
             assert len(states) == 1
-            assert states <= {DONE, FAILED}
+            assert states <= {DONE, FAILED, "refused"}
 
 
 def found_by_seeds(seeds: int) -> bool:
@@ -468,6 +474,27 @@ def test_a_run_that_another_party_was_not_in_may_go_well_and_no_other_one() -> N
     assert not raised(JobFailed(0, "alice", "wrong"), ArithmeticError("wrong"), elsewhere).may_run_again
     assert not raised(SetupMismatch(3, "number of inputs", 3, 4, "bob")).may_run_again
     assert not raised(ValueError("my own")).may_run_again
+
+
+@pytest.mark.parametrize("state", ["refused", "cancelled", FAILED])
+def test_an_end_that_was_told_while_this_party_was_away_is_told_in_steps_that_a_copy_of_the_book_takes(
+    state: str,
+) -> None:
+    book, copy = JobBook(), JobBook()
+    running = JobEntry(JOB, "sum", {}, "alice", "running", tries=1)
+    for one in (book, copy):
+        one.put(running)
+    follower = Follower(
+        "bob",
+        PARTIES,
+        book,
+        RETRIES,
+        refuse=lambda job, options: "",
+        prepare=lambda entry: None,
+        tell=lambda entry, result: copy.put(entry),
+    )
+    follower.follow_untrusted(Close(JOB, state, {"charlie": "not here"}))
+    assert copy.entries[JOB].state == state
 
 
 def test_words_that_our_own_clients_read_are_not_recalled_to_peers() -> None:
