@@ -25,6 +25,7 @@ from partywire.engine.topology import PartySpec, PeerSpec, routing_tag
 from partywire.shm.record import RECORD_HEADER
 from partywire.workers import serve_words, values
 from partywire.workers.config import PartyConfig, write_config
+from tests.fuzz import object_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -163,6 +164,9 @@ _MAKERS: Final[dict[str, Callable[[], Iterator[bytes]]]] = {
     "http_records": _http_records,
     "stat_text": lambda: iter([encode_text([Value("link_up", (("peer", "b"),), 1)], [Words("link_state", (), "up")])]),
     "config": _config,
+    "objects": object_targets.objects,
+    "object_tokens": object_targets.object_tokens,
+    "format4": object_targets.format4,
     "serve_order": lambda: iter([serve_words.encode(serve_words.Submit("0123456789abcdef", "sum", {"a": 1}))]),
     "noise_handshake": _noise,
     "noise_records": lambda: iter([WHOLE + b"\0\x14" + bytes(20) + b"\0\x11" + bytes(17)]),

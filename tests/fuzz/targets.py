@@ -37,6 +37,9 @@ from partywire.shm.counters import WORD_TAIL
 from partywire.workers import serve_words, values
 from partywire.workers.config import parse_config, write_config
 from partywire.workers.errors import ConfigError
+from tests.fuzz.object_targets import fuzz_format4 as fuzz_format4
+from tests.fuzz.object_targets import fuzz_object_tokens as fuzz_object_tokens
+from tests.fuzz.object_targets import fuzz_objects as fuzz_objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -53,6 +53,8 @@ HOSTILE: dict[str, bytes] = {
     "bytes behind it": message(1) + b"\0",
     "a cut token": message(bytearray(b"\xcf\x00")),
     "msgpack's list": message([1]),
+    "msgpack's empty list": message([]),
+    "msgpack's empty map": message({}),
     "msgpack's gigantic list": message(bytearray(b"\xdd\xff\xff\xff\xff")),
     "msgpack's gigantic map": message(bytearray(b"\xdf\xff\xff\xff\xff")),
     "msgpack's gigantic text": message(bytearray(b"\xdb\xff\xff\xff\xff")),

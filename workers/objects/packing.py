@@ -127,12 +127,18 @@ def _split_untrusted(view: memoryview, limits: ObjectLimits) -> tuple[list[Any],
     return tokens, iter(buffers)
 
 
+def _refuse(empty: Any) -> Any:
+    """A container without anything in it passes the limits."""
+    raise ObjectDecodeError("its tokens are no plain values of msgpack")
+
+
 def _tokens_untrusted(packed: memoryview, count_max: int) -> list[Any]:
     """No containers, so that nothing but what is there can be announced; each token takes at least one byte."""
     size = len(packed)
     unpacker = msgpack.Unpacker(
-        max_buffer_size=max(size, 1), max_array_len=0, max_map_len=0, max_ext_len=0, max_str_len=size, max_bin_len=size
-    )
+        max_buffer_size=max(size, 1), max_array_len=0, max_map_len=0, max_ext_len=0, max_str_len=size, max_bin_len=size,
+        list_hook=_refuse, object_hook=_refuse,
+    )  # fmt: skip
     try:
         unpacker.feed(packed)
         tokens = list(islice(unpacker, count_max + 1))
