@@ -35,8 +35,6 @@ class AddPair(ControlMessage):
     `host` is empty if the peer is only waited for. `certificate` is the path of what it must show, or empty.
     """
 
-    index: int
-    """Counts the peers of a pool from 0."""
     name: str
     host: str
     port: int

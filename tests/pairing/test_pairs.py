@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 
+import numpy
 import pytest
 
 from partywire.engine.errors import HandshakeRejected, RejectCode
@@ -373,3 +374,18 @@ def test_a_pool_is_ended_also_after_its_loop() -> None:
     links.add_peer("bob", "127.0.0.1", 9, None)
     asyncio.run(main())
     links.kill()
+
+
+def test_a_message_that_no_pool_sends_ends_the_life_and_no_more() -> None:
+    async def scenario(rig: Rig) -> None:
+        (_, bob), (_, alice) = await rig.linked()
+        session = bob.channel._session  # type: ignore[attr-defined]
+        await session.send(1, numpy.arange(3))
+        assert "no pool sends" in str(await alice.ended())
+        assert "no pool sends" in str(await bob.ended())
+        assert alice.channel._worker.inbox_size == 0  # type: ignore[attr-defined]
+        for ear in (alice, bob):
+            ear.channel.renew()
+            await ear.opened(2)
+
+    run(scenario)

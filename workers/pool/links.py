@@ -123,7 +123,7 @@ class PoolLinks(Protocol):
         Never waits. A name is given once; where peers are known by name alone, `addr` and `port` are None.
 
         Raises:
-            UnknownPeer, ValueError, OSError: a name, an address or a file that can never work.
+            UnknownPeer, ValueError, CredentialError: a name, an address or a file that can never work.
         """
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:

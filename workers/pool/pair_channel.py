@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _BYTES: Final = Descriptor.BYTES.value
 _OBJECT: Final = Descriptor.OBJECT.value
+_OURS: Final = frozenset((_BYTES, _OBJECT))
 _pack_header = HEADER.pack
 
 
@@ -158,15 +159,14 @@ class PairChannel:
         count = 0
         while queue and not self._is_paused and receiver is not None:
             entry = queue.popleft()
-            data: Any
-            if type(entry) is bytes:
-                data = entry
-            else:
+            descriptor = _BYTES
+            data: Any = entry
+            if type(entry) is not bytes:
                 _, descriptor, _, data = frame_of(entry, mailbox.session.id)
-                if descriptor != _OBJECT:
-                    mailbox.session.abort(f"{self.name} sent what no pool sends")
-                    break
             worker.inbox_size -= len(data) + MESSAGE_OVERHEAD
+            if descriptor not in _OURS:
+                mailbox.session.abort(f"{self.name} sent what no pool sends")
+                break
             receiver.message_arrived(data)
             count += 1
         if self._is_paused and mailbox.failure is None and worker.link.cause:

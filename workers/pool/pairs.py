@@ -181,7 +181,7 @@ class PairLinks:
         control = ControlSocket(ours, "the pair engine of this pool")
         try:
             with theirs:
-                command = AddPair(len(self._channels), shown, *address, certificate)
+                command = AddPair(shown, *address, certificate)
                 engine.control.send(command, [theirs.fileno(), *doorbell.fds])
             inbox_size_max = self._message_size_max + INBOX_MARGIN
             return PairWorker(
