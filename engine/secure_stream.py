@@ -18,7 +18,7 @@ from . import limits
 from .channel.channel import END_OF_FILE
 from .errors import HandshakeRejected, LinkProtocolError
 from .tcp import TcpStream
-from .transport import Stream
+from .transport import VIEWS_MAX, Stream
 
 if TYPE_CHECKING:
     import asyncio
@@ -72,6 +72,8 @@ class SecureStream(Stream):
         if self._is_shut:
             raise OSError(errno.EPIPE, "the sending half was shut down")
         if not self._unsent:
+            if len(views) > VIEWS_MAX:
+                views = views[:VIEWS_MAX]
             sealed, self._taken = self._channel.seal(views, SEAL_SIZE)
             count = self._stream.try_send((sealed,))
             if count == len(sealed):
