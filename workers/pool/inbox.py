@@ -110,9 +110,9 @@ class Inbox:
             del self._waiting[msg_id]
 
     @property
-    def is_waited_for(self) -> bool:
-        """Whether any receive waits."""
-        return bool(self._waiting)
+    def unread(self) -> dict[Hashable, Any]:
+        """The oldest unread value of each id, for whoever wants to look."""
+        return {msg_id: line[0].value for msg_id, line in self._unread.items()}
 
     def fail_waiting(self, error: Callable[[Hashable], Exception]) -> None:
         """Nothing comes for those who wait; what is unread stays."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from partywire.engine.errors import LinkProtocolError
 
 from ..errors import ConnectFailed
+from ..objects.errors import ObjectDecodeError
 from ..objects.limits import DEFAULT_LIMITS
 from ..objects.packing import unpack_object
 from ..objects.registry import DEFAULT
@@ -133,9 +134,9 @@ class Peer:
     def message_arrived(self, data: bytes | bytearray) -> None:
         """One message, or the value of the one before. What breaks the protocol ends the life."""
         size = len(data)
-        self.bytes_received += size
         if self._is_raw_next:
             self._is_raw_next = False
+            self.bytes_received += size
             self._put(self._raw_id, Entry(data if type(data) is bytes else bytes(data), size))
             return
         try:
@@ -147,6 +148,7 @@ class Peer:
             return
         if kind == ACKNOWLEDGEMENT:
             return
+        self.bytes_received += size
         if kind == RAW:
             self._is_raw_next = True
             self._raw_id = msg_id
@@ -158,7 +160,8 @@ class Peer:
         try:
             value = unpack_object(memoryview(data)[begin:], shared.registry, shared.limits, origin=self.client)
             entry = Entry(value, size)
-        except Exception as error:  # also what a class's own deserialize raises: it is the error of this message
+        except ObjectDecodeError as error:
+            error.peer = self.name
             entry = Entry(None, size, error)
         self._put(msg_id, entry)
 

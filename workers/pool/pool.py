@@ -3,7 +3,8 @@
 Between a user's asyncio program and the links to its peers. The one invariant: a message is received once, by the
 receive that asks for its sender and its id, in order among those of one id, or both ends are told why not.
 
-A pool begins to run at its first call inside an event loop, and belongs to that loop. Where its links come from:
+A pool begins to run at the first call inside an event loop of any pool that was made in the same thread, and belongs to
+that loop: one that is only sent to has to take what comes, and say so. Where its links come from:
 an engine of its own (the default; it binds at once, in or outside a loop), a session of a party (`Pool.over`), or the
 memory of this process (`MemoryNetwork`).
 """
@@ -14,7 +15,9 @@ import asyncio
 import logging
 import warnings
 from pathlib import Path
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 from ..errors import UnknownPeer
 from ..objects.packing import pack_object
@@ -51,6 +54,10 @@ OUTBOX_MIB: Final = 1024
 
 PLAIN_PORT: Final = 80
 TLS_PORT: Final = 443
+
+
+_unstarted: Final[dict[int, WeakSet[Pool]]] = {}
+"""Thread -> its pools that no loop drives yet."""
 
 
 class PoolClient:
@@ -121,6 +128,8 @@ class Pool:
         self._port: int | None = None
         self._prefix: str | None = None
         self._shutdown: asyncio.Future[None] | None = None
+        self._thread = get_ident()
+        _unstarted.setdefault(self._thread, WeakSet()).add(self)
 
     @classmethod
     def over(cls, session: Session, **settings: Any) -> Pool:
@@ -262,6 +271,10 @@ class Pool:
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._shared.loop = loop
         self._links.start(loop)
+        for other in _unstarted.pop(self._thread, ()):
+            if other._shared.loop is None and not other._shared.is_closed:
+                other._shared.loop = loop
+                other._links.start(loop)
 
     def _loop(self) -> asyncio.AbstractEventLoop:
         """The loop of this call, which is or becomes the pool's."""
@@ -437,7 +450,8 @@ class Pool:
             PeerLost, PeerClosed: it is gone, and had not sent this.
             PoolInboxFull: too much that nobody receives stands before it.
             Exception: an earlier `asend` to this peer failed with it, and nobody has looked.
-            ObjectDecodeError, and what `deserialize` of a class raises: the message has come and cannot be used.
+            ObjectDecodeError: the message has come and cannot be used; of a class whose `deserialize` raised, that is
+                its cause.
             UnknownPeer: no such peer.
         """
         self._loop()

@@ -7,11 +7,12 @@ as `destination` and `origin`.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..pool.pool import PoolClient
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
     from pathlib import Path
 
     from ..pool.peer import Peer
@@ -49,6 +50,11 @@ class HTTPClient(PoolClient):
     def msg_prefix(self, prefix: str | None) -> None:
         peer = self._peer
         peer.prefix = peer.outbox.prefix = prefix or ""
+
+    @property
+    def buffer(self) -> dict[Hashable, Any]:
+        """What has arrived and was not received: id -> value. A copy."""
+        return self._peer.inbox.unread
 
     @property
     def msg_send_counter(self) -> int:
