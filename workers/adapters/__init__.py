@@ -1,0 +1,1 @@
+"""Programs and interfaces of others on our sessions: MPyC, and `concurrent.futures.Executor`."""

@@ -1,0 +1,197 @@
+"""What MPyC sees of a peer: `parties[pid].protocol`, with the calls and the meaning of its own MessageExchanger.
+
+Between MPyC's runtime, which sends and receives payloads labelled by a program counter in any order, and one session,
+which carries messages in the order in which they were sent. The one invariant: each payload that arrives is handed out
+once, to whoever asks for its label, before or after it came; when none can come any more, whoever asks is told why.
+
+On the wire a payload is one message, its label in 8 bytes (little endian, signed) and then its bytes. One that is
+large, or empty, is two: the label alone, and the payload as it is, so that no large buffer is copied for a label.
+
+Driven by MPyC in its event loop (send, receive, close_connection) and by the transport (the rest), in one thread.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from partywire.engine.errors import LinkProtocolError
+
+from ..errors import InboxOverflow, PeerClosed
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ..errors import PartyWireError
+    from ..scheduler import Slot
+    from .mpyc_transport import MpycTransport
+
+LABEL: Final = struct.Struct("<q")
+
+SMALL_SIZE_MAX: Final = 16 * 1024
+"""Payloads up to this are joined with their label; copying more costs more than a second frame."""
+
+MPYC_HEADER_SIZE: Final = 12
+"""What MPyC's own transport puts in front of a payload. `nbytes_sent` counts it, so that both report alike."""
+
+EARLY_OVERHEAD: Final = 256
+"""What a payload that nobody has asked for costs beside its bytes: a bytes header, an int and a place in a dict."""
+
+BACKLOG_SIZE_MAX: Final = 64 * 1024 * 1024
+"""Bytes for one peer that wait for room in the ring to it. MPyC's own transport has no bound; here `send` waits, and
+the party goes on receiving meanwhile, so that parties who all send first do not stop each other."""
+
+
+class MpycLink:
+    """The connection with one peer. Finished by the first failure of the session, or when the party is closed."""
+
+    __slots__ = (
+        "_backlog", "_backlog_size", "_expected", "_is_sending", "_payloads", "_send", "_transport", "failure",
+        "nbytes_sent", "peer", "pid",
+    )  # fmt: skip
+
+    def __init__(self, transport: MpycTransport, pid: int) -> None:
+        """`pid` is the peer's, and its index in the session."""
+        self._transport = transport
+        self.pid = pid
+        self.peer = transport.session.parties[pid]
+        self._send = transport.session.send
+        # As MPyC counts: 12 bytes and the payload for each message.
+        self.nbytes_sent = 0
+        # Label -> payload that nobody has asked for.
+        self._payloads: dict[int, bytes] = {}
+        # Label -> who waits for it.
+        self._expected: dict[int, asyncio.Future[bytes]] = {}
+        # Messages that wait for the one before them to go out.
+        self._backlog: deque[bytes] = deque()
+        self._backlog_size = 0
+        self._is_sending = False
+        # Why nothing more comes.
+        self.failure: PartyWireError | None = None
+
+    # What MPyC calls.
+
+    def send(self, pc: int, payload: bytes) -> None:
+        """Send a payload with its label. Waits only while more than BACKLOG_SIZE_MAX bytes have not gone out.
+
+        Raises:
+            SessionError, PartyFailed: the peer, or the session, is gone.
+            MessageTooLarge: nothing was sent.
+        """
+        size = len(payload)
+        if 0 < size <= SMALL_SIZE_MAX:
+            self._post(LABEL.pack(pc) + payload)
+        else:
+            self._post(LABEL.pack(pc))
+            self._post(bytes(payload))
+        self.nbytes_sent += MPYC_HEADER_SIZE + size
+
+    def receive(self, pc: int) -> bytes | asyncio.Future[bytes]:
+        """The payload with this label, or a future of it.
+
+        Raises:
+            SessionError, PartyFailed: it has not come, and nothing more can.
+        """
+        payload = self._payloads.pop(pc, None)
+        if payload is not None:
+            self._transport.early_size -= len(payload) + EARLY_OVERHEAD
+            return payload
+        expected = self._expected.get(pc)
+        if expected is None:
+            if self.failure is not None:
+                raise self._transport.lost(self)
+            expected = self._expected[pc] = self._transport.loop.create_future()
+        return expected
+
+    def close_connection(self) -> None:
+        """MPyC wants to end, with this peer among others: see MpycTransport.close_connection."""
+        self._transport.close_connection()
+
+    # Sending.
+
+    def _post(self, message: bytes) -> None:
+        if self._is_sending:
+            self._backlog.append(message)
+            self._backlog_size += len(message)
+            if self._backlog_size > BACKLOG_SIZE_MAX:
+                self._transport.wait_until(lambda: self._backlog_size <= BACKLOG_SIZE_MAX)
+        elif not self._transport.try_complete(self._send(self.pid, message), self._has_sent):
+            self._is_sending = True
+
+    def _has_sent(self, slot: Slot) -> None:
+        """The message that had to wait is out, or has failed, which the receiving side is told of as well."""
+        self._is_sending = False
+        if slot.error is not None:
+            self._backlog.clear()
+            self._backlog_size = 0
+            self._transport.has_failed(self, slot.error)
+            return
+        while self._backlog and not self._is_sending:
+            message = self._backlog.popleft()
+            self._backlog_size -= len(message)
+            self._is_sending = not self._transport.try_complete(self._send(self.pid, message), self._has_sent)
+
+    # Receiving.
+
+    async def take_all(self) -> None:
+        """Hand out every message as it comes. Ends by an exception only: the session's, when no more can come.
+
+        Raises:
+            SessionError: why nothing more comes.
+            LinkProtocolError: the peer sent what no adapter of this kind sends.
+        """
+        recv, pid = self._transport.session.recv, self.pid
+        while True:
+            message = await recv(pid)
+            if type(message) is not bytes or len(message) < LABEL.size:
+                raise self._broken("a message without a label", _size_of(message))
+            (pc,) = LABEL.unpack_from(message)
+            if len(message) > LABEL.size:
+                self._take_untrusted(pc, message[LABEL.size :])
+                continue
+            payload = await recv(pid)
+            if type(payload) is not bytes:
+                raise self._broken("a payload that is no bytes", type(payload).__name__)
+            self._take_untrusted(pc, payload)
+
+    def _take_untrusted(self, pc: int, payload: bytes) -> None:
+        expected = self._expected.pop(pc, None)
+        if expected is not None:
+            if not expected.done():
+                expected.set_result(payload)
+            return
+        if pc in self._payloads:
+            raise self._broken("two payloads with one label", pc)
+        transport = self._transport
+        transport.early_size += len(payload) + EARLY_OVERHEAD
+        self._payloads[pc] = payload
+        if transport.early_size > transport.early_size_max:
+            session, size, most = transport.session.id, len(payload), transport.early_size_max
+            raise InboxOverflow(session, self.peer, size, most, "inbox_mib of the MPyC adapter")
+
+    def _broken(self, what: str, seen: object) -> LinkProtocolError:
+        return LinkProtocolError(self.peer, what, seen)
+
+    # Ending.
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether somebody waits for a payload, or for a message to go out."""
+        return bool(self._expected) or self._is_sending
+
+    @property
+    def has_said_goodbye(self) -> bool:
+        """Whether the peer has ended in good order."""
+        return isinstance(self.failure, PeerClosed)
+
+    def fail_expected(self, error: PartyWireError) -> None:
+        """Let everybody who waits for a payload have the error."""
+        expected, self._expected = self._expected, {}
+        for future in expected.values():
+            if not future.done():
+                future.set_exception(error)
+
+
+def _size_of(message: object) -> object:
+    return len(message) if isinstance(message, bytes) else type(message).__name__

@@ -1,0 +1,99 @@
+"""Runs an ordinary MPyC program, unchanged, over PartyWire.
+
+Between the command line and the program, which imports MPyC whenever and however it likes. The one invariant: until it
+does, and in everything but the way in which messages travel, the program finds what it would find if Python had been
+given it directly: its arguments, its folder in front of the module path, itself as `__main__`.
+
+With `-M3` and no `-I`, MPyC starts the other parties itself, with the command line that it finds in `sys.argv`. While
+it does, that is the command line of this module, so that they come here as well.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import os
+import runpy
+import sys
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import ModuleType
+
+    from .mpyc_config import MpycSettings
+
+RUNTIME: Final = "mpyc.runtime"
+
+MODULE: Final = "partywire.workers.adapters.mpyc"
+"""What the other parties are started as: `python -m ...`."""
+
+
+def run_program(program: str, arguments: Sequence[str], settings: MpycSettings) -> None:
+    """Run the program in a file as the main script, until it ends. What it raises is raised."""
+    hook = RuntimeHook([MODULE, *command_line(settings), program], settings)
+    before = sys.argv, sys.path[:]
+    sys.argv = [program, *arguments]
+    if not sys.flags.safe_path:
+        sys.path[0] = os.path.dirname(os.path.abspath(program))
+    sys.meta_path.insert(0, hook)
+    try:
+        runpy.run_path(program, run_name="__main__")
+    finally:
+        sys.meta_path.remove(hook)
+        sys.argv, sys.path[:] = before
+
+
+class RuntimeHook(importlib.abc.MetaPathFinder):
+    """Finds MPyC's runtime as Python would, and changes it when it is loaded."""
+
+    def __init__(self, prefix: Sequence[str], settings: MpycSettings) -> None:
+        """`prefix` is what stands between `python -m` and the program's own arguments."""
+        self._prefix = list(prefix)
+        self._settings = settings
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """The specification of MPyC's runtime; None for every other module."""
+        if name != RUNTIME:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader, self._load)
+        return spec
+
+    def _load(self, execute: Callable[[], None], module: ModuleType) -> None:
+        from .mpyc import patch
+
+        arguments = sys.argv[1:]
+        if {"-h", "--help", "-H", "--HELP", "-V", "--VERSION"}.isdisjoint(arguments):
+            # MPyC starts the other parties with `python [flags] *sys.argv`, and takes its options out of sys.argv.
+            program, sys.argv = sys.argv[0], ["-m", *self._prefix, *arguments]
+            try:
+                execute()
+            finally:
+                sys.argv = [program, *sys.argv[1 + len(self._prefix) :]]
+        else:
+            execute()
+        patch(module.Runtime, self._settings)
+
+
+class _Loader(importlib.abc.Loader):
+    def __init__(self, loader: importlib.abc.Loader, load: Callable[[Callable[[], None], ModuleType], None]) -> None:
+        self._loader = loader
+        self._load = load
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._load(lambda: self._loader.exec_module(module), module)
+
+
+def command_line(settings: MpycSettings) -> list[str]:
+    """The options of `partywire mpyc` that stand for the settings."""
+    words = ["--insecure"] if settings.insecure else []
+    if settings.connect_s is not None:
+        words.append(f"--connect-s={settings.connect_s}")
+    return [*words, f"--inbox-mib={settings.inbox_mib}"]
