@@ -7,9 +7,12 @@ import math
 import struct
 from collections import OrderedDict, deque
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def same(one: Any, other: Any) -> bool:
@@ -34,9 +37,9 @@ def same(one: Any, other: Any) -> bool:
         return len(one) == len(other) and all(map(same, one, other)) and _maxlen(one) == _maxlen(other)
     if isinstance(one, dict):
         ordered = list(one) == list(other) or not isinstance(one, OrderedDict)
-        return ordered and same(_by_key(one), _by_key(other))
+        return ordered and _same_members(one, other) and all(same(one[key], other[key]) for key in one)
     if isinstance(one, (set, frozenset)):
-        return same(sorted(one, key=repr), sorted(other, key=repr))
+        return _same_members(one, other)
     if isinstance(one, memoryview):
         seen = [(view.format, view.shape, view.readonly, view.tobytes()) for view in (one, other)]
         return bool(seen[0] == seen[1])
@@ -54,5 +57,8 @@ def _maxlen(value: Any) -> int | None:
     return value.maxlen if isinstance(value, deque) else None
 
 
-def _by_key(value: dict[Any, Any]) -> list[tuple[Any, Any]]:
-    return sorted(value.items(), key=lambda item: (type(item[0]).__name__, repr(item[0])))
+def _same_members(one: Iterable[Any], other: Iterable[Any]) -> bool:
+    """Of sets, or the keys of dictionaries."""
+    twins = {member: member for member in other}
+    found = [same(member, twins.get(member)) for member in one]
+    return len(found) == len(twins) and all(found)

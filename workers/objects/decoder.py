@@ -24,8 +24,9 @@ from .kinds import decoder_of
 from .weak_keys import may_collide
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from .errors import Step
     from .limits import ObjectLimits
     from .registry import ObjectRegistry
 
@@ -206,20 +207,31 @@ class Decoder:
     def _columns(self) -> list[Any]:
         width = self._number(self._end - self._next - 1)
         is_tuple = self._flag()
+        rows = self._rows(range(width))
+        return list(rows) if is_tuple else list(map(list, rows))
+
+    def _records(self) -> list[Any]:
+        keys = self._items()
+        if set(map(type, keys)) != {str} or len(set(keys)) != len(keys):
+            raise ObjectDecodeError("records whose keys are no texts, or twice the same")
+        rows = self._rows([key_step(key, number) for number, key in enumerate(keys)])
+        return [dict(zip(keys, row, strict=True)) for row in rows]
+
+    def _rows(self, steps: Sequence[Step]) -> Iterator[tuple[Any, ...]]:
+        """The rows of as many columns as there are steps to places in a row."""
         self._enter(0)
         columns: list[list[Any]] = []
         try:
-            for _ in range(width):
+            for _ in steps:
                 columns.append(self._items())  # noqa: PERF401 - the error says which
         except ObjectDecodeError as error:
-            error.rename(error.index(), len(columns))
+            error.rename(error.index(), steps[len(columns)])
             raise
         self._depth -= 1
         if not columns or len(set(map(len, columns))) != 1:
             raise ObjectDecodeError("columns of different lengths")
         self._elements += len(columns[0])
-        rows = zip(*columns, strict=True)
-        return list(rows) if is_tuple else list(map(list, rows))
+        return zip(*columns, strict=True)
 
     def _tuple(self) -> tuple[Any, ...]:
         return tuple(self._items())
@@ -452,6 +464,7 @@ _LISTS: Final[dict[Any, Callable[[Decoder], list[Any]]]] = {
     op.LARGE_INT_COLUMN: Decoder._large_int_column,
     op.FLOAT_COLUMN: Decoder._float_column,
     op.COLUMNS: Decoder._columns,
+    op.RECORDS: Decoder._records,
 }
 
 _DECODERS: Final[dict[bytes, Callable[[Decoder], Any]]] = {

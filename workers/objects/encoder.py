@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from partywire.engine.frames import Buffer
 
+    from .errors import Step
     from .limits import ObjectLimits
     from .registry import Entry, ObjectRegistry
 
@@ -97,7 +98,7 @@ class Encoder:
         kinds: set[type] = set(map(type, items))
         if kinds <= _PLAIN or (kinds <= _PLAIN_AND_BYTES and self._are_short(items)):
             self._put_plain(items, kinds, count)
-        elif count < COLUMN_MIN or len(kinds) > 1 or not self._put_columns(items, next(iter(kinds)), count):
+        elif count < COLUMN_MIN or len(kinds) > 1 or not self._put_columns(items, next(iter(kinds))):
             self._put_each(items, count)
         self.depth -= 1
 
@@ -174,21 +175,30 @@ class Encoder:
             b"".join([item.to_bytes(size, "little", signed=True) for item, size in zip(items, sizes, strict=True)])
         )
 
-    def _put_columns(self, items: Sequence[Any], kind: type, count: int) -> bool:
-        """A list of tuples, or of lists, of one width: place by place. False: it is none."""
-        if kind is not tuple and kind is not list:
+    def _put_columns(self, items: Sequence[Any], kind: type) -> bool:
+        """A list of tuples or lists of one width, or of dictionaries of the same keys: by places. False: it is none."""
+        if kind is not tuple and kind is not list and kind is not dict:
             return False
         widths = set(map(len, items))
         if len(widths) > 1 or not 0 < (width := widths.pop()) <= COLUMNS_WIDTH_MAX:
             return False
-        flat = list(chain.from_iterable(items))
-        self.tokens += (op.COLUMNS, width, kind is tuple)
+        flat = list(chain.from_iterable(map(dict.values, items) if kind is dict else items))
+        steps: Sequence[Step] = range(width)
+        if kind is dict:
+            keys = list(items[0])
+            if set(map(type, chain.from_iterable(items))) != {str} or len(set(map(tuple, items))) > 1:
+                return False
+            steps = [key_step(key, number) for number, key in enumerate(keys)]
+            self.tokens.append(op.RECORDS)
+            self.put_items(keys)
+        else:
+            self.tokens += (op.COLUMNS, width, kind is tuple)
         place = 0
         try:
             for place in range(width):
                 self.put_items(flat[place::width])
         except ObjectEncodeError as error:
-            error.rename(error.index(), place)
+            error.rename(error.index(), steps[place])
             raise
         return True
 

@@ -15,6 +15,7 @@ INT_COLUMN: Final = b"I"
 LARGE_INT_COLUMN: Final = b"G"
 FLOAT_COLUMN: Final = b"F"
 COLUMNS: Final = b"z"
+RECORDS: Final = b"r"
 TUPLE: Final = b"t"
 DICT: Final = b"d"
 ORDERED_DICT: Final = b"o"
@@ -40,6 +41,7 @@ OPERATIONS: Final[tuple[tuple[bytes, str], ...]] = (
     (LARGE_INT_COLUMN, "list of sizes, buffer of signed integers of these sizes: a list"),
     (FLOAT_COLUMN, "buffer of float64: a list"),
     (COLUMNS, "width w, true for tuples or false for lists, then w lists of one length: a list of such rows"),
+    (RECORDS, "list of w texts, then w lists of one length: a list of dictionaries with these keys"),
     (TUPLE, "list: a tuple"),
     (DICT, "list of keys, list of values: a dict"),
     (ORDERED_DICT, "list of keys, list of values: an OrderedDict"),
