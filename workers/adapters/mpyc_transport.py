@@ -97,15 +97,19 @@ class MpycTransport:
                 await self._party.open()
             finally:
                 telling.cancel()
-            (self._session,) = await self._party.make_sessions(1)
+            (session,) = await self._party.make_sessions(1)
         except BaseException:
             self._is_closed = True
             atexit.unregister(self.end)
             await self._party.close()
             raise
-        self._worker = self._party.worker
-        pids = range(len(self._party.names))
-        self.links = {pid: MpycLink(self, pid) for pid in pids if pid != self._party.index}
+        self.attach(self._party.worker, session, Scheduler(self._party.worker))
+
+    def attach(self, worker: Worker, session: Session, scheduler: Scheduler) -> None:
+        """Use this session; the scheduler, which runs inside the worker's passes from `begin` on, is ours."""
+        self._worker, self._session, self._scheduler = worker, session, scheduler
+        ours = session.party_index
+        self.links = {pid: MpycLink(self, pid) for pid in range(len(session.parties)) if pid != ours}
 
     def _tell_missing(self) -> None:
         for peer, cause in self._missing.items():
@@ -133,7 +137,7 @@ class MpycTransport:
     def begin(self) -> None:
         """From now on payloads are taken in as they come."""
         assert self._worker is not None
-        self._scheduler = Scheduler(self._worker)
+        assert self._scheduler is not None
         self._worker.agents.append(self._scheduler.do_work)
         for link in self.links.values():
             self._scheduler.spawn(link.take_all(), self.session, self._taker(link))
