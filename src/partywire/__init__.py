@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from partywire.workers.http_handlers import Handlers, HttpError, HttpRequest, HttpResponse
     from partywire.workers.link_events import LinkEvent, LinkEventKind
     from partywire.workers.party import Party
+    from partywire.workers.pool.errors import OutboxFull, PoolClosed, PoolInboxFull, ReceiveTimeout, SendTimeout
+    from partywire.workers.pool.pool import Pool
     from partywire.workers.security import PeerSecurity, SecurityConfig
     from partywire.workers.session import BlockingSession, Session
     from partywire.workers.values import (
@@ -68,6 +70,7 @@ __all__ = [
     "Session",
     "BlockingSession",
     "BatchRunner",
+    "Pool",
     "PartyConfig",
     "load_config",
     "SecurityConfig",
@@ -116,6 +119,11 @@ __all__ = [
     "UnknownPeer",
     "UnsupportedByPeer",
     "JobFailed",
+    "PoolClosed",
+    "ReceiveTimeout",
+    "SendTimeout",
+    "PoolInboxFull",
+    "OutboxFull",
 ]
 
 _HOME = {
@@ -126,6 +134,8 @@ _HOME = {
     "workers.link_events": ("LinkEvent", "LinkEventKind"),
     "workers.blocking_party": ("BlockingParty",),
     "workers.party": ("Party",),
+    "workers.pool.errors": ("OutboxFull", "PoolClosed", "PoolInboxFull", "ReceiveTimeout", "SendTimeout"),
+    "workers.pool.pool": ("Pool",),
     "workers.security": ("PeerSecurity", "SecurityConfig"),
     "workers.session": ("BlockingSession", "Session"),
     "workers.values": (
