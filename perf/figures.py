@@ -32,6 +32,7 @@ MEASUREMENTS = {
     "http": Measurement("http", "`partywire serve`: HTTP requests a second, and how long one takes"),
     "main": Measurement("main_job", "`partywire run digits` from the command line to the summary"),
     "iris-job": Measurement("iris_job", "`partywire run iris`: comparisons a second, and bytes sent for each"),
+    "mpyc": Measurement("mpyc_demos", "MPyC programs over PartyWire and over MPyC's own transport"),
     "objects": Measurement("objects", "Python objects to bytes and back, beside tno.mpc.communication if it is there"),
     "lane": Measurement("ring", "one shared-memory ring between two processes"),
     "machine": Measurement("floors", "what this machine can do: memory, wake-ups, TCP, C", ("--seconds", "0.2")),
