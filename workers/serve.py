@@ -76,6 +76,7 @@ READY_TIMEOUT_S: Final = 60.0
 PEER_MESSAGES_MAX: Final = 64
 """Of one peer, taken from the session but not dealt with; more wait in the inbox of the session."""
 
+STARTING: Final = "starting"
 SERVING: Final = "serving"
 RECOVERING: Final = "recovering"
 STOPPING: Final = "stopping"
@@ -123,7 +124,8 @@ class Service:
         self._failure = ""  # of HTTP
         self._links: LinkWatch | None = None  # from the opening of the party on
         self._cause = "the service is starting"  # why no job can be run, apart from links that are away
-        self._recoveries = -1  # the first meeting is none
+        self._meetings = 0  # after which the parties served
+        self._say: Callable[[str], None] = print  # set by run
         self._running = False  # inside a job's code
         self._alarm = -1  # an eventfd that a signal writes to, while the party is open
         self._listeners: list[asyncio.Task[None]] = []
@@ -142,6 +144,7 @@ class Service:
             SetupMismatch: the parties were started with different settings.
             PartyWireError: what Party.open raises.
         """
+        self._say = say
         party = self._party.asynchronous
         runner.run(party.open())
         self._links = LinkWatch(party, self._tell_health)
@@ -154,7 +157,7 @@ class Service:
         try:
             self._until_stopped(runner, self._begin(listener))
             while not self._is_stopping:
-                self._until_stopped(runner, self._serve(meeting, listener, say))
+                self._until_stopped(runner, self._serve(meeting, listener))
                 if self._follower.going and not self._is_stopping:
                     self._run_native()
         finally:
@@ -217,7 +220,7 @@ class Service:
     def _peers(self) -> list[str]:
         return [name for name in self._party.names if name != self._name]
 
-    async def _serve(self, meeting: Meeting, listener: socket.socket, say: Callable[[str], None]) -> None:
+    async def _serve(self, meeting: Meeting, listener: socket.socket) -> None:
         """Deal with what clients and peers want until a job is to be run, or somebody says stop."""
         while not self._is_stopping and not self._follower.going:
             source = self._party.names[0]
@@ -227,7 +230,7 @@ class Service:
                 elif self._told:
                     await self._follow(self._told.popleft())
                     if self._cause and self._follower.is_settled:
-                        self._say_serving(listener, say)
+                        self._say_serving(listener)
                 elif self._wishes and self._follower.is_settled:
                     await self._to_orderer(self._wishes.popleft())
                 elif (event := await self._events.get()) is not None:
@@ -236,10 +239,8 @@ class Service:
                         raise said
                     self._room[source].release()
                     await self._take(source, said)
-            except PartyFailed:
+            except (PartyFailed, ServiceFailed):
                 raise  # our own processes are gone
-            except ServiceFailed:
-                raise
             except PartyWireError as error:
                 if self._session is None:
                     raise
@@ -285,16 +286,16 @@ class Service:
         for message in self._follower.recall():
             await self._to_orderer(message)
 
-    def _say_serving(self, listener: socket.socket, say: Callable[[str], None]) -> None:
+    def _say_serving(self, listener: socket.socket) -> None:
         """All parties have agreed on the jobs that there are."""
         self._cause = ""
-        self._recoveries += 1
+        self._meetings += 1
         self._tell_health()
-        if self._recoveries:
+        if self._meetings > 1:
             log.info("%s: the parties have met again", self._name, extra={"event": "served_again", "party": self._name})
-            say(f"{self._name} serves again")
+            self._say(f"{self._name} serves again")
         else:
-            say(f"{self._name} serves {url_of(listener)} (jobs: {', '.join(self._jobs.classes) or 'none'})")
+            self._say(f"{self._name} serves {url_of(listener)} (jobs: {', '.join(self._jobs.classes) or 'none'})")
 
     def _note(self, error: PartyWireError) -> None:
         """The parties have not met yet, and why."""
@@ -362,9 +363,12 @@ class Service:
         told = isinstance(error, PeerAborted)  # it has lost somebody itself, and says whom
         why = sentence(describe(error) if told else f"{peer} is gone: {describe(error)}")
         self._cause = f"the parties have to agree anew on the jobs: {why}"
-        # A goodbye is nothing to warn of: most often all parties stop.
-        level = logging.INFO if isinstance(error, PeerClosed) else logging.WARNING
-        log.log(level, "%s: %s", self._name, self._cause, extra=self._extra("service_lost", peer))
+        is_goodbye = isinstance(error, PeerClosed)  # most often all parties stop
+        if not is_goodbye:
+            self._say(f"{self._name} cannot serve now: {why}")
+        level = logging.INFO if is_goodbye else logging.WARNING
+        extra = {"event": "service_lost", "party": self._name, "peer": peer, "cause": why}
+        log.log(level, "%s: %s", self._name, self._cause, extra=extra)
         session, self._session = self._session, None
         for task in self._listeners:
             task.cancel()
@@ -481,18 +485,15 @@ class Service:
 
     def _health(self) -> Health:
         away = {} if self._links is None else self._links.away
-        cause = self._cause
-        if away and not self._is_stopping:
-            assert self._links is not None
-            cause = self._links.cause()
-        state = STOPPING if self._is_stopping else RECOVERING if cause else SERVING
-        return Health(state, cause, {peer: away.get(peer, "up") for peer in self._peers}, max(0, self._recoveries))
+        cause, state = self._cause, SERVING
+        if self._links is not None and not self._is_stopping:
+            cause = self._links.cause() or cause
+        if cause:
+            state = STOPPING if self._is_stopping else RECOVERING if self._meetings else STARTING
+        return Health(state, cause, {peer: away.get(peer, "up") for peer in self._peers}, max(0, self._meetings - 1))
 
     def _tell_health(self) -> None:
         try:
             self._line.tell(HealthChanged(self._health()))
         except PartyFailed:
             pass  # our own processes are gone, and so is whoever would read it
-
-    def _extra(self, event: str, peer: str) -> dict[str, object]:
-        return {"event": event, "party": self._name, "peer": peer, "cause": self._cause}

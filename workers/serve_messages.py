@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How the service is. `state` is "serving", "recovering" or "stopping"; `cause` says why no job can be run now."""
+    """How the service is: "starting", "serving", "recovering" or "stopping"; `cause` says why no job can be run now."""
 
     state: str
     cause: str
