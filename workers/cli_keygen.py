@@ -36,6 +36,7 @@ Examples:
   partywire keygen alice bob charlie --out keys              TLS
   partywire keygen alice bob charlie --noise --out keys      Noise XX with ChaCha20-Poly1305
   partywire keygen alice --ca keys --out keys-2027           a new certificate under the same authority
+  partywire keygen --ca keys --revoke keys/bob.crt --out new a list of those that are good no more: new/ca.crl
   partywire keygen alice --ca keys --host 10.0.0.1           for peers of iris-mpc, which look at the host's name
   partywire run digits --local 3 --security tls              try it, with keys that live as long as the run
 
@@ -44,7 +45,7 @@ docs/security.md says what is protected, and how keys are changed.
 
 
 @click.command("keygen", help=HELP)
-@click.argument("parties", nargs=-1, required=True, metavar="PARTY...")
+@click.argument("parties", nargs=-1, metavar="PARTY...")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path(), show_default="here",
               help="Folder for the files; made if it is missing.")  # fmt: skip
 @click.option("--days", type=click.IntRange(1, DAYS_MAX), default=DAYS_DEFAULT, show_default=True,
@@ -54,6 +55,9 @@ docs/security.md says what is protected, and how keys are changed.
 @click.option("--host", "hosts", multiple=True, metavar="NAME",
               help="A name or address of the host of the one PARTY, for its certificate to hold as well: programs of "
               "others check that whom they dial is called so. May be given several times.")  # fmt: skip
+@click.option("--revoke", "revoked", type=click.Path(exists=True, dir_okay=False, path_type=Path), multiple=True,
+              metavar="CERTIFICATE", help="Instead of keys for a PARTY, make the list ca.crl of the authority in --ca: "
+              "this certificate, and those of the ca.crl in that folder. May be given several times.")  # fmt: skip
 @click.option("--noise", is_flag=True, help="Keys for Noise instead of TLS.")
 @click.option("--pattern", type=click.Choice(PATTERNS), default=PATTERNS[0], show_default=True,
               help="Handshake of Noise; the same at all parties.")  # fmt: skip
@@ -66,6 +70,7 @@ def keygen_command(
     days: int,
     ca: Path | None,
     hosts: tuple[str, ...],
+    revoked: tuple[Path, ...],
     noise: bool,
     pattern: str,
     cipher: str,
@@ -73,6 +78,10 @@ def keygen_command(
 ) -> int:
     from .keygen import NewFile, load_authority, noise_files, noise_security, tls_files, tls_security, write_files
 
+    if revoked:
+        return make_list(parties, revoked, ca, out, days, noise=noise, as_json=as_json)
+    if not parties:
+        raise UsageMistake("name at least one PARTY: partywire keygen alice bob charlie")
     check_names(parties, noise=noise)
     check_hosts(hosts, parties, noise=noise)
     if noise:
@@ -103,6 +112,34 @@ def keygen_command(
     if not noise and ca is None:
         authority_key = click.format_filename(out / "ca.key")
         click.echo(f"Keep {authority_key} away from the parties: whoever has it can be any of them.")
+    return ExitCode.OK
+
+
+def make_list(
+    parties: tuple[str, ...],
+    revoked: tuple[Path, ...],
+    ca: Path | None,
+    out: Path,
+    days: int,
+    *,
+    noise: bool,
+    as_json: bool,
+) -> int:
+    """Write the authority's list of revoked certificates."""
+    from .keygen import NewFile, load_authority, revoke, write_files
+
+    if ca is None or parties or noise:
+        raise UsageMistake("--revoke goes with --ca, the folder of the authority, and without PARTY and --noise")
+    write_files(out, {"ca.crl": NewFile(revoke(load_authority(ca), revoked, days, ca / "ca.crl"))})
+    path = out / "ca.crl"
+    if as_json:
+        click.echo(json_text({"files": [str(path)]}))
+        return ExitCode.OK
+    click.echo(
+        f"wrote {click.format_filename(path)}\n"
+        f"Put it into the place of {click.format_filename(ca / 'ca.crl')}, and take it to every party, which names it\n"
+        f'in [security]: crl = "ca.crl". It is good for {days} days: make the next one before, or no link comes up.'
+    )
     return ExitCode.OK
 
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from partywire.engine.channel.credentials import certificates_of, read_file
+from partywire.engine.channel.credentials import certificates_of, read_file, revocations_of
 from partywire.engine.channel.errors import CredentialError
 from partywire.engine.noise import PrivateKey
 
@@ -101,6 +101,55 @@ def issue(authority: Authority, name: str, days: int, hosts: Sequence[str] = ())
     )
     certificate = builder.sign(authority.key, hashes.SHA256())
     return certificate.public_bytes(serialization.Encoding.PEM), _key_pem(key)
+
+
+def revoke(authority: Authority, paths: Iterable[Path], days: int, old: Path) -> bytes:
+    """The authority's list of revoked certificates (PEM): those of these files, and of the list `old` if it is there.
+
+    Raises:
+        UsageMistake: a file cannot be read, or is not of this authority.
+    """
+    now = datetime.datetime.now(datetime.UTC)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.certificate.subject)
+        .last_update(now - CLOCK_SKEW)
+        .next_update(now + datetime.timedelta(days=days))
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False)
+    )
+    dates = {entry.serial_number: entry.revocation_date_utc for entry in _revoked_before(authority, old)}
+    for path in paths:
+        dates.setdefault(_issued_by(authority, path).serial_number, now)
+    for number, date in dates.items():
+        entry = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(date)
+        builder = builder.add_revoked_certificate(entry.build())
+    return builder.sign(authority.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def _revoked_before(authority: Authority, path: Path) -> Iterable[x509.RevokedCertificate]:
+    if not path.exists():
+        return
+    try:
+        lists = [x509.load_der_x509_crl(one) for one in revocations_of(str(path))]
+    except CredentialError as error:
+        raise UsageMistake(str(error)) from error
+    except ValueError:
+        raise UsageMistake(f"{path} holds a list of revoked certificates that cannot be read") from None
+    for one in lists:
+        if not one.is_signature_valid(authority.key.public_key()):
+            raise UsageMistake(f"{path} is a list of another authority; move it away, or give the right --ca")
+        yield from one
+
+
+def _issued_by(authority: Authority, path: Path) -> x509.Certificate:
+    try:
+        certificate = x509.load_der_x509_certificate(certificates_of(str(path))[0])
+        certificate.verify_directly_issued_by(authority.certificate)
+    except CredentialError as error:
+        raise UsageMistake(str(error)) from error
+    except (ValueError, TypeError, InvalidSignature):
+        raise UsageMistake(f"{path} is no certificate of this authority, which cannot revoke it") from None
+    return certificate
 
 
 def _host_name(host: str) -> x509.GeneralName:

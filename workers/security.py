@@ -68,6 +68,8 @@ class SecurityConfig:
     """File of its private key (PEM)."""
     ca: str = ""
     """File of the issuers (PEM) that vouch for every peer without a certificate of its own here."""
+    crl: str = ""
+    """File of lists of certificates (PEM) that their issuers have revoked: one list of each issuer."""
     noise_key: str = ""
     """File of our private key of Noise."""
     pattern: str = PATTERNS[0]
@@ -102,6 +104,7 @@ class SecurityConfig:
             certificate=_path(folder, self.certificate),
             key=_path(folder, self.key),
             ca=_path(folder, own.ca or self.ca),
+            crl=_path(folder, self.crl),
             peer_certificate=_path(folder, own.certificate),
             fingerprint=own.fingerprint.replace(":", "").lower(),
         )
@@ -286,10 +289,23 @@ def check_files(config: PartyConfig) -> None:
             problem = (_setting_of(error.path, peer, link), f"{error}")
             if problem not in problems:
                 problems.append(problem)
-    if not problems and (own := own_certificate(config)) is not None and (what := own.problem()):
-        problems.append(("security.certificate", f"{own.path} {what}"))
+    if not problems:
+        try:
+            problems += _date_problems(config)
+        except CredentialError as error:
+            problems.append(("security", f"{error}"))
     if problems:
         raise ConfigError(config.path, tuple(problems))
+
+
+def _date_problems(config: PartyConfig) -> Iterable[tuple[str, str]]:
+    """What was good once, or will be."""
+    if (own := own_certificate(config)) is not None and (what := own.problem()):
+        yield "security.certificate", f"{own.path} {what}"
+    for path in {link.crl for link in links_of(config) if link.crl and not link.peer_certificate}:
+        until = revocations_until(path)
+        if until is not None and until < datetime.datetime.now(datetime.UTC):
+            yield "security.crl", f"{path} expired on {until:%Y-%m-%d}; get the next one from the issuer"
 
 
 def _file_problems(config: PartyConfig) -> Iterable[tuple[str, str]]:
@@ -344,6 +360,7 @@ def _setting_of(path: str, peer: str, link: LinkSecurity) -> str:
         ("key", "key"),
         ("certificate", "certificate"),
         ("noise_key", "noise_key"),
+        ("crl", "crl"),
         ("peer_certificate", f"peers.{peer}.certificate"),
     ):
         if path == getattr(link, field_):
@@ -399,6 +416,24 @@ def own_certificate(config: PartyConfig) -> OwnCertificate | None:
     except x509.ExtensionNotFound:
         names = ()
     return OwnCertificate(path, names, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+
+
+def revocations_until(path: str) -> datetime.datetime | None:
+    """When the first of the lists of a file has to be replaced by its next one; None if they are good for ever.
+
+    Raises:
+        CredentialError: the file cannot be used.
+    """
+    from cryptography import x509  # only here: links are made without it
+
+    from partywire.engine.channel.credentials import revocations_of
+    from partywire.engine.channel.errors import CredentialError
+
+    try:
+        lists = [x509.load_der_x509_crl(one) for one in revocations_of(path)]
+    except ValueError as error:
+        raise CredentialError(path, f"holds a list of revoked certificates that cannot be read ({error})") from None
+    return min((one.next_update_utc for one in lists if one.next_update_utc is not None), default=None)
 
 
 # Files.

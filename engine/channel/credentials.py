@@ -6,6 +6,7 @@ refused, so is a file that others may write, and no error holds more of a file t
 
 from __future__ import annotations
 
+import base64
 import grp
 import hashlib
 import os
@@ -27,8 +28,9 @@ FILE_SIZE_MAX: Final = 1024 * 1024
 ALPN: Final = "partywire/1"
 """Named by both ends of a TLS handshake, so that a connection made for another protocol is refused."""
 
-_BEGIN: Final = "-----BEGIN CERTIFICATE-----"
-_END: Final = "-----END CERTIFICATE-----"
+_CERTIFICATE: Final = "CERTIFICATE"
+_REVOCATIONS: Final = "X509 CRL"
+"""How PEM calls what we read."""
 
 
 def read_file(path: str, *, private: bool = False) -> bytes:
@@ -85,14 +87,33 @@ def certificates_of(path: str) -> list[bytes]:
         CredentialError: it cannot be read, or holds none.
     """
     try:
-        text = read_file(path).decode("ascii", "replace")
-        parts = [part.partition(_END)[0] for part in text.split(_BEGIN)[1:]]
-        found = [ssl.PEM_cert_to_DER_cert(f"{_BEGIN}{part}{_END}") for part in parts]
+        found = [base64.b64decode("".join(body.split()), validate=True) for body in _bodies_of(path, _CERTIFICATE)]
     except ValueError:
         found = []
     if not found:
         raise CredentialError(path, "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)")
     return found
+
+
+def revocations_of(path: str) -> list[bytes]:
+    """Every list of revoked certificates (DER) of a PEM file, in order, at least one.
+
+    Raises:
+        CredentialError: it cannot be read, or holds none.
+    """
+    try:
+        found = [base64.b64decode("".join(body.split()), validate=True) for body in _bodies_of(path, _REVOCATIONS)]
+    except ValueError:
+        found = []
+    if not found:
+        raise CredentialError(path, "holds no list of revoked certificates in PEM form (-----BEGIN X509 CRL-----)")
+    return found
+
+
+def _bodies_of(path: str, kind: str) -> list[str]:
+    """What stands between the first and the last line of each block of a kind in a PEM file."""
+    parts = read_file(path).decode("ascii", "replace").split(f"-----BEGIN {kind}-----")[1:]
+    return [part.partition(f"-----END {kind}-----")[0] for part in parts]
 
 
 def fingerprint_of(certificate: bytes) -> str:
@@ -156,6 +177,20 @@ def _trust(context: ssl.SSLContext, security: LinkSecurity) -> None:
         context.load_verify_locations(cadata=b"".join(certificates_of(path)))
     except ssl.SSLError as error:
         raise CredentialError(path, f"holds a certificate that cannot be used ({reason_of(error)})") from None
+    if security.crl and not security.peer_certificate:
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        _load_revocations(context, security.crl)
+
+
+def _load_revocations(context: ssl.SSLContext, path: str) -> None:
+    """From memory: in the file itself OpenSSL would take certificates for issuers whom we believe."""
+    lists = [base64.encodebytes(one) for one in revocations_of(path)]
+    with open(os.memfd_create("crl"), "wb", buffering=0) as file:
+        file.write(b"".join(b"-----BEGIN X509 CRL-----\n%s-----END X509 CRL-----\n" % one for one in lists))
+        try:
+            context.load_verify_locations(cafile=f"/proc/self/fd/{file.fileno()}")
+        except (ssl.SSLError, OSError):
+            raise CredentialError(path, "holds a list of revoked certificates that cannot be used") from None
 
 
 def _prove(context: ssl.SSLContext, security: LinkSecurity) -> None:
@@ -194,6 +229,7 @@ def files_of(security: LinkSecurity) -> tuple[str, ...]:
         security.certificate,
         security.key,
         security.ca,
+        security.crl,
         security.peer_certificate,
         security.noise_key,
     )

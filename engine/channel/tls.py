@@ -43,13 +43,18 @@ ciphertext; there is no other honest reason for much. TLS lets a peer send ticke
 them costs us a derivation of keys."""
 
 _VERIFY: Final = {
+    3: "is from an issuer of which our lists of revoked certificates (crl) say nothing",
     7: "was not signed by the issuer that we know, but by another one of the same name",
+    8: "cannot be checked: our list of revoked certificates (crl) was not signed by its issuer",
     9: "is not valid yet; check the clocks of both hosts",
     10: "has expired",
+    11: "cannot be checked: our list of revoked certificates (crl) is not valid yet; check the clock",
+    12: "cannot be checked: our list of revoked certificates (crl) has expired; get the next one from its issuer",
     18: "is signed by itself and is not the one that we know",
     19: "is from an issuer that we do not know",
     20: "is from an issuer that we do not know",
     21: "is from an issuer that we do not know",
+    23: "was revoked by its issuer",
     26: "is not meant for this use; it needs both server and client authentication",
 }
 """Verification errors of OpenSSL (X509_V_ERR_...) as the rest of "the certificate of ... "."""

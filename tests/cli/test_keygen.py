@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -190,3 +191,48 @@ def test_a_certificate_names_the_hosts_that_it_is_to_name_as_well(tmp_path: Path
 def test_a_host_that_no_certificate_can_hold_is_refused(tmp_path: Path, arguments: list[str]) -> None:
     assert run(["keygen", *arguments, "--out", str(tmp_path)]) == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_a_certificate_that_was_revoked_is_refused_and_its_successor_is_not(tmp_path: Path) -> None:
+    keys, lists = tmp_path / "keys", [tmp_path / "first", tmp_path / "second"]
+    assert run(["keygen", *PARTIES, "--out", str(keys)]) == 0
+    made = configs(keys)
+    for folder, name in zip(lists, ("bob", "charlie"), strict=True):
+        assert run(["keygen", "charlie", "--ca", str(keys), "--out", str(folder)]) == 0
+        revoked = (keys if name == "bob" else folder) / f"{name}.crt"
+        assert run(["keygen", "--ca", str(keys), "--revoke", str(revoked), "--out", str(folder)]) == 0
+        (folder / "ca.crl").replace(keys / "ca.crl")
+    found = x509.load_pem_x509_crl((keys / "ca.crl").read_bytes())
+    assert len(list(found)) == 2  # the second list has what the first one had
+    assert made["alice"].security is not None
+    alice = replace(made["alice"], security=replace(made["alice"].security, crl="ca.crl"))
+    check_files(alice)
+    with pytest.raises(HandshakeRejected, match="the certificate of bob was revoked"):
+        connect(alice, made["bob"])
+    assert run(["keygen", "bob", "--ca", str(keys), "--out", str(tmp_path / "new")]) == 0
+    for name in ("bob.crt", "bob.key"):
+        (tmp_path / "new" / name).replace(keys / name)
+    connect(alice, made["bob"])
+
+
+def test_what_cannot_be_revoked_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys, others = tmp_path / "keys", tmp_path / "others"
+    for folder in (keys, others):
+        run(["keygen", "bob", "--out", str(folder)])
+    bob = str(keys / "bob.crt")
+    foreign = str(others / "bob.crt")
+    (tmp_path / "empty.crt").touch()
+    for arguments, words in (
+        (["--revoke", bob], "goes with --ca"),
+        (["alice", "--ca", str(keys), "--revoke", bob], "without PARTY"),
+        (["--ca", str(keys), "--revoke", foreign], "no certificate of this authority"),
+        (["--ca", str(keys), "--revoke", str(tmp_path / "empty.crt")], "holds no certificate"),
+        (["--ca", str(keys)], "at least one PARTY"),
+    ):
+        assert run(["keygen", *arguments, "--out", str(tmp_path / "new")]) == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    assert run(["keygen", "--ca", str(others), "--revoke", foreign, "--out", str(others)]) == 0
+    (others / "ca.crl").replace(keys / "ca.crl")
+    assert run(["keygen", "--ca", str(keys), "--revoke", bob, "--out", str(tmp_path / "new")]) == 2
+    assert "of another authority" in capsys.readouterr().err

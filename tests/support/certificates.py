@@ -83,6 +83,23 @@ def _alternatives(names: Sequence[str], raw: bytes) -> x509.SubjectAlternativeNa
     return x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
 
 
+def revocations(
+    issuer: Issued, *revoked: Issued, days: tuple[int, int] = (-1, 2), signer: Issued | None = None
+) -> bytes:
+    """The issuer's list of certificates that are good no more (PEM), signed by its key, or by that of `signer`."""
+    now = datetime.datetime.now(datetime.UTC)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer.certificate.subject)
+        .last_update(now + days[0] * DAY)
+        .next_update(now + days[1] * DAY)
+    )
+    for one in revoked:
+        entry = x509.RevokedCertificateBuilder().serial_number(one.certificate.serial_number).revocation_date(now - DAY)
+        builder = builder.add_revoked_certificate(entry.build())
+    return builder.sign((signer or issuer).key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
 def tls_link(ours: Issued, *, ca: Issued | None = None, peer: Issued | None = None) -> LinkSecurity:
     """What a link needs of written files: our own, and whom to believe."""
     return LinkSecurity(

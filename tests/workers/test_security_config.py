@@ -26,7 +26,7 @@ from partywire.workers.security import (
     own_certificate,
     plaintext_peers,
 )
-from tests.support.certificates import issue
+from tests.support.certificates import issue, revocations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -174,6 +174,24 @@ def test_files_are_checked_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="chmod 600") as caught:
         check_files(good)
     assert [key for key, _ in caught.value.problems] == ["security.key"]
+
+
+def test_a_list_of_revoked_certificates_must_be_of_today(tmp_path: Path) -> None:
+    ca = issue("ca", is_ca=True).write(tmp_path, "ca")
+    issue("alice", ca).write(tmp_path, "alice")
+    good = replace(config(replace(TLS, crl="ca.crl")), path=str(tmp_path / "alice.toml"))
+    path = tmp_path / "ca.crl"
+    expired = revocations(ca, days=(-9, -1))
+    for content, words in ((None, "cannot be read"), (b"", "holds no list"), (expired, "expired on")):
+        if content is not None:
+            path.write_bytes(content)
+            path.chmod(0o644)
+        with pytest.raises(ConfigError, match=f"ca.crl.*{words}") as caught:
+            check_files(good)
+        assert caught.value.keys == ("security.crl",)
+    path.write_bytes(revocations(ca))
+    check_files(good)
+    assert all(link.crl == str(path) for link in links_of(good)[1:])
 
 
 @pytest.mark.parametrize(
