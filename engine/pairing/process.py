@@ -26,7 +26,7 @@ from ..callers import Callers
 from ..channel.errors import CredentialError
 from ..child_process import begin_child, parent_pidfd
 from ..commands import Accepted, Close, CommandError, LinkOptions
-from ..control_socket import ControlClosed, ControlSocket, close_all
+from ..control_socket import ControlClosed, ControlSocket, DescriptorsLost, close_all
 from ..errors import HandshakeRejected, RejectCode
 from ..gateway import Gateway
 from ..greeting import GreetingFailed
@@ -182,7 +182,11 @@ class PairEngine:
     def _on_accepted(self) -> None:
         try:
             for _ in range(ACCEPT_BATCH):
-                if (received := self._accepted.try_receive()) is None:
+                try:
+                    received = self._accepted.try_receive()
+                except DescriptorsLost:
+                    continue  # we have no room for one more; whoever it was dials again
+                if received is None:
                     return
                 command, fds = received
                 assert isinstance(command, Accepted)
