@@ -5,12 +5,16 @@ A table stands between `<!-- table NAME -->` and `<!-- end -->`.
 
 from __future__ import annotations
 
+import inspect
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from partywire.engine import connection, frames
 from partywire.engine.errors import RejectCode
+from partywire.workers.objects.limits import ObjectLimits
+from partywire.workers.objects.operations import OPERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,10 +48,27 @@ def connection_diagram() -> str:
     return "\n".join([*lines, "```"])
 
 
+def object_limits() -> str:
+    lines = ["| limit | at first | what it bounds |", "| --- | --- | --- |"]
+    source = inspect.getsource(ObjectLimits)
+    for field in fields(ObjectLimits):
+        text = re.search(rf'{field.name}: int = .*?\n    """(.*?)"""', source, re.DOTALL)
+        assert text is not None
+        lines.append(f"| `{field.name}` | {getattr(ObjectLimits(), field.name):,} | {' '.join(text[1].split())} |")
+    return "\n".join(lines)
+
+
+def object_operations() -> str:
+    lines = ["| byte | what follows: what it is |", "| --- | --- |"]
+    return "\n".join([*lines, *(f"| `{byte.decode()}` | {text} |" for byte, text in OPERATIONS)])
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "frames": frame_table,
     "reject codes": reject_codes,
     "connection": connection_diagram,
+    "object limits": object_limits,
+    "object operations": object_operations,
 }
 
 

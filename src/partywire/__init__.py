@@ -42,6 +42,17 @@ if TYPE_CHECKING:
     )
     from partywire.workers.http_handlers import Handlers, HttpError, HttpRequest, HttpResponse
     from partywire.workers.link_events import LinkEvent, LinkEventKind
+    from partywire.workers.objects.errors import (
+        AnnotationError,
+        ObjectDecodeError,
+        ObjectEncodeError,
+        PickleRefused,
+        RepetitionError,
+    )
+    from partywire.workers.objects.limits import ObjectLimits
+    from partywire.workers.objects.packing import pack_object, unpack_object
+    from partywire.workers.objects.registry import ObjectRegistry
+    from partywire.workers.objects.serialization import Serialization, SupportsSerialization
     from partywire.workers.party import Party
     from partywire.workers.pool.errors import OutboxFull, PoolClosed, PoolInboxFull, ReceiveTimeout, SendTimeout
     from partywire.workers.pool.pool import Pool
@@ -95,6 +106,12 @@ __all__ = [
     "PrfKey",
     "PrfCheck",
     "StateChecksum",
+    "Serialization",
+    "SupportsSerialization",
+    "ObjectRegistry",
+    "ObjectLimits",
+    "pack_object",
+    "unpack_object",
     "PartyWireError",
     "ConfigError",
     "AddressUnavailable",
@@ -118,6 +135,11 @@ __all__ = [
     "UnexpectedMessage",
     "UnknownPeer",
     "UnsupportedByPeer",
+    "ObjectEncodeError",
+    "ObjectDecodeError",
+    "PickleRefused",
+    "AnnotationError",
+    "RepetitionError",
     "JobFailed",
     "PoolClosed",
     "ReceiveTimeout",
@@ -133,6 +155,13 @@ _HOME = {
     "workers.http_handlers": ("Handlers", "HttpError", "HttpRequest", "HttpResponse"),
     "workers.link_events": ("LinkEvent", "LinkEventKind"),
     "workers.blocking_party": ("BlockingParty",),
+    "workers.objects.errors": (
+        "AnnotationError", "ObjectDecodeError", "ObjectEncodeError", "PickleRefused", "RepetitionError",
+    ),
+    "workers.objects.limits": ("ObjectLimits",),
+    "workers.objects.packing": ("pack_object", "unpack_object"),
+    "workers.objects.registry": ("ObjectRegistry",),
+    "workers.objects.serialization": ("Serialization", "SupportsSerialization"),
     "workers.party": ("Party",),
     "workers.pool.errors": ("OutboxFull", "PoolClosed", "PoolInboxFull", "ReceiveTimeout", "SendTimeout"),
     "workers.pool.pool": ("Pool",),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize("page", ["tutorial.md", "how-to.md"])
+@pytest.mark.parametrize("page", ["tutorial.md", "how-to.md", "objects.md"])
 def test_what_a_page_shows_is_taken_from_the_examples(page: str) -> None:
     files = [file.read_text() for file in EXAMPLES.glob("*.py")]
     shown = [block.text for block in blocks(DOCS / page) if block.language == "python"]
@@ -36,6 +36,15 @@ def test_what_a_page_shows_is_taken_from_the_examples(page: str) -> None:
             bob: uint16[3] instead
             alice: 500 distances, halves [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
             bob: 500 distances, halves [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+            """,
+        ),
+        (
+            "objects.py",
+            """
+            alice: Kind.SHARE, (2, 3), [2.5, None]
+            bob: Kind.SHARE, (2, 3), [2.5, None]
+            alice: [0, 1, 2]
+            bob: [0, 1, 2]
             """,
         ),
         (

@@ -24,7 +24,8 @@ def python_with_tno(version: str, *others: str) -> Path:
         return python
     try:
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True, capture_output=True)
-        command: list[str | Path] = [python, "-m", "pip", "install", "--quiet", f"tno.mpc.communication=={version}", *others]
+        wanted = f"tno.mpc.communication=={version}"
+        command: list[str | Path] = [python, "-m", "pip", "install", "--quiet", wanted, *others]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_DEADLINE_S)
     except (subprocess.SubprocessError, OSError) as error:
         pytest.skip(f"tno.mpc.communication {version} cannot be installed here: {error}")
