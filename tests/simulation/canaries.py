@@ -10,7 +10,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
-from partywire.engine import keeper, link_keeper
+from partywire.engine import keeper, link_keeper, session_resets
 from partywire.engine.connection_pump import ConnectionPump, Outgoing
 from partywire.engine.hello import hello_of
 from partywire.engine.multiplexer import Multiplexer
@@ -19,6 +19,7 @@ from partywire.engine.rendezvous import RendezvousBook, Resumption
 from partywire.workers import worker as worker_module
 from partywire.workers.lane import Lane
 from partywire.workers.party import Party
+from partywire.workers.retry import Ledger
 from partywire.workers.session import Session
 from partywire.workers.worker import Worker
 
@@ -157,6 +158,22 @@ def _resumed_as_another(book: RendezvousBook, peer: str, message: Resume) -> Res
     return RendezvousBook_resumed(book, peer, message)._replace(is_same_life=False)
 
 
+session_resets_fresh_id: Final = session_resets.fresh_id
+
+
+def _fresh_id_for_two(number: int, stride: int) -> int:
+    """Lives that come soon after each other have one id."""
+    return session_resets_fresh_id(number & ~7, stride)
+
+
+Ledger_settle: Final = Ledger.settle
+
+
+def _settle_alone(ledger: Ledger, theirs: object) -> bool:
+    """Keep what this party holds, whatever the others do."""
+    return Ledger_settle(ledger, ())
+
+
 PLANTS: Final[dict[str, Callable[[], contextlib.AbstractContextManager[Any]]]] = {
     "a record is lost": lambda: mock.patch.object(keeper, "ConnectionPump", LosingPump),
     "a partial send counts as whole": lambda: mock.patch.object(keeper, "ConnectionPump", ForgetfulPump),
@@ -168,6 +185,8 @@ PLANTS: Final[dict[str, Callable[[], contextlib.AbstractContextManager[Any]]]] =
     "two peers are mixed up": lambda: mock.patch.object(Session, "register", _register_crosswise),
     "a failure is kept from the others": _failures_kept,
     "a round is not said again": lambda: mock.patch.object(RendezvousBook, "resumed", _resumed_as_another),
+    "a reset gives an id again": lambda: mock.patch.object(session_resets, "fresh_id", _fresh_id_for_two),
+    "results are kept that others lack": lambda: mock.patch.object(Ledger, "settle", _settle_alone),
     "an epoch is used twice": lambda: mock.patch.object(link_keeper, "hello_of", _hello_of_the_first_epoch),
 }
 """What is planted -> a context in which it is."""

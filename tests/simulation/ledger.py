@@ -56,7 +56,9 @@ class Ledger:
     excuses: dict[frozenset[int], float] = field(default_factory=dict)
     """Pairs of parties whose link was harmed -> when at first. Without any, nothing may fail."""
     done: set[tuple[int, int]] = field(default_factory=set)
-    """(session, party) whose program came to its end."""
+    """(session, party) whose program came to its end; of a batch (-1 - number of its phase, party)."""
+    results: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    """Number of a phase -> the results of its batch, as the first party got them: (job, session that it ran on)."""
 
     def compose(self, session: int, sender: int, receiver: int, size: int) -> bytes:
         """The next message on this route, which is about to be sent."""
@@ -82,11 +84,24 @@ class Ledger:
             expected = f"message {number} had to come"
         raise Violation(f"session {session}, {sender} -> {receiver}: {expected}, {_describe(route, number, value)}")
 
+    def take_results(self, phase: int, party: int, results: list[tuple[int, int]]) -> None:
+        """A batch ended well at a party.
+
+        Raises:
+            Violation: a result is lost, doubled, in another place, or of another attempt than at another party.
+        """
+        jobs = [job for job, _ in results]
+        if jobs != list(range(len(jobs))):
+            raise Violation(f"phase {phase}: party {party} has results of the jobs {jobs}")
+        if self.results.setdefault(phase, results) != results:
+            raise Violation(f"phase {phase}: party {party} has other results than another one: {results}")
+        self.done.add((-1 - phase, party))
+
     def forget(self) -> None:
         """Nobody uses the sessions any more: a party that was started anew may give an id away that only its former
         life had used."""
         self.messages += sum(self.received.values())
-        for record in (self.sent, self.received, self.failures, self.done):
+        for record in (self.sent, self.received, self.failures, self.done, self.results):
             record.clear()
 
     def fail(self, session: int, party: int, error: SessionError) -> None:

@@ -86,7 +86,7 @@ class Plan:
         return all(fault.kind in BENIGN for fault in self.faults)
 
 
-PHASES: Final = ("stream", "rounds", "jobs", "arrays")
+PHASES: Final = ("stream", "rounds", "jobs", "arrays", "resets", "batch")
 
 
 def draw_plan(chance: random.Random) -> Plan:
@@ -116,9 +116,10 @@ def draw_plan(chance: random.Random) -> Plan:
 
 def _draw_phase(chance: random.Random, ring_size: int) -> Phase:
     largest = chance.choice((64, 64, 64, 64, 2000, ring_size))
-    messages = chance.randint(1, 4)
+    kind = chance.choice(PHASES)
+    messages = chance.randint(1, 2 if kind in ("resets", "batch") else 4)  # which use a session several times
     sizes = [int(largest ** chance.random()) for _ in range(8)]
-    return Phase(chance.choice(PHASES), chance.choice((1, 1, 2, 3)), messages, sizes)
+    return Phase(kind, chance.choice((1, 1, 2, 3)), messages, sizes)
 
 
 def _draw_faults(chance: random.Random, plan: Plan) -> list[Fault]:

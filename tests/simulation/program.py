@@ -8,11 +8,12 @@ can hold up, so that what one party does next is not taken for what a failure di
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from partywire.engine.errors import PartyWireError
+from partywire.workers.batch import BatchRunner
 from partywire.workers.errors import PeerClosed, SessionError
 
 from .plan import Phase
@@ -29,6 +30,16 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 
+LIVES: Final = 3
+"""Of a session that is reset."""
+
+RESET_TIMEOUT_S: Final = 30.0
+"""For a party that does not come: longer than any cable is out."""
+
+RETRIES: Final = 4
+"""Of a batch: above the number of faults in one run, since none takes more than one attempt."""
+
+
 class Program:
     """One of each party. Stage 0 is the opening; then each phase is one; in the last one everybody closes."""
 
@@ -42,6 +53,7 @@ class Program:
         self.is_over = False
         self.errors: list[PartyWireError] = []
         """Of common steps: opening, make_sessions."""
+        self.failed_batches: list[PartyWireError] = []
         self._plan = plan
         self._ledger = ledger
         self._may_go_on: asyncio.Event
@@ -87,7 +99,9 @@ class Program:
         self.stage = max(0, self._begins_at - 1)
         await self._gate()
         for phase in self._plan.phases[self.stage - 1 :]:
-            if self.is_open:
+            if self.is_open and phase.kind == "batch":
+                await self._run_batch(phase)
+            elif self.is_open:
                 await self._use(phase)
             await self._gate()
         if self._plan.farewell and self.is_open:
@@ -141,8 +155,50 @@ class Program:
             return
         raise Violation(f"party {self.index}: {len(value)} bytes came behind the last words of party 0")
 
+    async def _run_batch(self, phase: Phase) -> None:
+        """All jobs, as often as it takes."""
+        number = self.stage - 1
+        runner = BatchRunner(self.family.party, phase.sessions, retries=RETRIES, retry_timeout_s=RESET_TIMEOUT_S)
+
+        async def job(session: Session, index: int) -> tuple[int, int]:
+            peers = [peer for peer in range(len(session.parties)) if peer != self.index]
+            for peer in peers:
+                size = phase.sizes[(index + peer) % len(phase.sizes)]
+                await session.send(peer, self._ledger.compose(session.id, self.index, peer, size))
+            for peer in peers:
+                self._ledger.take(session.id, peer, self.index, await session.recv(peer))
+            return index, session.id
+
+        try:
+            results = await runner.amap(job, range(4 * phase.messages))
+        except PartyWireError as error:
+            self.failed_batches.append(error)
+            self._note(f"a batch raised {type(error).__name__}: {error}")
+            return
+        self._note(f"has the results {results}")
+        self._ledger.take_results(number, self.index, results)
+
+    async def _live(self, session: Session, phase: Phase) -> None:
+        """One session, several lives: whoever is ready ends each of them for all, the last one excepted."""
+        origin = session.origin
+        for life in range(LIVES):
+            try:
+                if life:
+                    await session.reset(timeout=RESET_TIMEOUT_S)
+                await self._meet(session, phase)
+            except PartyWireError as error:
+                self._note(f"life {life} of session {origin} ended: {type(error).__name__}: {error}")
+                if life == LIVES - 1:
+                    self.errors.append(error)
+                    return
+        self._ledger.done.add((origin, self.index))
+        session.close()
+
     async def _session(self, session: Session, phase: Phase) -> None:
         """All traffic of one session."""
+        if phase.kind == "resets":
+            await self._live(session, phase)
+            return
         session.on_failure = lambda error: self._ledger.fail(session.id, self.index, error)
         peers = [peer for peer in range(len(session.parties)) if peer != self.index]
         parts: list[Coroutine[object, object, None]] = []

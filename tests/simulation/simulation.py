@@ -6,6 +6,8 @@ What is promised, and checked of every run:
 - a session fails only if a link of it was harmed, `PeerLost` names a peer whose link was, and other links stay up;
 - a session that fails somewhere fails everywhere, or was done there, within the time that the heartbeat allows;
 - every call ends within a ceiling of time and of steps, closing too; no exception but typed ones, none in a callback;
+- a batch has every result, in its place and of one attempt, alike at all parties; it fails only when a party died;
+- a session that is reset gets nothing of its former lives;
 - without harm everything succeeds, and every link ends clean at both ends;
 - nobody sleeps while there is something for it in a ring;
 - what a party holds stays within its bounds, and is nothing at the end.
@@ -17,6 +19,7 @@ import contextlib
 import os
 import random
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from unittest import mock
 
@@ -24,16 +27,18 @@ from partywire.engine import keeper as keeper_module
 from partywire.engine import multiplexer
 from partywire.engine.commands import LinkEnded
 from partywire.shm import fence, segment
+from partywire.workers import batch_attempt
 from partywire.workers import worker as worker_module
 from partywire.workers.config import PartyConfig
 from partywire.workers.errors import PeerLost
+from partywire.workers.scheduler import Scheduler
 
 from .family import Family, SimDoorbell, SimGateway
 from .ledger import Ledger
 from .network import Network
 from .plan import Fault, FaultKind, draw_plan
 from .program import Program
-from .world import Violation, World
+from .world import MASK, Violation, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -120,6 +125,7 @@ class Simulation:
         self._was_harmed = False  # before the present stage
         self.programs: list[Program] = []
         self._outages_s = 0.0
+        self._has_died = False  # a party did, in the present stage or for good
         self._faults = list(self.plan.faults)
         self._next_check = self._next_look = 0
         self._stage = self._stage_began = 0
@@ -189,6 +195,8 @@ class Simulation:
                     self.harmed.setdefault(frozenset((party, peer)), self.world.now)
         for program in self.programs:
             program.errors.clear()
+            program.failed_batches.clear()
+        self._has_died = len(present) < self.plan.parties
         self._outages_s = 0.0
 
     def _is_linked(self) -> bool:
@@ -214,6 +222,7 @@ class Simulation:
             stack.enter_context(mock.patch.object(multiplexer, "Polling", polling))
             stack.enter_context(mock.patch.object(multiplexer, "core", None))  # it looks at a clock of its own
             stack.enter_context(mock.patch.object(worker_module, "Polling", polling))
+            stack.enter_context(mock.patch.object(batch_attempt, "Scheduler", partial(Scheduler, pass_time_ns=MASK)))
             stack.enter_context(mock.patch.object(random, "uniform", world.random.uniform))  # jitter
             stack.enter_context(mock.patch.object(segment, "create_unnamed", _anonymous_memory))
             stack.enter_context(self._plant())
@@ -340,6 +349,7 @@ class Simulation:
             case FaultKind.KILL_PARTY:
                 struck = [peer for peer in range(self.plan.parties) if peer != fault.party]
                 family.kill()
+                self._has_died = True
                 if fault.choice % 3:
                     self._killed.append(fault.party)
             case FaultKind.KILL_GATEWAY:
@@ -414,6 +424,10 @@ class Simulation:
             for program in living:
                 for error in program.errors:
                     raise Violation(f"{program.family.name} failed although nothing was wrong: {error}") from error
+        if not self._has_died and all(program.is_open for program in living):
+            for program in living:
+                for error in program.failed_batches:
+                    raise Violation(f"{program.family.name}: a batch that could run again failed: {error}") from error
         for (session, party), failure in self.ledger.failures.items():
             if not self.harmed:
                 raise Violation(f"session {session} failed at party {party} without a reason: {failure.error}")
@@ -463,7 +477,7 @@ class Simulation:
 
     def _check_everything_done(self) -> None:
         ledger = self.ledger
-        ends = sum(phase.sessions for phase in self.plan.phases) * self.plan.parties
+        ends = sum(phase.sessions if phase.kind != "batch" else 1 for phase in self.plan.phases) * self.plan.parties
         ends += self.plan.parties - 1 if self.plan.farewell else 0
         if len(ledger.done) != ends:
             raise Violation(f"{len(ledger.done)} ends of sessions are done, not {ends}")
