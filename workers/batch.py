@@ -411,7 +411,7 @@ class _Batch:
 
     def _begin_anew(self, anew: BeginAnew) -> None:
         """A peer was started again: nothing that anybody holds is kept."""
-        cause = f"{anew.peer} was started again"
+        cause = f"{anew.peer} begins the batch anew"  # it was started again, or follows one that was
         if anew.attempt > self.retries:
             error = JobFailed(self.ledger.pending[0], anew.peer, cause, tuple(self._history))
             self._leave(error)

@@ -142,7 +142,7 @@ def test_a_party_that_dies_between_two_attempts_begins_the_next_one_with_the_oth
         else:
             for outcome in outcomes:
                 assert isinstance(outcome, JobFailed), outcome
-                assert "bob was started again" in str(outcome)
+                assert "bob begins the batch anew" in str(outcome)
         await table.all(Party.barrier)  # all are in step
 
     run(COUNT, scenario)
