@@ -1,8 +1,9 @@
 """Noise as a channel: the handshakes and records of `engine/noise`, with the peer's static key pinned.
 
 Between the owner of a connection's bytes and the Noise core. The one invariant: `result` is there only for a peer that
-has shown the key of the configuration; and nothing of a connection is believed before its first record was opened,
-because to the responder of IX and KK only that proves that the initiator holds its key, and is there now.
+has shown a key that is accepted (of a link the one of its configuration); and nothing of a connection is believed
+before its first record was opened, because to the responder of IX and KK only that proves that the initiator holds its
+key, and is there now.
 
 A handshake message is its length, two bytes big-endian, then the message, without payload. The prologue is a label,
 then the preamble, the dialler's name and the acceptor's, each preceded by its length in two bytes: so version, mode,
@@ -14,6 +15,7 @@ A peer with another key is told so where that can be done: inside the channel by
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from ..errors import HandshakeRejected, LinkProtocolError, RejectCode
@@ -51,31 +53,13 @@ def prologue_of(preamble: bytes, dialler: str, acceptor: str) -> bytes:
     return _PROLOGUE_LABEL + b"".join(len(part).to_bytes(2, "big") + part for part in parts)
 
 
-class NoiseChannel(Channel):
-    """Either end of one connection's Noise."""
+class AbstractNoiseChannel(Channel):
+    """Either end of one connection's Noise, for whoever decides by itself which key of the peer is accepted."""
 
-    def __init__(
-        self,
-        mode: SecurityMode,
-        role: Role,
-        peer: str,
-        key: PrivateKey,
-        peer_key: str,
-        preamble: bytes,
-        names: tuple[str, str],
-    ) -> None:
-        """`peer_key` is the peer's public key in hexadecimal; `names` are the dialler's and the acceptor's."""
+    def __init__(self, role: Role, peer: str, handshake: HandshakeState) -> None:
+        """`handshake` is fresh, and of the same role."""
         super().__init__(role, peer)
-        protocol = PROTOCOLS[mode]
-        self._expected = PublicKey(bytes.fromhex(peer_key))
-        self._handshake = HandshakeState(
-            protocol,
-            role is Role.INITIATOR,
-            key,
-            prologue=prologue_of(preamble, *names),
-            remote_static=self._expected if protocol.pattern == "KK" else None,
-            peer=peer,
-        )
+        self._handshake = handshake
         self._refusal = ClearRefusal(peer)
         self._incoming = bytearray()  # of a handshake message, and then what came behind the last one
         self._outgoing = bytearray()
@@ -85,11 +69,15 @@ class NoiseChannel(Channel):
         self._is_accepted = True  # whether the key that the peer showed is the right one
         self._go_on()
 
+    @abstractmethod
+    def _accepts(self, shown: PublicKey) -> bool:
+        """Whether this may be the peer's key. Before it, nothing secret was sent; to who shows another, nothing is."""
+
     # The handshake.
 
     @property
     def result(self) -> str | None:
-        return None if self._opener is None else str(self._expected)
+        return None if self._opener is None else str(self._handshake.remote_static)
 
     def data_to_send(self) -> bytes:
         data = bytes(self._outgoing)
@@ -136,7 +124,7 @@ class NoiseChannel(Channel):
         handshake = self._handshake
         shown = handshake.remote_static
         assert shown is not None
-        self._is_accepted = shown == self._expected
+        self._is_accepted = self._accepts(shown)
         handshake.verify_peer({shown})
         if not self._is_accepted and handshake.turn is not Turn.SPLIT:
             self._refuse_in_the_clear(self._wrong_key)
@@ -210,3 +198,33 @@ class NoiseChannel(Channel):
             self._opener.receive_end_of_file()
         except RecordRefused:
             raise LinkProtocolError(self._peer, CUT_OFF, END_OF_FILE) from None
+
+
+class NoiseChannel(AbstractNoiseChannel):
+    """Either end of one connection's Noise, with the key that the configuration has for the peer."""
+
+    def __init__(
+        self,
+        mode: SecurityMode,
+        role: Role,
+        peer: str,
+        key: PrivateKey,
+        peer_key: str,
+        preamble: bytes,
+        names: tuple[str, str],
+    ) -> None:
+        """`peer_key` is the peer's public key in hexadecimal; `names` are the dialler's and the acceptor's."""
+        protocol = PROTOCOLS[mode]
+        self._expected = PublicKey(bytes.fromhex(peer_key))
+        handshake = HandshakeState(
+            protocol,
+            role is Role.INITIATOR,
+            key,
+            prologue=prologue_of(preamble, *names),
+            remote_static=self._expected if protocol.pattern == "KK" else None,
+            peer=peer,
+        )
+        super().__init__(role, peer, handshake)
+
+    def _accepts(self, shown: PublicKey) -> bool:
+        return shown == self._expected
