@@ -3,6 +3,9 @@
 Between a Pool and a Session whose party an asyncio loop drives. The one invariant: a channel's life is a life of the
 session, from its making or its `reset` to its end or the peer's goodbye.
 
+In a job of a batch the session is lent: the next job's messages stand behind the peer's goodbye in the same line. So
+there the end of a pool is a goodbye of every party to every other, behind which nothing is taken any more.
+
 A message is one frame of the session: BYTES for small ones and for a raw value, OBJECT for others, whose memory is
 writable. An empty BYTES is the goodbye of the peer's pool; its party and its other sessions go on. Arrivals are taken
 out of the mailbox inside the worker's pass, without a future or a turn of the loop in between.
@@ -42,6 +45,7 @@ RESET_PAUSE_S: Final = 0.5
 
 _BYTES: Final = Descriptor.BYTES.value
 _OBJECT: Final = Descriptor.OBJECT.value
+_JOB_END: Final = Descriptor.JOB_END.value
 _pack_header = HEADER.pack
 
 
@@ -53,8 +57,7 @@ class SessionLinks:
         self.loop: asyncio.AbstractEventLoop | None = None
         self._channels: dict[str, SessionChannel] = {}
         self._reset: asyncio.Task[None] | None = None
-        # How often the session has begun.
-        self.life = 1
+        self._is_over = False
         self.why_not_reset = "its party has not reset the session yet"
 
     def listen(self, addr: str, port: int) -> int:
@@ -82,37 +85,46 @@ class SessionLinks:
         for channel in self._channels.values():
             loop.call_soon(channel.open)
 
+    @property
+    def _is_lent(self) -> bool:
+        return bool(self.session.reset_refusal)
+
     async def close(self, timeout: float) -> None:
-        """See PoolLinks. The session is closed, its party goes on."""
-        self._end(True)
+        """See PoolLinks. The session is closed, its party goes on. In a job of a batch the session stays, and the
+        others' goodbyes are waited for, however long their jobs take."""
+        if self._is_over:
+            return
+        for channel in self._channels.values():
+            channel.say_goodbye()
+        if self._is_lent:
+            for channel in self._channels.values():
+                await channel.wait_for_end()
+        self._end()
+        if not self._is_lent:
+            self.session.close()
 
     def kill(self) -> None:
         """See PoolLinks."""
-        self._end(False)
+        if not self._is_over:
+            self._end()
+            self.session.abort("its pool was ended")
 
-    def _end(self, clean: bool) -> None:
+    def _end(self) -> None:
+        self._is_over = True
         if self._reset is not None:
             self._reset.cancel()
         for channel in self._channels.values():
-            channel.leave(clean)
-        if clean:
-            self.session.close()
-        else:
-            self.session.abort("its pool was ended")
+            channel.leave()
 
     # Beginning again.
 
     def reset(self) -> None:
         """Begin the session again, once for all channels."""
-        if self._reset is None and self.session.failure is None and self.life > 1 and not self._is_ended:
-            return
-        if self._reset is None:
+        if self._is_lent:
+            self.why_not_reset = self.session.reset_refusal
+        elif self._reset is None:
             assert self.loop is not None
             self._reset = self.loop.create_task(self._run_reset())
-
-    @property
-    def _is_ended(self) -> bool:
-        return any(channel.has_ended for channel in self._channels.values())
 
     async def _run_reset(self) -> None:
         try:
@@ -125,7 +137,6 @@ class SessionLinks:
                 except PartyWireError as error:
                     self.why_not_reset = str(error)
                     await asyncio.sleep(RESET_PAUSE_S)
-            self.life += 1
         except PartyFailed as error:
             log.warning("%s", error)
             return
@@ -151,7 +162,10 @@ class SessionChannel:
         # Whether the pool wants the next life.
         self._is_renewed = True
         self._waker = self._take_arrivals
-        self._goodbye: PeerClosed | None = None
+        # Behind this nothing more is for the pool.
+        self._goodbye: SessionError | None = None
+        self._has_said_goodbye = False
+        self._ended: asyncio.Future[None] | None = None
 
     @property
     def why_not_open(self) -> str:
@@ -179,6 +193,7 @@ class SessionChannel:
         """The session has a further life."""
         self._mailbox = self._session._mailbox_of(self.name)
         self._goodbye = None
+        self._has_said_goodbye = False
         self.has_ended = False
         self.is_open = False
         if self._is_renewed:
@@ -202,10 +217,22 @@ class SessionChannel:
             self._session.abort(reason)
             loop.call_soon(self._take_arrivals)
 
-    def leave(self, clean: bool) -> None:
-        """The pool is over: say goodbye, and tell nobody of anything any more."""
-        if self.is_open and clean and not self.has_ended:
+    def say_goodbye(self) -> None:
+        """The last message to the peer."""
+        if not self._has_said_goodbye and self._mailbox.failure is None:
+            self._has_said_goodbye = True
             self._mailbox.lane.post(_pack_header(self._session.id, _BYTES, 0))
+
+    async def wait_for_end(self) -> None:
+        """Wait for the goodbye of the peer, or the end of the session."""
+        self.resume_reading()
+        self.open()
+        if not self.has_ended:
+            self._ended = asyncio.get_running_loop().create_future()
+            await self._ended
+
+    def leave(self) -> None:
+        """The pool is over: tell nobody of anything any more."""
         self._mailbox.waker = None
         self.is_open = False
         self.has_ended = True
@@ -217,6 +244,8 @@ class SessionChannel:
         self.has_ended = True
         self.is_open = False
         self._receiver.channel_ended(self._as_peer_error(error))
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
 
     def _as_peer_error(self, error: SessionError) -> SessionError:
         """A pool's channel ends with a goodbye or a loss; what else can end a session is a loss with its reason."""
@@ -235,15 +264,20 @@ class SessionChannel:
         queue = mailbox.queue
         worker = mailbox.worker
         while queue and not self._is_paused and receiver is not None and not self.has_ended:
-            entry = queue.popleft()
+            entry = queue[0]
             data: Any
             if type(entry) is bytes:
                 data = entry
             else:
                 _, descriptor, _, data = frame_of(entry, self._session.id)
-                if descriptor != _OBJECT:
-                    self._session.abort(f"{self._session.parties[self._session.party_index]} has a pool here")
+                if descriptor == _JOB_END:
+                    epoch = mailbox.lane.epoch
+                    self._goodbye = PeerLost(self.name, self._session.id, epoch, "its job ended, and its pool did not")
                     break
+                if descriptor != _OBJECT:
+                    self._session.abort(f"{self.name} sent what is no message of a pool")
+                    return
+            queue.popleft()
             worker.inbox_size -= len(data) + MESSAGE_OVERHEAD
             if not data:
                 self._goodbye = PeerClosed(self.name, self._session.id, mailbox.lane.epoch)
