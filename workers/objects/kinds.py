@@ -8,6 +8,7 @@ sent or received, never before, and nothing but these names can be asked for.
 from __future__ import annotations
 
 import datetime
+import math
 import re
 import struct
 import uuid
@@ -81,6 +82,24 @@ def _decode_decimal(payload: Any) -> Decimal:
 def _decode_complex(payload: Any) -> complex:
     (packed,) = _checked((payload,), bytes)
     return complex(*_COMPLEX.unpack(packed))
+
+
+# numpy.
+
+
+def _encode_numpy_objects(value: np.ndarray[Any, Any]) -> Any:
+    return value.shape, value.ravel().tolist()
+
+
+def _decode_numpy_objects(payload: Any) -> np.ndarray[Any, Any]:
+    shape, items = _checked(payload, tuple, list)
+    sizes = _checked(shape, *[int] * len(shape))
+    made: np.ndarray[Any, Any] = np.empty(len(items), object)
+    for index, item in enumerate(items):  # a whole list would be taken apart
+        made[index] = item
+    if any(size < 0 for size in sizes) or math.prod(sizes) != len(items):
+        raise ObjectDecodeError("an array of objects whose shape is none")
+    return made.reshape(sizes)
 
 
 # Dates and times.
@@ -195,6 +214,9 @@ def _checked(payload: Any, *kinds: type) -> Any:
     return payload
 
 
+NUMPY_OBJECTS: Final = Kind("numpy objects", _encode_numpy_objects, _decode_numpy_objects)
+"""Arrays of Python objects, which travel one by one; the class alone does not tell them from others."""
+
 _BUILT_IN: Final[dict[type, Kind]] = {
     complex: Kind("complex", lambda value: _COMPLEX.pack(value.real, value.imag), _decode_complex),
     Fraction: Kind("fraction", _encode_fraction, _decode_fraction),
@@ -214,7 +236,7 @@ _BUILT_IN: Final[dict[type, Kind]] = {
     np.str_: Kind("numpy str", lambda value: "".join((value,)), _decode_numpy_text),
     np.bytes_: Kind("numpy bytes", lambda value: b"".join((value,)), _decode_numpy_bytes),
 }
-_BUILT_IN_NAMES: Final = {kind.name: kind for kind in _BUILT_IN.values()}
+_BUILT_IN_NAMES: Final = {kind.name: kind for kind in (*_BUILT_IN.values(), NUMPY_OBJECTS)}
 
 _MODULES: Final = {
     "gmpy2": "gmpy2_kinds",
