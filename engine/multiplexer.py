@@ -229,8 +229,8 @@ class Multiplexer:
     def _look_around(self, core: ModuleType) -> None:
         """Poll as above where connections are secured: what shows up is moved by its pump, in Python.
 
-        Only while little moves at a time. Where there is more, what comes during a turn of the loop is sealed and opened
-        together, which saves more than the turn costs.
+        Only while little moves at a time. Where there is more, what comes during a turn of the loop is sealed or opened
+        in one piece, which saves more than the turn costs.
         """
         served = self._served
         moved, self._moved = self._moved, sum(pump.bytes_moved for pump in served)
