@@ -34,6 +34,7 @@ ONE_OF_EACH = b"".join(
         encode_frame(4, D.VEC_RING_16, bytes(range(10))),
         encode_frame(5, D.VEC_RING_BIT, b"\x55\x01", 9),
         encode_frame(6, D.ARRAY, b"\x00\x03\x00<u8" + bytes(8)),
+        encode_frame(6, D.OBJECT, bytes(range(17))),
         fragment_begin_header(7, D.BYTES, 11, 4) + b"abcd",
         encode_frame(7, D.FRAGMENT, b"efg"),
         encode_frame(8, D.BYTES, b""),
@@ -58,7 +59,7 @@ def outcome(
 
 def test_every_split_in_two_gives_the_same_frames() -> None:
     expected = plain(read_naively(ONE_OF_EACH))
-    assert len(expected) == 11
+    assert len(expected) == 12
     for cut in range(len(ONE_OF_EACH) + 1):
         assert split_at(FrameBuffer(), ONE_OF_EACH, [cut]) == expected
 
@@ -120,13 +121,14 @@ def test_any_bytes_are_frames_or_a_protocol_error(stream: bytes, cuts: list[int]
         (D.VEC_RING_16, bytearray),
         (D.VEC_RING_48, bytearray),
         (D.ARRAY, bytearray),
+        (D.OBJECT, bytearray),
     ],
 )
 @pytest.mark.parametrize("cuts", [[], [12], [6, 11]])
 def test_bodies_for_numpy_are_writable_however_they_arrive(
     descriptor: Descriptor, type_: type, cuts: list[int]
 ) -> None:
-    body = bytes(4) if descriptor == D.RING_32 else bytes(12)
+    body = bytes({D.RING_32: 4, D.OBJECT: 16}.get(descriptor, 12))
     wire = encode_frame(1, descriptor, body, 96 if descriptor == D.VEC_RING_BIT else None)
     buffer = FrameBuffer()
     frames = []
@@ -163,6 +165,7 @@ def test_a_cut_fragment_comes_in_pieces_that_add_up() -> None:
         HEADER.pack(1, D.VEC_RING_64, 2**32 - 8),
         HEADER.pack(1, D.VEC_RING_BIT, 2**32 - 1),
         HEADER.pack(1, D.ARRAY, 2**32 - 1),
+        HEADER.pack(1, D.OBJECT, 2**32 - 1),
         HEADER.pack(1, D.NETWORK_VEC, 2**32 - 1),
         HEADER.pack(1, D.FRAGMENT, 2**32 - 1),
         HEADER.pack(1, D.FRAGMENT_BEGIN, 2**32 - 1) + bytes((D.BYTES, 0, 0, 0, 0)),
@@ -228,6 +231,7 @@ def test_a_small_limit_binds_small_frames_too() -> None:
         HEADER.pack(1, D.FRAGMENT_BEGIN, 5) + bytes((D.FRAGMENT_BEGIN, 2, 0, 0, 0)) + bytes(4),
         HEADER.pack(1, D.FRAGMENT_BEGIN, 5) + bytes((D.VEC_RING_64, 9, 0, 0, 0)) + bytes(4),
         HEADER.pack(1, D.ARRAY, 2) + bytes(9),
+        HEADER.pack(1, D.OBJECT, 15) + bytes(15),
     ],
     ids=lambda wire: wire[:14].hex(),
 )

@@ -100,6 +100,10 @@ HOSTILE: dict[str, bytes] = {
     "a dictionary with a key twice": message(op.DICT, op.PLAIN_LIST, 2, 1, 1, op.PLAIN_LIST, 2, 1, 2),
     "a dictionary with keys 1 and True": message(op.DICT, op.PLAIN_LIST, 2, 1, True, op.PLAIN_LIST, 2, 1, 2),
     "a dictionary with a list as key": message(op.DICT, op.LIST, 1, *LIST, op.PLAIN_LIST, 1, 1),
+    "a dictionary with changing bytes as key": message(
+        op.DICT, op.LIST, 1, op.MEMORYVIEW, "B", op.PLAIN_LIST, 1, 1, False, b"x", op.PLAIN_LIST, 1, 1
+    ),
+    "a set of changing bytes": message(op.SET, op.LIST, 1, op.MEMORYVIEW, "B", op.PLAIN_LIST, 1, 1, False, b"x"),
     "a set with a member twice": message(op.SET, op.PLAIN_LIST, 2, "a", "a"),
     "a set of a list": message(op.SET, op.LIST, 1, *LIST),
     "a deque that is too long": message(op.DEQUE, 1, op.PLAIN_LIST, 2, 1, 2),

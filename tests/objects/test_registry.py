@@ -60,7 +60,7 @@ class Level(enum.IntEnum):
 class Point:
     x: int
     y: Any = 0
-    tags: list[str] = dataclasses.field(default_factory=list)
+    tags: list[str] = dataclasses.field(default_factory=list, hash=False)
     norm: int = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
@@ -124,6 +124,33 @@ def test_functions_are_registered_for_names_of_classes() -> None:
     registry = ObjectRegistry()
     with pytest.raises(ObjectDecodeError, match="SomeClass is not registered"):
         unpack_object(pack_object(SomeClass(5)).join(), registry)
+
+
+def test_logic_that_wants_to_know_of_pickle_is_told_that_there_is_none() -> None:
+    def serialize(obj: Any, use_pickle: bool, **_kwargs: Any) -> Any:
+        return [obj.value, use_pickle]
+
+    def deserialize(obj: Any, use_pickle: bool, **_kwargs: Any) -> Any:
+        return (*obj, use_pickle)
+
+    Serialization.register(serialize, deserialize, "SomeClass", check_annotations=False)
+    assert there_and_back(SomeClass(5)) == (5, False, False)
+    assert Serialization.unpack(Serialization.pack(SomeClass(5), 1))[1] == (5, False, False)
+
+
+def test_keys_whose_comparison_fails_are_refused() -> None:
+    class Key:
+        def __hash__(self) -> int:
+            return 1
+
+        def __eq__(self, other: object) -> bool:
+            raise RuntimeError("a bug")
+
+    registry = ObjectRegistry()
+    registry.add_functions("Point", lambda value, **_: None, lambda obj, **_: Key())
+    for value in ({Point(1): 1, Point(2): 2}, [{Point(1), Point(2)}]):
+        with pytest.raises(ObjectDecodeError, match="cannot be one"):
+            unpack_object(pack_object(value, registry).join(), registry)
 
 
 def test_a_name_is_registered_once_unless_overwritten() -> None:

@@ -20,6 +20,7 @@ from partywire.workers.errors import (
 from partywire.workers.objects.errors import ObjectDecodeError, ObjectEncodeError
 from partywire.workers.objects.limits import ObjectLimits
 from partywire.workers.objects.packing import pack_object
+from partywire.workers.objects.parts import PackedObject
 from partywire.workers.objects.registry import ObjectRegistry
 from partywire.workers.waiting import run_blocking
 from tests.objects.same import same
@@ -218,6 +219,19 @@ def test_a_send_that_finds_no_room_times_out(two: Table) -> None:
     two.held.add((0, 1))
     error = two.run(ours.send_object(1, [bytes(MIB)] * 16, timeout=3.0), advance_s=0.5)[0]
     assert isinstance(error, SessionTimeout)
+
+
+def test_a_part_that_cannot_be_read_gives_the_session_up_and_leaves_the_ring_usable(two: Table) -> None:
+    """As a memory that was released meanwhile; the claim in the ring must not stay open."""
+    (ours, theirs), (other, other_there) = two.sessions(0, 1)
+    good, gone = memoryview(bytearray(600_000)), memoryview(bytearray(600_000))
+    packed = PackedObject([bytes(100), good, gone], 1_200_100)
+    gone.release()
+    encoded: Any = (Descriptor.OBJECT.value, len(packed), b"", packed)
+    errors = two.run(ours._send_encoded(ours._mailboxes[1], encoded, None), theirs.recv_object(0))
+    assert isinstance(errors[0], ValueError)
+    assert isinstance(errors[1], PeerAborted)
+    assert two.ok(other.send_object(1, [good]), other_there.recv_object(0))[1] == [good]
 
 
 def test_a_cancelled_receive_loses_nothing(two: Table) -> None:

@@ -214,10 +214,10 @@ class Decoder:
         keys = self._items()
         if set(map(type, keys)) != {str} or len(set(keys)) != len(keys):
             raise ObjectDecodeError("records whose keys are no texts, or twice the same")
-        rows = self._rows([key_step(key, number) for number, key in enumerate(keys)])
+        rows = self._rows([key_step(key, number) for number, key in enumerate(keys)], are_containers=True)
         return [dict(zip(keys, row, strict=True)) for row in rows]
 
-    def _rows(self, steps: Sequence[Step]) -> Iterator[tuple[Any, ...]]:
+    def _rows(self, steps: Sequence[Step], *, are_containers: bool = False) -> Iterator[tuple[Any, ...]]:
         """The rows of as many columns as there are steps to places in a row."""
         self._enter(0)
         columns: list[list[Any]] = []
@@ -227,10 +227,12 @@ class Decoder:
         except ObjectDecodeError as error:
             error.rename(error.index(), steps[len(columns)])
             raise
-        self._depth -= 1
         if not columns or len(set(map(len, columns))) != 1:
             raise ObjectDecodeError("columns of different lengths")
-        self._elements += len(columns[0])
+        count = len(columns[0])
+        self._containers += (count if are_containers else 0) - 1  # it has been counted above
+        self._enter(count)
+        self._depth -= 2
         return zip(*columns, strict=True)
 
     def _tuple(self) -> tuple[Any, ...]:
@@ -253,8 +255,8 @@ class Decoder:
             raise ObjectDecodeError("a dictionary with another number of keys than of values")
         try:
             made = dict(zip(keys, items, strict=True))
-        except TypeError:
-            raise ObjectDecodeError("a key that cannot be one") from None
+        except Exception as error:  # of a registered class, too, whose objects are compared
+            raise ObjectDecodeError("a key that cannot be one") from error
         if len(made) != len(keys):
             raise ObjectDecodeError("a dictionary with a key twice")
         return made
@@ -280,10 +282,11 @@ class Decoder:
                 f"more than weak_keys_max = {self._limits.weak_keys_max} keys that are neither text nor bytes"
             )
         try:
-            if may_collide(keys, is_set=is_set):
-                raise ObjectDecodeError("keys that were chosen to collide")
-        except TypeError:
-            raise ObjectDecodeError("a key that cannot be one") from None
+            collide = may_collide(keys, is_set=is_set)
+        except Exception as error:
+            raise ObjectDecodeError("a key that cannot be one") from error
+        if collide:
+            raise ObjectDecodeError("keys that were chosen to collide")
 
     def _set(self) -> set[Any]:
         return self._distinct(set)
@@ -295,8 +298,8 @@ class Decoder:
         listed = self._members()
         try:
             made = kind(listed)
-        except TypeError:
-            raise ObjectDecodeError("a member that cannot be one") from None
+        except Exception as error:
+            raise ObjectDecodeError("a member that cannot be one") from error
         if len(made) != len(listed):
             raise ObjectDecodeError("a set with a member twice")
         return made
@@ -327,7 +330,9 @@ class Decoder:
         if form not in MEMORY_FORMATS or not 1 <= len(extents) <= values.NDIM_MAX:
             raise ObjectDecodeError("a memoryview of no form that there is")
         view = memoryview(buffer)
-        if view.readonly:
+        if is_read_only:
+            view = memoryview(bytes(buffer))  # of bytes, so that it can be a key again
+        elif view.readonly:
             view = memoryview(bytearray(view))
         shape: Any = tuple(extents)
         kind: Any = form
@@ -337,7 +342,7 @@ class Decoder:
             raise ObjectDecodeError("a memoryview of another size than its bytes") from None
         if shaped.shape != shape:
             raise ObjectDecodeError("a memoryview of another size than its bytes")
-        return shaped.toreadonly() if is_read_only else shaped
+        return shaped
 
     def _text(self) -> str:
         try:
@@ -374,7 +379,7 @@ class Decoder:
 
     def _ndarray(self) -> np.ndarray[Any, Any]:
         self._enter(0)
-        self._depth -= 1
+        self._depth -= 1  # it holds nothing
         dtype, shape, buffer, fortran = self._array_kind()
         made: np.ndarray[Any, Any] = np.ndarray(shape, dtype, buffer, order="F" if fortran else "C")
         return made if made.flags.writeable and made.flags.aligned else made.copy("K")

@@ -20,7 +20,7 @@ import numpy as np
 from .. import values
 from . import operations as op
 from .errors import ObjectEncodeError, key_step
-from .kinds import encoder_of
+from .kinds import NUMPY_OBJECTS, encoder_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -94,7 +94,7 @@ class Encoder:
         Steps of an error begin with the index.
         """
         count = len(items)
-        self._enter(count)
+        self.enter(count)
         kinds: set[type] = set(map(type, items))
         if kinds <= _PLAIN or (kinds <= _PLAIN_AND_BYTES and self._are_short(items)):
             self._put_plain(items, kinds, count)
@@ -102,7 +102,12 @@ class Encoder:
             self._put_each(items, count)
         self.depth -= 1
 
-    def _enter(self, count: int) -> None:
+    def enter(self, count: int) -> None:
+        """Count one more container, in those that are open, and what it holds.
+
+        Raises:
+            ObjectEncodeError: a limit is passed.
+        """
         limits = self.limits
         self.depth += 1
         self.elements += count
@@ -189,6 +194,7 @@ class Encoder:
             if set(map(type, chain.from_iterable(items))) != {str} or len(set(map(tuple, items))) > 1:
                 return False
             steps = [key_step(key, number) for number, key in enumerate(keys)]
+            self.containers += len(items)
             self.tokens.append(op.RECORDS)
             self.put_items(keys)
         else:
@@ -265,13 +271,17 @@ class Encoder:
         encoder = encoder_of(kind)
         if encoder is not None:
             name, encode = encoder
-            self.tokens += (op.KNOWN, name)
-            self._put_payload(encode(value))
+            self.put_known(name, encode(value))
             return
         if isinstance(value, np.generic):
             _put_numpy_scalar(self, value)
             return
         raise ObjectEncodeError(_refusal(value, kind))
+
+    def put_known(self, name: str, payload: Any) -> None:
+        """Append an object of a kind that both ends know by its name."""
+        self.tokens += (op.KNOWN, name)
+        self._put_payload(payload)
 
     def _put_registered(self, value: Any, entry: Entry) -> None:
         if entry.serialize is None:
@@ -287,7 +297,7 @@ class Encoder:
             raise
 
     def _put_payload(self, payload: Any) -> None:
-        self._enter(1)
+        self.enter(1)
         self.put(payload)
         self.depth -= 1
 
@@ -408,10 +418,13 @@ MEMORY_FORMATS: Final = frozenset("bBhHiIlLqQfdc?")
 
 
 def _put_numpy_array(encoder: Encoder, value: np.ndarray[Any, Any]) -> None:
+    if value.dtype.kind == "O":
+        encoder.put_known(NUMPY_OBJECTS.name, NUMPY_OBJECTS.encode(value))
+        return
     meta = _array_meta(value)
     fortran = value.flags.f_contiguous and not value.flags.c_contiguous
-    encoder._enter(0)
-    encoder.depth -= 1
+    encoder.enter(0)
+    encoder.depth -= 1  # it holds nothing
     encoder.tokens += (op.NDARRAY, meta, fortran)
     encoder.put_buffer(values.byte_view(value.T if fortran else np.ascontiguousarray(value)))
 

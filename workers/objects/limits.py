@@ -15,8 +15,8 @@ DEPTH_BOUND: Final = 200
 class ObjectLimits:
     """What is checked when an object is made, before memory is taken for it, and at the sender as well.
 
-    A part of a message costs more memory as a Python object than on the wire: up to 40 times its bytes for numbers and a
-    hundred times for containers with nothing in them, once for bytes. `elements_max` and `containers_max` bound that.
+    A part of a message costs more memory as a Python object than on the wire: up to 40 times its bytes for numbers and
+    a hundred times for containers with nothing in them, once for bytes. `elements_max` and `containers_max` bound that.
     """
 
     depth_max: int = 100
@@ -24,8 +24,8 @@ class ObjectLimits:
     elements_max: int = 1 << 24
     """Values in all lists, tuples, dictionaries and sets together, beside what numpy arrays hold."""
     containers_max: int = 1 << 20
-    """Lists, tuples, dictionaries, sets, arrays and objects of classes. A list of tuples of one width counts as one for
-    each place in them."""
+    """Lists, tuples, dictionaries, sets, arrays and objects of classes. Rows of tuples or lists of one width
+    count as one for each place in them."""
     integer_size_max: int = 1 << 20
     """Bytes of one integer."""
     weak_keys_max: int = 1 << 20

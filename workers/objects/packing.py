@@ -93,8 +93,8 @@ def unpack_object(
         ObjectDecodeError: it is no object, passes a limit, or needs a class that is not registered here.
     """
     view = memoryview(data)
-    tokens, buffers = _split_untrusted(view if view.format == "B" and view.ndim == 1 else view.cast("B"), limits)
     try:
+        tokens, buffers = _split_untrusted(view if view.format == "B" and view.ndim == 1 else view.cast("B"), limits)
         return Decoder(tokens, buffers, registry, limits, context).take_all_untrusted()
     except RecursionError:
         raise ObjectDecodeError("it is nested too deep for the calls that stand here already") from None

@@ -7,7 +7,9 @@ never choose what is imported or called beyond the names that this process has r
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from .errors import ObjectDecodeError, RepetitionError
@@ -33,8 +35,19 @@ class Entry:
         self.name = name
         self.kind = kind
         # Called with the object and the context as keyword arguments; None for an Enum.
-        self.serialize = serialize
-        self.deserialize = deserialize
+        self.serialize = _without_pickle(serialize)
+        self.deserialize = _without_pickle(deserialize)
+
+
+def _without_pickle(function: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """Logic written for tno.mpc.communication may want to be told that there is no pickle."""
+    if function is None:
+        return None
+    try:
+        wants = "use_pickle" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # of a function in C
+        wants = False
+    return partial(function, use_pickle=False) if wants else function
 
 
 class ObjectRegistry:
