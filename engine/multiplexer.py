@@ -529,6 +529,8 @@ class Multiplexer:
         if self._lane.is_finished:
             for pump in self._served:
                 pump.discard_when_full()
+            if link.state not in (LinkState.UP, LinkState.PEER_CLOSING) or self._outcome is not None:
+                return  # behind what a full ring held up stood the end of a stream, which led here before us
         self._unsent += encode_goodbye()
         link.goodbye_said(self._loop.time())
         # Before any stream ends: the peer takes an end of file for a loss if no goodbye comes soon.
@@ -679,8 +681,9 @@ class Multiplexer:
         self._loop.call_soon(self._tell_end, self._outcome or StreamEnd(False, "ended before its time"))
 
     def _tell_end(self, outcome: StreamEnd) -> None:
-        """Behind this the process may end, so it waits until closed streams have told the peer that they are."""
-        if self._control.is_lingering or any(pump.is_lingering for pump in self._served):
+        """Behind this the process may end, so a clean end waits until closed streams have told the peer that they are.
+        One that took too long has waited enough."""
+        if outcome.clean and (self._control.is_lingering or any(pump.is_lingering for pump in self._served)):
             self._loop.call_later(LINGER_LOOK_S, self._tell_end, outcome)
         else:
             self._on_end(outcome.clean, outcome.cause)

@@ -32,6 +32,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# What tests write, others may not: parties refuse a configuration or certificate that everybody can change.
+os.umask(0o022)
+
+
 def open_descriptors() -> dict[str, str]:
     """The descriptors of this process that the engine could have opened: number -> what it is."""
     found = {}

@@ -6,6 +6,7 @@ all files are written or none, and none that exists is touched.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,7 +129,8 @@ def write_all(out: Path, texts: dict[Path, str], keys: dict[str, NewFile]) -> No
     try:
         out.mkdir(parents=True, exist_ok=True)
         for path, text in texts.items():
-            with path.open("x", encoding="utf-8") as file:
+            # Whatever the umask is: a party refuses a configuration that others may write.
+            with open(path, "x", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o644)) as file:
                 written.append(path)
                 file.write(text)
         if keys:

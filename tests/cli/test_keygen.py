@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -191,6 +192,18 @@ def test_a_certificate_names_the_hosts_that_it_is_to_name_as_well(tmp_path: Path
 def test_a_host_that_no_certificate_can_hold_is_refused(tmp_path: Path, arguments: list[str]) -> None:
     assert run(["keygen", *arguments, "--out", str(tmp_path)]) == 2
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [["--security", "tls"], ["--security", "noise"]])
+def test_what_init_writes_is_good_whatever_the_umask_is(tmp_path: Path, options: list[str]) -> None:
+    mask = os.umask(0)
+    try:
+        assert run(["init", *(f"{name}=10.0.0.1:{port}" for name, port in zip(PARTIES, (7, 8), strict=True)),
+                    "--out", str(tmp_path), *options]) == 0  # fmt: skip
+    finally:
+        os.umask(mask)
+    for name in PARTIES:
+        check_files(load_config(tmp_path / f"{name}.toml"))
 
 
 def test_a_certificate_that_was_revoked_is_refused_and_its_successor_is_not(tmp_path: Path) -> None:
