@@ -183,9 +183,19 @@ class WebSocketStream(Stream):
         elif self._is_closed:
             return
         self._reader = callback
-        self._stream.on_readable(callback)
+        self._stream.on_readable(None if callback is None else self._on_bytes)
         if self._has_more:
             self._read_soon()
+
+    def _on_bytes(self) -> None:
+        """Something came on the carrier, which need not be anything for the reader: a ping, half a frame."""
+        if not self._has_more:
+            try:
+                self._receive()
+            except OSError as error:
+                self._error = error.errno or errno.ECONNRESET, error.strerror or str(error)
+        if not self._will_read:
+            self._read_more()
 
     def _read_soon(self) -> None:
         if self._reader is not None and not self._will_read:
@@ -194,10 +204,10 @@ class WebSocketStream(Stream):
 
     def _read_more(self) -> None:
         self._will_read = False
-        if self._reader is not None:
-            if self._has_more:
-                self._read_soon()
-            self._reader()
+        reader = self._reader
+        if reader is not None and self._has_more:
+            self._read_soon()  # again while it holds
+            reader()
 
     def on_writable(self, callback: Callable[[], object] | None) -> None:
         if callback is not None:

@@ -1,7 +1,8 @@
-"""The contract of `engine.transport`, run on every implementation, and on streams behind a secure channel.
+"""The contract of `engine.transport`, run on every implementation: also on streams behind a secure channel, and on
+those that a router dials as WebSockets, through a SOCKS5 proxy, within the process.
 
-These differ in two points, where the tests say so: what found no room must be sent again as it was, and a stream that
-is closed without being shut down was cut off.
+Those behind a secure channel differ in two points, where the tests say so: what found no room must be sent again as it
+was, and a stream that is closed without being shut down was cut off.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,13 +19,26 @@ import uvloop
 
 from partywire.engine.channel.maker import ChannelMaker
 from partywire.engine.handshake import Role
+from partywire.engine.listening import ListenError
 from partywire.engine.memory import MemoryTransport
+from partywire.engine.multiaddr import Multiaddr
 from partywire.engine.preamble import PREAMBLE_SIZE, SecurityMode
 from partywire.engine.secure_stream import SecureStream
 from partywire.engine.tcp import TcpStream, TcpTransport
 from partywire.engine.transport import BindError, Buffer, Listener, Stream, Transport
+from partywire.engine.transports import (
+    DialFailed,
+    ProxyScope,
+    Router,
+    SocksProxy,
+    Switchboard,
+    TransportSettings,
+    WebSocketSettings,
+)
 from tests.support.certificates import issue, noise_links, tls_link
 from tests.support.channels import shake
+from tests.support.socks_proxy import SmallProxy
+from tests.support.websockets import websocket_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -34,6 +50,14 @@ if TYPE_CHECKING:
 
 DEADLINE_S = 20.0
 HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Somewhere that is listened on."""
+
+    address: Address | Multiaddr
+    close: Callable[[], None]
 
 
 class Runner:
@@ -53,15 +77,32 @@ class Runner:
 
     async def pair(self) -> tuple[Stream, Stream]:
         accepted: asyncio.Future[Stream] = self._loop.create_future()
-        listener = self.transport.listen(self.host, 0, accepted.set_result)
+        place = await self.listen(accepted.set_result)
         try:
-            dialled = await self.transport.connect(listener.address, None, DEADLINE_S)
+            dialled = await self.dial(place)
             self._streams.append(dialled)
             other = await accepted
             self._streams.append(other)
         finally:
-            listener.close()
+            place.close()
         return dialled, other
+
+    async def listen(self, on_accept: Callable[[Stream], object], again: Place | None = None) -> Place:
+        """At a free address, or once more where `again` is."""
+        address = (self.host, 0) if again is None else again.address
+        assert isinstance(address, tuple)
+        host, port = address
+        listener = self.transport.listen(host, port, on_accept)
+        return Place(listener.address, listener.close)
+
+    async def dial(self, place: Place) -> Stream:
+        assert isinstance(place.address, tuple)
+        return await self.transport.connect(place.address, None, DEADLINE_S)
+
+    @property
+    def can_reset(self) -> bool:
+        """A unix socket cannot."""
+        return not self.host.startswith("unix:")
 
     async def readable(self, stream: Stream) -> None:
         await self._wait(stream.on_readable)
@@ -98,6 +139,27 @@ class Runner:
     def close(self) -> None:
         for stream in self._streams:
             stream.close()
+            if stream.is_lingering:
+                stream.abort()
+
+
+class RoutedRunner(Runner):
+    """The same with addresses of a router; `text` is the one to listen at."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, text: str, settings: TransportSettings) -> None:
+        super().__init__(TcpTransport, loop, text.replace("/unix", "unix:"))
+        self._address = Multiaddr.parse(text)
+        self._router = Router(loop, settings, switchboard=Switchboard())
+
+    async def listen(self, on_accept: Callable[[Stream], object], again: Place | None = None) -> Place:
+        address = self._address if again is None else again.address
+        assert isinstance(address, Multiaddr)
+        listening = await self._router.listen(address, lambda stream, source: on_accept(stream))
+        return Place(listening.address, listening.close)
+
+    async def dial(self, place: Place) -> Stream:
+        assert isinstance(place.address, Multiaddr)
+        return await self._router.dial(place.address, DEADLINE_S)
 
 
 class SecuredTransport(Transport):
@@ -150,23 +212,80 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[LinkSecuri
     return {"tls over tcp": tls, "noise over little memory": noise_links(folder, SecurityMode.NOISE_XX_AES)}
 
 
-@pytest.fixture(params=[*MAKERS, *SECURED])
-def runner(
-    request: pytest.FixtureRequest, tmp_path: Path, ends: dict[str, tuple[LinkSecurity, ...]]
-) -> Iterator[Runner]:
+ROUTED: dict[str, str] = {
+    "routed tcp": "/ip4/127.0.0.1/tcp/0",
+    "routed unix": "/unix",
+    "routed memory": "/memory/0",
+    "websocket": "/ip4/127.0.0.1/tcp/0/ws",
+    "websocket over tls": "/ip4/127.0.0.1/tcp/0/wss",
+    "tcp through a proxy": "/ip4/127.0.0.1/tcp/0",
+    "websocket over tls through a proxy": "/ip4/127.0.0.1/tcp/0/tls/ws",
+}
+
+
+@pytest.fixture(scope="module")
+def websockets(tmp_path_factory: pytest.TempPathFactory) -> WebSocketSettings:
+    return websocket_settings(tmp_path_factory.mktemp("wss"))
+
+
+@contextmanager
+def plain(kind: str, folder: Path, ends: dict[str, tuple[LinkSecurity, ...]]) -> Iterator[Runner]:
     loop = uvloop.new_event_loop()
-    host = f"unix:{tmp_path}/a.sock" if request.param == "unix" else HOST
-    if request.param in SECURED:
-        inner = SECURED[request.param]
-        runner = Runner(lambda loop: SecuredTransport(inner(loop), loop, ends[request.param]), loop, host)
+    host = f"unix:{folder}/a.sock" if kind == "unix" else HOST
+    if kind in SECURED:
+        runner = Runner(lambda loop: SecuredTransport(SECURED[kind](loop), loop, ends[kind]), loop, host)
     else:
-        runner = Runner(MAKERS[request.param], loop, host)
+        runner = Runner(MAKERS[kind], loop, host)
     try:
         yield runner
     finally:
         runner.close()
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
+
+
+@contextmanager
+def routed(kind: str, folder: Path, websockets: WebSocketSettings) -> Iterator[Runner]:
+    loop = uvloop.new_event_loop()
+    proxy = SmallProxy(loop) if "proxy" in kind else None
+    socks = None
+    if proxy is not None:
+        socks = SocksProxy(Multiaddr.parse(f"/ip4/127.0.0.1/tcp/{proxy.port}"), scope=ProxyScope.ALL)
+    text = ROUTED[kind].replace("/unix", f"/unix{folder}/a.sock")
+    runner = RoutedRunner(loop, text, TransportSettings(socks, websockets))
+    try:
+        yield runner
+    finally:
+        runner.close()
+        if proxy is not None:
+            loop.run_until_complete(proxy.aclose())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+@pytest.fixture(params=[*MAKERS, *SECURED, *ROUTED])
+def runner(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    ends: dict[str, tuple[LinkSecurity, ...]],
+    websockets: WebSocketSettings,
+) -> Iterator[Runner]:
+    """On every transport, and on every kind of address."""
+    if request.param in ROUTED:
+        with routed(request.param, tmp_path, websockets) as runner:
+            yield runner
+    else:
+        with plain(request.param, tmp_path, ends) as runner:
+            yield runner
+
+
+@pytest.fixture(params=[*MAKERS, *SECURED])
+def plain_runner(
+    request: pytest.FixtureRequest, tmp_path: Path, ends: dict[str, tuple[LinkSecurity, ...]]
+) -> Iterator[Runner]:
+    """On every transport that has pairs of host and port."""
+    with plain(request.param, tmp_path, ends) as runner:
+        yield runner
 
 
 def test_bytes_arrive_in_order_in_both_directions(runner: Runner) -> None:
@@ -299,7 +418,7 @@ def test_an_abort_breaks_the_other_end(runner: Runner) -> None:
         left, right = await runner.pair()
         left.abort()
         await runner.readable(right)
-        if runner.host != HOST:  # a unix socket cannot be reset
+        if not runner.can_reset:  # a unix socket cannot be reset
             assert right.try_recv_into(memoryview(bytearray(1))) == 0
             with pytest.raises(OSError):
                 right.try_send([b"x"])
@@ -410,41 +529,41 @@ def test_a_callback_may_close_its_stream(runner: Runner) -> None:
 
 def test_nobody_listening_refuses(runner: Runner) -> None:
     async def scenario() -> None:
-        listener = runner.transport.listen(runner.host, 0, lambda stream: None)
-        address = listener.address
-        listener.close()
-        listener.close()
-        with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
-            await runner.transport.connect(address, None, DEADLINE_S)
+        place = await runner.listen(lambda stream: None)
+        place.close()
+        place.close()
+        with pytest.raises((ConnectionRefusedError, FileNotFoundError, DialFailed), match=r"refused|No such|no such"):
+            await runner.dial(place)
 
     runner.run(scenario())
 
 
 def test_an_address_is_listened_on_once(runner: Runner) -> None:
     async def scenario() -> None:
-        listener = runner.transport.listen(runner.host, 0, lambda stream: None)
-        with pytest.raises(OSError, match="in use"):
-            runner.transport.listen(*listener.address, lambda stream: None)
-        listener.close()
+        place = await runner.listen(lambda stream: None)
+        with pytest.raises((OSError, ListenError), match="in use"):
+            await runner.listen(lambda stream: None, place)
+        place.close()
 
     runner.run(scenario())
 
 
-def test_a_local_address_that_is_not_ours_cannot_be_dialled_from(runner: Runner) -> None:
+def test_a_local_address_that_is_not_ours_cannot_be_dialled_from(plain_runner: Runner) -> None:
     async def scenario() -> None:
         with pytest.raises(BindError, match=r"192\.0\.2\.1"):
-            await runner.transport.connect((HOST, 1), "192.0.2.1", DEADLINE_S)
+            await plain_runner.transport.connect((HOST, 1), "192.0.2.1", DEADLINE_S)
 
-    runner.run(scenario())
+    plain_runner.run(scenario())
 
 
-def test_a_literal_resolves_to_itself_and_an_invalid_name_does_not(runner: Runner) -> None:
+def test_a_literal_resolves_to_itself_and_an_invalid_name_does_not(plain_runner: Runner) -> None:
     async def scenario() -> None:
-        assert await runner.transport.resolve(runner.host, 5) == [(runner.host, 0 if runner.host != HOST else 5)]
+        expected = [(plain_runner.host, 5 if plain_runner.can_reset else 0)]
+        assert await plain_runner.transport.resolve(plain_runner.host, 5) == expected
         with pytest.raises(OSError):
-            await runner.transport.resolve("no-such-party.invalid", 5)
+            await plain_runner.transport.resolve("no-such-party.invalid", 5)
 
-    runner.run(scenario())
+    plain_runner.run(scenario())
 
 
 def test_every_tcp_stream_has_no_delay_and_keepalive() -> None:
