@@ -590,6 +590,30 @@ def test_stream_end_waits_for_room_in_a_full_ring(make_rig: Callable[..., LinkRi
     assert not rig.bob.lanes[0].end.clean
 
 
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_the_end_of_a_stream_may_show_up_only_when_its_full_ring_is_given_up_for_the_goodbye(
+    make_rig: Callable[..., LinkRig], is_broken: bool
+) -> None:
+    """What is found there loses the link, or says goodbye, before whoever looked there could."""
+    rig = make_rig(2)
+    ring = rig.bob.pumps[0]._rx
+    while ring.try_write([bytes(32)], 32, records.DATA):
+        pass
+    ring.publish()
+    rig.bob.pumps[0].receive()
+    assert rig.bob.pumps[0].wants_space
+    if is_broken:
+        rig.alice.streams[0].abort()
+    else:
+        rig.alice.control.try_send([encode_frame(LINK_SESSION, Descriptor.GOODBYE, b"")])
+        rig.wait(lambda: rig.bob.link.goodbye_received)
+        rig.alice.streams[0].shutdown_write()
+    rig.turns()
+    rig.bob.finish_all()
+    rig.wait(lambda: rig.bob.link.goodbye_sent or rig.bob.ended)
+    assert rig.bob.link.goodbye_sent is not is_broken
+
+
 def test_a_closing_party_does_not_wait_for_workers_to_read_the_end(make_rig: Callable[..., LinkRig]) -> None:
     rig = make_rig()
     ring = rig.bob.pumps[0]._rx
