@@ -26,6 +26,14 @@ pytest.importorskip("mpyc")
 
 PROGRAM = Path(__file__).with_name("mpyc_program.py")
 COMMAND = [sys.executable, "-m", "partywire.workers.adapters.mpyc"]
+INSTALL = """
+import runpy, sys
+from partywire.workers.adapters.mpyc import install
+del sys.argv[0]
+install()
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+INSTALLED = [sys.executable, "-c", INSTALL]
 DEADLINE_S = 100.0
 QUIET = ["--no-log"]
 EXPECTED = {
@@ -85,19 +93,22 @@ def test_mpyc_starts_its_parties_over_partywire_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "code", "sentence"),
+    ("command", "how", "code", "sentence"),
     [
-        ("killed", 3, "lost party1"),
-        ("raises", 1, "party1 gave up session 0: its program ended with ValueError"),
+        (COMMAND, "killed", 3, "partywire: session 0 lost party1"),
+        (INSTALLED, "raises", 1, "PeerAborted: party1 gave up session 0: its program ended with ValueError"),
     ],
+    ids=["killed", "raises"],
 )
-def test_a_party_that_ends_early_is_named_to_the_other(tmp_path: Path, how: str, code: int, sentence: str) -> None:
+def test_a_party_that_ends_early_is_named_to_the_other(
+    tmp_path: Path, command: list[str], how: str, code: int, sentence: str
+) -> None:
     with reserved_ports(2) as ports, ExitStack() as stack:
         addresses = [word for port in ports for word in ("-P", f"localhost:{port}")]
         parties = [
             stack.enter_context(
                 subprocess.Popen(
-                    [*COMMAND, PROGRAM, *addresses, "-I", str(pid), *QUIET, how],
+                    [*command, PROGRAM, *addresses, "-I", str(pid), *QUIET, how],
                     stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
                 )
             )
@@ -111,7 +122,7 @@ def test_a_party_that_ends_early_is_named_to_the_other(tmp_path: Path, how: str,
     (_, err), (_, err_of_1) = said
     assert parties[0].returncode == code, err
     assert sentence in err
-    assert "Traceback" not in err
+    assert ("Traceback" in err) == (command is INSTALLED), err
     assert "what only party 1 knows" not in err
     assert ("what only party 1 knows" in err_of_1) == (how == "raises")
 

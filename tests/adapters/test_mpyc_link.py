@@ -30,6 +30,7 @@ class Pair:
         self.table = Table(2, ring_size=ring_size)
         (self.sessions,) = self.table.sessions(0)
         self.failed: list[int] = []
+        self.is_ending = False  # whether a failure ends the program
         self.transports = [self._transport(loop, pid, inbox_mib) for pid in (ALICE, BOB)]
         self.table.schedulers = [Scheduler(worker) for worker in self.table.workers]
         for pid, transport in enumerate(self.transports):
@@ -43,8 +44,12 @@ class Pair:
             loop,
             is_shutting_down=lambda: False,
             on_closed=lambda _: None,
-            on_failure=lambda: self.failed.append(pid),
+            on_failure=lambda: self._has_failed(pid),
         )
+
+    def _has_failed(self, pid: int) -> bool:
+        self.failed.append(pid)
+        return self.is_ending
 
     def link(self, pid: int) -> MpycLink:
         """The link of a party to the other one."""
@@ -192,3 +197,15 @@ def test_whoever_waits_for_a_lost_peer_is_told_and_what_came_before_is_there(pai
         pair.link(BOB).receive(3)
     with pytest.raises(PartyWireError, match="alice"):
         pair.link(BOB).send(3, b"after")
+
+
+def test_a_program_that_is_being_ended_is_not_told_once_more(pair: Pair) -> None:
+    pair.is_ending = True
+    pair.table.cut(ALICE, BOB)
+    pair.link(BOB).send(1, b"before anybody has noticed")
+    pair.table.settle()
+    pair.link(BOB).send(2, b"after")
+    never = pair.link(BOB).receive(3)
+    assert isinstance(never, asyncio.Future)
+    assert not never.done()
+    assert isinstance(pair.transports[BOB].failure, PeerLost)

@@ -16,6 +16,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from ..errors import describe_to_peers
 from .mpyc_config import MpycSettings, config_of
 from .mpyc_transport import MpycTransport
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 __all__ = ["MpycSettings", "install"]
+
+log = logging.getLogger("partywire.mpyc")
 
 CLEAN_UP_S: Final = 2.0
 """How long a program that cannot go on may take to leave its `async with mpc`."""
@@ -121,7 +124,7 @@ class MpycAdapter:
             on_failure=self._has_failed,
         )
 
-    def _has_failed(self) -> None:
+    def _has_failed(self) -> bool:
         transport = self._transport
         assert transport is not None
         if self._is_running:
@@ -129,6 +132,7 @@ class MpycAdapter:
         else:
             # Somebody else drives the loop (a notebook, a console): whoever waits has to be told.
             transport.fail_expected()
+        return self._is_running
 
     def run(self, runtime: Any, awaitable: Awaitable[Any]) -> Any:
         """MPyC's `run`, which in addition raises when a peer is lost.
@@ -151,11 +155,24 @@ class MpycAdapter:
                 raise
         finally:
             self._is_running = False
-        main.cancel()
-        runtime._loop.run_until_complete(asyncio.wait([main], timeout=CLEAN_UP_S))
+        _cancel(main, runtime._loop)
         assert self._transport is not None
-        self._transport.end("")
+        self._transport.end(describe_to_peers(failure))
         raise failure
+
+
+def _cancel(main: asyncio.Future[Any], loop: asyncio.AbstractEventLoop) -> None:
+    """Let the program's main coroutine clean up. What others of MPyC's tasks complain of meanwhile is of no use: they
+    find results cancelled that the main coroutine waited for."""
+    handler = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, context: log.debug("while the program ends: %s", context.get("message")))
+    try:
+        main.cancel()
+        loop.run_until_complete(asyncio.wait([main], timeout=CLEAN_UP_S))
+    except RuntimeError:
+        log.debug("one of MPyC's tasks stopped the loop before the program had cleaned up")
+    finally:
+        loop.set_exception_handler(handler)
 
 
 def _be_brief() -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from partywire.engine.errors import LinkProtocolError
 
-from ..errors import InboxOverflow, PeerClosed
+from ..errors import InboxOverflow, PartyFailed, PeerClosed, SessionError
 
 if TYPE_CHECKING:
     import asyncio
@@ -76,22 +76,24 @@ class MpycLink:
         """Send a payload with its label. Waits only while more than BACKLOG_SIZE_MAX bytes have not gone out.
 
         Raises:
-            SessionError, PartyFailed: the peer, or the session, is gone.
-            MessageTooLarge: nothing was sent.
+            SessionError, PartyFailed: the peer, or the session, is gone; not if the program is being ended for it.
         """
         size = len(payload)
-        if 0 < size <= SMALL_SIZE_MAX:
-            self._post(LABEL.pack(pc) + payload)
-        else:
-            self._post(LABEL.pack(pc))
-            self._post(bytes(payload))
+        try:
+            if 0 < size <= SMALL_SIZE_MAX:
+                self._post(LABEL.pack(pc) + payload)
+            else:
+                self._post(LABEL.pack(pc))
+                self._post(bytes(payload))
+        except (SessionError, PartyFailed) as error:
+            self._transport.need(self, error)
         self.nbytes_sent += MPYC_HEADER_SIZE + size
 
     def receive(self, pc: int) -> bytes | asyncio.Future[bytes]:
         """The payload with this label, or a future of it.
 
         Raises:
-            SessionError, PartyFailed: it has not come, and nothing more can.
+            SessionError, PartyFailed: nothing more can come; not if the program is being ended for it.
         """
         payload = self._payloads.pop(pc, None)
         if payload is not None:
@@ -100,7 +102,7 @@ class MpycLink:
         expected = self._expected.get(pc)
         if expected is None:
             if self.failure is not None:
-                raise self._transport.lost(self)
+                self._transport.need(self, self.failure)
             expected = self._expected[pc] = self._transport.loop.create_future()
         return expected
 

@@ -50,7 +50,7 @@ class MpycTransport:
         *,
         is_shutting_down: Callable[[], bool],
         on_closed: Callable[[int], object],
-        on_failure: Callable[[], object],
+        on_failure: Callable[[], bool],
     ) -> None:
         """Starts nothing yet.
 
@@ -59,7 +59,8 @@ class MpycTransport:
             loop: MPyC's.
             is_shutting_down: whether MPyC has begun its orderly end.
             on_closed: called with each peer's pid when the party has been closed in that end.
-            on_failure: called once, when the program cannot go on; `failure` has the reason.
+            on_failure: called once, when the program cannot go on; `failure` has the reason. Returns whether it ends
+                the program, so that nothing in it need be told any more.
         """
         self.loop = loop
         self._is_shutting_down = is_shutting_down
@@ -77,6 +78,7 @@ class MpycTransport:
         self.early_size_max = config.inbox_mib << 20
         # Why the program cannot go on.
         self.failure: PartyWireError | None = None
+        self._is_ending = False
         self._closing: asyncio.Task[None] | None = None
         self._is_closed = False
 
@@ -195,11 +197,23 @@ class MpycTransport:
         if self._is_closed or self._closing is not None:
             return
         if not link.has_said_goodbye or link.is_missed:
-            self.lost(link)
+            self._fail(link)
         elif self._is_shutting_down() and all(other.has_said_goodbye for other in self.links.values()):
             self._close_soon()
 
-    def lost(self, link: MpycLink) -> PartyWireError:
+    def need(self, link: MpycLink, error: PartyWireError) -> None:
+        """The program wants something of a peer that is gone.
+
+        Raises:
+            SessionError, PartyFailed: why it cannot go on; not if it is being ended, which MPyC's tasks need not hear.
+        """
+        if link.failure is None:
+            link.failure = error
+        failure = self._fail(link)
+        if not self._is_ending:
+            raise failure
+
+    def _fail(self, link: MpycLink) -> PartyWireError:
         """The program needs a peer that is gone, so it cannot go on. Returns why."""
         if self.failure is None:
             assert self._worker is not None
@@ -207,7 +221,7 @@ class MpycTransport:
             own = self._worker.failure
             self.failure = PartyFailed(*own.args) if own is not None else link.failure
             self.session.abort(describe_to_peers(self.failure))
-            self._on_failure()
+            self._is_ending = self._on_failure()
         return self.failure
 
     def fail_expected(self) -> None:
