@@ -34,6 +34,7 @@ MEASUREMENTS = {
     "iris-job": Measurement("iris_job", "`partywire run iris`: comparisons a second, and bytes sent for each"),
     "mpyc": Measurement("mpyc_demos", "MPyC programs over PartyWire and over MPyC's own transport"),
     "objects": Measurement("objects", "Python objects to bytes and back, beside tno.mpc.communication if it is there"),
+    "pool": Measurement("pool", "a Pool beside that of tno.mpc.communication if it is there", ("--repeats", "3")),
     "lane": Measurement("ring", "one shared-memory ring between two processes"),
     "machine": Measurement("floors", "what this machine can do: memory, wake-ups, TCP, C", ("--seconds", "0.2")),
 }
