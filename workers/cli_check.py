@@ -24,12 +24,14 @@ from partywire.engine.topology import dials
 from .cli_json import json_text
 from .config import PartyConfig, load_config
 from .exit_code import ExitCode
-from .security import check_files, own_certificate
+from .security import check_files, crl_paths, is_soon, own_certificate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from partywire.engine.topology import PartySpec, PeerSpec
+
+    from .security import OwnCertificate
 
 HELP = """Check a configuration, and find out what is at each peer's address.
 
@@ -255,16 +257,33 @@ def own_ports(party: PartySpec) -> dict[str, Address]:
 
 
 def security_rows(config: PartyConfig) -> list[Row]:
-    """What our certificate tells our peers, if a link needs one. Its files were checked before."""
+    """What our certificate tells our peers, and how long our lists of revoked ones are good, if links need them. Their
+    files were checked before."""
     own = own_certificate(config)
     if own is None:
         return []
+    return [*_certificate_rows(config, own), *_list_rows(config)]
+
+
+def _list_rows(config: PartyConfig) -> list[Row]:
+    from .keygen import revocations_until  # only here: it imports much
+
+    rows = []
+    for path in crl_paths(config):
+        end = revocations_until(path)
+        if end is not None and is_soon(end):
+            advice = "Get the next list from the issuer (partywire keygen --revoke), or no link comes up from then on"
+            rows.append(Row("crl", path, True, "ends soon", f"valid until {end:%Y-%m-%d}", advice))
+    return rows
+
+
+def _certificate_rows(config: PartyConfig, own: OwnCertificate) -> list[Row]:
     until = f"valid until {own.not_after:%Y-%m-%d}"
     if config.name not in own.names:
         names = ", ".join(own.names) or "nobody"
         advice = f"Peers that have not pinned this very certificate refuse it: partywire keygen {config.name} makes one"
         return [Row("certificate", own.path, True, f"made for {names}, not {config.name}", until, advice)]
-    if own.expires_soon:
+    if is_soon(own.not_after):
         advice = f"Make the next one (partywire keygen {config.name} --ca FOLDER) and put it in the place of this one"
         return [Row("certificate", own.path, True, "ends soon", until, advice)]
     return [Row("certificate", own.path, True, "ok", until)]

@@ -116,6 +116,7 @@ def revoke(authority: Authority, paths: Iterable[Path], days: int, old: Path) ->
         .last_update(now - CLOCK_SKEW)
         .next_update(now + datetime.timedelta(days=days))
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False)
+        .add_extension(x509.CRLNumber(int(now.timestamp())), critical=False)  # greater in each later list
     )
     dates = {entry.serial_number: entry.revocation_date_utc for entry in _revoked_before(authority, old)}
     for path in paths:
@@ -124,6 +125,19 @@ def revoke(authority: Authority, paths: Iterable[Path], days: int, old: Path) ->
         entry = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(date)
         builder = builder.add_revoked_certificate(entry.build())
     return builder.sign(authority.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def revocations_until(path: str) -> datetime.datetime | None:
+    """When the first of the lists of a file has to be replaced by its next one; None if they are good for ever.
+
+    Raises:
+        CredentialError: the file cannot be used.
+    """
+    try:
+        lists = [x509.load_der_x509_crl(one) for one in revocations_of(path)]
+    except ValueError as error:
+        raise CredentialError(path, f"holds a list of revoked certificates that cannot be read ({error})") from None
+    return min((one.next_update_utc for one in lists if one.next_update_utc is not None), default=None)
 
 
 def _revoked_before(authority: Authority, path: Path) -> Iterable[x509.RevokedCertificate]:

@@ -69,7 +69,8 @@ class SecurityConfig:
     ca: str = ""
     """File of the issuers (PEM) that vouch for every peer without a certificate of its own here."""
     crl: str = ""
-    """File of lists of certificates (PEM) that their issuers have revoked: one list of each issuer."""
+    """File of lists of certificates (PEM) that their issuers have revoked: one list of everybody who issues those of
+    peers."""
     noise_key: str = ""
     """File of our private key of Noise."""
     pattern: str = PATTERNS[0]
@@ -302,7 +303,11 @@ def _date_problems(config: PartyConfig) -> Iterable[tuple[str, str]]:
     """What was good once, or will be."""
     if (own := own_certificate(config)) is not None and (what := own.problem()):
         yield "security.certificate", f"{own.path} {what}"
-    for path in {link.crl for link in links_of(config) if link.crl and not link.peer_certificate}:
+    if not (paths := crl_paths(config)):
+        return
+    from .keygen import revocations_until  # only here: it imports much
+
+    for path in paths:
         until = revocations_until(path)
         if until is not None and until < datetime.datetime.now(datetime.UTC):
             yield "security.crl", f"{path} expired on {until:%Y-%m-%d}; get the next one from the issuer"
@@ -386,10 +391,10 @@ class OwnCertificate:
             return f"is not valid before {self.not_before:%Y-%m-%d %H:%M} UTC; wait, or correct the clock"
         return ""
 
-    @property
-    def expires_soon(self) -> bool:
-        """Whether it is time to make the next one."""
-        return self.not_after - datetime.datetime.now(datetime.UTC) < EXPIRES_SOON
+
+def is_soon(end: datetime.datetime) -> bool:
+    """Whether it is time to make the next one of what is good until then."""
+    return end - datetime.datetime.now(datetime.UTC) < EXPIRES_SOON
 
 
 def own_certificate(config: PartyConfig) -> OwnCertificate | None:
@@ -418,22 +423,9 @@ def own_certificate(config: PartyConfig) -> OwnCertificate | None:
     return OwnCertificate(path, names, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
 
 
-def revocations_until(path: str) -> datetime.datetime | None:
-    """When the first of the lists of a file has to be replaced by its next one; None if they are good for ever.
-
-    Raises:
-        CredentialError: the file cannot be used.
-    """
-    from cryptography import x509  # only here: links are made without it
-
-    from partywire.engine.channel.credentials import revocations_of
-    from partywire.engine.channel.errors import CredentialError
-
-    try:
-        lists = [x509.load_der_x509_crl(one) for one in revocations_of(path)]
-    except ValueError as error:
-        raise CredentialError(path, f"holds a list of revoked certificates that cannot be read ({error})") from None
-    return min((one.next_update_utc for one in lists if one.next_update_utc is not None), default=None)
+def crl_paths(config: PartyConfig) -> list[str]:
+    """The files of lists that a link asks."""
+    return sorted({link.crl for link in links_of(config) if link.crl and not link.peer_certificate})
 
 
 # Files.

@@ -55,7 +55,8 @@ class LinkSecurity:
     ca: str = ""
     """Path of the issuers (PEM) that we believe which name belongs to a certificate."""
     crl: str = ""
-    """Path of lists of revoked certificates (PEM), one of each issuer of `ca`; not asked about a `peer_certificate`."""
+    """Path of lists of revoked certificates (PEM), one of whoever issues those of peers; not asked about a
+    `peer_certificate`."""
     peer_certificate: str = ""
     """Path of the certificates (PEM) one of which the peer must have; then `ca` is not asked."""
     fingerprint: str = ""

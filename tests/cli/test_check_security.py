@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -101,6 +102,23 @@ def test_an_expired_certificate_of_the_peer_is_named(setting: Setting, capsys: p
     assert (row["found"], row["detail"]) == ("not proven", "we refuse it: the certificate of bob has expired")
     assert setting.document["security"][0]["found"] == "ends soon"  # ours, in two days
     assert "--ca FOLDER" in setting.document["security"][0]["advice"]
+
+
+def test_a_list_of_revoked_certificates_that_ends_soon_is_worth_a_word(
+    setting: Setting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = setting.secure("tls")
+    folder = setting.folder / "keys"
+    assert run(["keygen", "--ca", str(folder), "--revoke", str(folder / "bob.crt"), "--days", "9",
+                "--out", str(setting.folder / "list")]) == 0  # fmt: skip
+    capsys.readouterr()
+    ours = replace(tables["alice"], crl=str(setting.folder / "list" / "ca.crl"))
+    row = setting.check(capsys, ours, tables["bob"])
+    assert row["detail"] == "we refuse it: the certificate of bob was revoked by its issuer"
+    own, listed = setting.document["security"]
+    assert own["found"] == "ok"
+    assert listed["found"] == "ends soon"
+    assert "keygen --revoke" in listed["advice"]
 
 
 def test_a_certificate_with_another_name_is_worth_a_word(setting: Setting, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from partywire.engine.errors import HandshakeRejected
 from partywire.engine.handshake import Role
 from partywire.workers.cli import run
 from partywire.workers.config import PartyConfig, load_config
-from partywire.workers.security import check_files, links_of, own_certificate
+from partywire.workers.security import check_files, is_soon, links_of, own_certificate
 from tests.cli.command import command
 from tests.support.channels import carry, shake
 
@@ -88,7 +88,7 @@ def test_a_new_certificate_of_the_same_authority_takes_the_place_of_the_old_one(
     after = load_config(new / "bob.toml")
     own = own_certificate(after)
     assert own is not None
-    assert not own.expires_soon
+    assert not is_soon(own.not_after)
     connect(before["alice"], after)
 
 
