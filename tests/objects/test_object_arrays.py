@@ -35,13 +35,18 @@ def test_an_array_of_objects_comes_back(value: np.ndarray[Any, Any]) -> None:
     received = unpack_object(bytearray(pack_object(value).join()))
     assert received.dtype == object
     assert received.shape == value.shape
+    assert received.flags.f_contiguous == value.flags.f_contiguous
     assert received.tolist() == value.tolist()
     assert [type(item) for item in received.flat] == [type(item) for item in value.flat]
 
 
 @pytest.mark.parametrize(
-    "payload", [((2,), [1]), ((-1, -1), [1]), ((1,), (1,)), ([1], [1]), ((1.0,), [1]), ((1 << 62, 4), []), 5]
-)
+    "payload",
+    [
+        ((2,), False, [1]), ((-1, -1), False, [1]), ((1,), False, (1,)), ([1], False, [1]), ((1.0,), False, [1]),
+        ((1 << 62, 4), False, []), ((1,), 0, [1]), ((0, 1 << 62, 1 << 62), True, []), 5,
+    ],
+)  # fmt: skip
 def test_an_array_of_objects_whose_shape_is_none_is_refused(payload: Any) -> None:
     packed = bytearray(pack_object(payload).join()[HEADER.size :])
     with pytest.raises(ObjectDecodeError):

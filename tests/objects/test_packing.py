@@ -289,6 +289,7 @@ LIMITS: list[tuple[ObjectLimits, Any, Any]] = [
     (ObjectLimits(containers_max=5), [np.zeros(1)] * 4, [np.zeros(1)] * 5),
     (ObjectLimits(containers_max=22), [{"a": 1}] * 19, [{"a": 1}] * 20),
     (ObjectLimits(elements_max=40), [(1,)] * 20, [(1,)] * 21),
+    (ObjectLimits(containers_max=3), [[2**70] * 20] * 2, [[2**70] * 20] * 3),
     (ObjectLimits(integer_size_max=100), 2**799 - 1, 2**799),
     (ObjectLimits(integer_size_max=100), [2**799 - 1] * 20, [2**799] * 20),
     (ObjectLimits(weak_keys_max=9), dict.fromkeys(range(9)), dict.fromkeys(range(10))),

@@ -185,6 +185,7 @@ class Decoder:
 
     def _large_int_column(self) -> list[Any]:
         self._enter(0)
+        self._containers -= 1  # the list of sizes is counted
         sizes = self._items()
         buffer = self._buffer()
         size_max = self._limits.integer_size_max

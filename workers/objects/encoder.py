@@ -150,7 +150,7 @@ class Encoder:
                 self.tokens.append(op.FLOAT_COLUMN)
                 self.put_buffer(memoryview(array("d", items)).cast("B"))
                 return
-        if (int in kinds and not _are_small(items)) or (str in kinds and not _is_all_text(items)):
+        if (int in kinds and not are_small(items)) or (str in kinds and not _is_all_text(items)):
             self._put_each(items, count)
             return
         self.tokens += (op.PLAIN_LIST, count)
@@ -306,7 +306,7 @@ class Encoder:
         self._put_payload(value.value)
 
 
-def _are_small(items: Sequence[Any]) -> bool:
+def are_small(items: Sequence[Any]) -> bool:
     """Whether msgpack can write every integer in it."""
     numbers = [item for item in items if type(item) is int]
     return min(numbers) >= INT64_MIN and max(numbers) <= UINT64_MAX

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgpack
 import numpy as np
 
-from .encoder import INT64_MIN, UINT64_MAX
+from .encoder import INT64_MIN, UINT64_MAX, are_small
 from .errors import ObjectDecodeError, ObjectEncodeError, key_step
 from .format4_kinds import DECODERS, ENCODERS
 from .weak_keys import may_collide
@@ -163,6 +163,9 @@ class _Writer:
         return self._write_dict(serialize(value, self._registry, self._context), is_ours=True)
 
     def _write_list(self, value: list[Any]) -> list[Any]:
+        kinds = set(map(type, value))
+        if kinds <= _FAST_KINDS and (int not in kinds or are_small(value)):
+            return value
         made: list[Any] = []
         try:
             for item in value:

@@ -88,18 +88,19 @@ def _decode_complex(payload: Any) -> complex:
 
 
 def _encode_numpy_objects(value: np.ndarray[Any, Any]) -> Any:
-    return value.shape, value.ravel().tolist()
+    is_fortran = value.flags.f_contiguous and not value.flags.c_contiguous
+    return value.shape, is_fortran, value.ravel("F" if is_fortran else "C").tolist()
 
 
 def _decode_numpy_objects(payload: Any) -> np.ndarray[Any, Any]:
-    shape, items = _checked(payload, tuple, list)
+    shape, is_fortran, items = _checked(payload, tuple, bool, list)
     sizes = _checked(shape, *[int] * len(shape))
     made: np.ndarray[Any, Any] = np.empty(len(items), object)
     for index, item in enumerate(items):  # a whole list would be taken apart
         made[index] = item
     if any(size < 0 for size in sizes) or math.prod(sizes) != len(items):
         raise ObjectDecodeError("an array of objects whose shape is none")
-    return made.reshape(sizes)
+    return made.reshape(sizes, order="F" if is_fortran else "C")
 
 
 # Dates and times.
@@ -292,6 +293,8 @@ def decoder_of(name: str) -> Callable[[Any], Any] | None:
             return decode(payload)
         except ObjectDecodeError:
             raise
+        except ImportError as error:
+            raise ObjectDecodeError(f"a {name}; install {error.name} here") from error
         except Exception as error:
             raise ObjectDecodeError(f"a {name} that is none") from error
 
