@@ -107,7 +107,7 @@ class BatchAttempt:
         self._told_to_stop: set[int] = set()
         self._stopped: set[int] = set()  # children that have stopped
         self._lost: set[int] = set()  # children that died while it ran
-        self._died: WorkerDied | None = None  # one that died before it ran
+        self._died: WorkerDied | None = None  # one that died before the parties had agreed
         self._child_totals: dict[int, Totals] = {}
 
     @property
@@ -148,6 +148,8 @@ class BatchAttempt:
         self._share = BatchShare(self._worker, self.scheduler, plan, self._job_final, self.fail)
         self._party.on_agreed_given_up = self._sessions_given_up
         try:
+            if self._died is not None:
+                raise self._died
             for index, channel in self._channels.items():
                 payload = pickle.dumps((self._function, self._inputs_of(plan, index)), PICKLE_PROTOCOL)
                 self._running.add(index)
@@ -155,9 +157,9 @@ class BatchAttempt:
             self._share.start(self._function, self._inputs_of(plan, 0))
         except ChannelClosed:
             pass  # WorkerLost follows on the control socket
-        except PartyFailed:
-            raise
         except PartyWireError as error:
+            if isinstance(error, PartyFailed) and not isinstance(error, WorkerDied):
+                raise
             self._party.give_up_agreed(describe_to_peers(error))  # sessions of the attempt that were not even made here
             self.fail(-1, error)
         self._end_expectation()
