@@ -28,6 +28,7 @@ from partywire.shm import fence
 
 from . import limits
 from .addresses import format_address
+from .allowance import Allowance
 from .antechamber import Antechamber, origin_of
 from .channel.errors import CredentialError
 from .channel.link_security import refusal_of_mode, security_of
@@ -54,6 +55,10 @@ Answers: TypeAlias = "Callable[[Preamble, bytes], ProbeAnswer]"
 PREAMBLE_TIMEOUT_S: Final = 5.0
 """For 32 bytes that a dialler sends together with its first packet: two lost packets are forgiven. A probe has as long
 for everything, the reading of its answer included."""
+
+SECURED_PROBES_PER_S: Final = 100
+"""Probes of secured links that are begun; what comes beyond is closed. Each may cost the work of a handshake, most of it
+before anything is proven, and who dials for a link would wait for it. `partywire check` makes one for each peer."""
 
 _READ_SIZE: Final = 4096
 
@@ -127,6 +132,8 @@ class Gateway:
         self._selector = selectors.DefaultSelector()
         self._waiting: Antechamber[Waiting] = Antechamber(unidentified_max, unidentified_max // 4)
         self._unknown = self._garbage = self._silent = self._crowded = 0
+        self._probes = Allowance(SECURED_PROBES_PER_S)
+        self._now = 0.0  # of the present `do_work`
         self._resume_at: float | None = None  # while nothing is accepted for want of descriptors or memory
         self._listen()
 
@@ -158,6 +165,7 @@ class Gateway:
     def do_work(self, now: float) -> int:
         """Accept, read and hand over whatever is ready; returns how many sockets moved on. Never waits."""
         work = 0
+        self._now = now
         if self._resume_at is not None and now >= self._resume_at:
             self._resume_at = None
             self._listen()
@@ -290,6 +298,9 @@ class Gateway:
         if answer is None:
             self._unknown += 1
             self._drop(waiting)
+            return
+        if preamble.mode is not SecurityMode.PLAINTEXT and not self._probes.take(self._now):
+            self._crowd_out(waiting)
             return
         try:
             waiting.probe = answer(preamble, waiting.received)

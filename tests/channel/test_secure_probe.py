@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 
 from partywire.engine.channel.maker import ChannelMaker
 from partywire.engine.errors import HandshakeRejected, LinkProtocolError
+from partywire.engine.gateway import SECURED_PROBES_PER_S, Gateway
 from partywire.engine.handshake import HandshakeState, Role
 from partywire.engine.handshake_messages import Hello
-from partywire.engine.preamble import SecurityMode
+from partywire.engine.preamble import ConnectionClass, Preamble, SecurityMode
 from partywire.engine.probe import Probe
-from partywire.engine.secure_probe import SecureProbe
+from partywire.engine.secure_probe import RefusedProbe, SecureProbe
+from partywire.engine.topology import routing_tag
 from tests.support.certificates import noise_links
 from tests.support.channels import open_all
+from tests.support.family import make_listener
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,3 +90,35 @@ def test_garbage_at_any_stage_ends_it(ends: tuple[Channel, SecureProbe], stage: 
     with pytest.raises((HandshakeRejected, LinkProtocolError)):
         answer.receive_data(garbage)
     assert answer.state is HandshakeState.FAILED
+
+
+def test_a_flood_of_probes_costs_a_bounded_number_of_handshakes_a_second() -> None:
+    """Whoever knows the names of two parties can ask for them."""
+    begun = 0
+
+    def answer(preamble: Preamble, received: bytes) -> RefusedProbe:
+        nonlocal begun
+        begun += 1
+        return RefusedProbe("busy enough")
+
+    tag = routing_tag("alice", "bob")
+    probes = {mode: Preamble(ConnectionClass.PROBE, 0, tag, mode).encode() for mode in SecurityMode}
+    with ExitStack() as stack:
+        listener = make_listener()
+        gateway = Gateway([listener], {}, {tag: answer})
+        stack.callback(gateway.close)
+
+        def ask(mode: SecurityMode, count: int, now: float) -> None:
+            for _ in range(count):
+                sock = stack.enter_context(socket.create_connection(listener.getsockname(), timeout=10))
+                sock.sendall(probes[mode])
+            while gateway.do_work(now):
+                pass
+
+        ask(SecurityMode.TLS, SECURED_PROBES_PER_S + 5, 1.0)
+        assert begun == SECURED_PROBES_PER_S
+        assert gateway.refused.crowded == 5
+        ask(SecurityMode.PLAINTEXT, 5, 1.0)  # which cost next to nothing
+        assert begun == SECURED_PROBES_PER_S + 5
+        ask(SecurityMode.NOISE_XX_AES, 5, 1.0 + 3 / SECURED_PROBES_PER_S)
+        assert begun == SECURED_PROBES_PER_S + 8
