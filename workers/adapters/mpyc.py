@@ -99,8 +99,12 @@ class MpycAdapter:
         self._transport = transport = self._new_transport(runtime)
         runtime.parties[runtime.pid].protocol = runtime._loop.create_future()
         await transport.open()
-        if not runtime.options.no_prss:
-            await _exchange_keys(runtime, transport)
+        try:
+            if not runtime.options.no_prss:
+                await _exchange_keys(runtime, transport)
+        except BaseException as error:
+            transport.end(describe_to_peers(error))
+            raise
         transport.begin()
         for pid, link in transport.links.items():
             runtime.set_protocol(pid, link)

@@ -16,14 +16,13 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from partywire.engine.errors import LinkProtocolError
+from partywire.engine.errors import LinkProtocolError, PartyWireError
 
-from ..errors import InboxOverflow, PartyFailed, PeerClosed, SessionError
+from ..errors import InboxOverflow, PeerClosed
 
 if TYPE_CHECKING:
     import asyncio
 
-    from ..errors import PartyWireError
     from ..scheduler import Slot
     from .mpyc_transport import MpycTransport
 
@@ -77,6 +76,7 @@ class MpycLink:
 
         Raises:
             SessionError, PartyFailed: the peer, or the session, is gone; not if the program is being ended for it.
+            MessageTooLarge: the program cannot go on either.
         """
         size = len(payload)
         try:
@@ -85,7 +85,7 @@ class MpycLink:
             else:
                 self._post(LABEL.pack(pc))
                 self._post(bytes(payload))
-        except (SessionError, PartyFailed) as error:
+        except PartyWireError as error:
             self._transport.need(self, error)
         self.nbytes_sent += MPYC_HEADER_SIZE + size
 
@@ -93,7 +93,7 @@ class MpycLink:
         """The payload with this label, or a future of it.
 
         Raises:
-            SessionError, PartyFailed: nothing more can come; not if the program is being ended for it.
+            PartyWireError: nothing more can come; not if the program is being ended for it.
         """
         payload = self._payloads.pop(pc, None)
         if payload is not None:
@@ -124,15 +124,19 @@ class MpycLink:
     def _has_sent(self, slot: Slot) -> None:
         """The message that had to wait is out, or has failed, which the receiving side is told of as well."""
         self._is_sending = False
-        if slot.error is not None:
+        try:
+            if slot.error is not None:
+                raise slot.error
+            while self._backlog and not self._is_sending:
+                message = self._backlog.popleft()
+                self._backlog_size -= len(message)
+                self._is_sending = not self._transport.try_complete(self._send(self.pid, message), self._has_sent)
+        except BaseException as error:
             self._backlog.clear()
             self._backlog_size = 0
-            self._transport.has_failed(self, slot.error)
-            return
-        while self._backlog and not self._is_sending:
-            message = self._backlog.popleft()
-            self._backlog_size -= len(message)
-            self._is_sending = not self._transport.try_complete(self._send(self.pid, message), self._has_sent)
+            self._transport.give_up(self, error)
+        if not self._is_sending:
+            self._transport.notify()
 
     # Receiving.
 
@@ -178,9 +182,14 @@ class MpycLink:
     # Ending.
 
     @property
-    def is_missed(self) -> bool:
-        """Whether somebody waits for a payload, or for a message to go out."""
-        return bool(self._expected) or self._is_sending
+    def is_expected(self) -> bool:
+        """Whether somebody waits for a payload."""
+        return bool(self._expected)
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether something has not gone out."""
+        return self._is_sending
 
     @property
     def has_said_goodbye(self) -> bool:

@@ -182,6 +182,11 @@ class MpycTransport:
         finally:
             self._schedule()
 
+    def notify(self) -> None:
+        """A link has sent all that it had."""
+        if self._closing is not None and self._worker is not None:
+            self._worker.notify()
+
     def _schedule(self) -> None:
         if self._worker is not None and self._worker.loop_driver is not None:
             self._worker.loop_driver.schedule()
@@ -190,25 +195,33 @@ class MpycTransport:
 
     def has_failed(self, link: MpycLink, error: BaseException | None) -> None:
         """Nothing more comes from a peer. After its goodbye that matters only if something is still missing."""
-        if link.failure is None:
-            if not isinstance(error, PartyWireError):
-                error = PartyFailed(self._party.name, f"its MPyC adapter failed: {error!r}")
-            link.failure = error
+        self._note(link, error)
         if self._is_closed or self._closing is not None:
             return
-        if not link.has_said_goodbye or link.is_missed:
+        if not link.has_said_goodbye or link.is_expected:
             self._fail(link)
         elif self._is_shutting_down() and all(other.has_said_goodbye for other in self.links.values()):
             self._close_soon()
+
+    def give_up(self, link: MpycLink, error: BaseException) -> None:
+        """Something cannot be sent to a peer."""
+        self._note(link, error)
+        if not self._is_closed:
+            self._fail(link)
+
+    def _note(self, link: MpycLink, error: BaseException | None) -> None:
+        if not isinstance(error, PartyWireError):
+            error = PartyFailed(self._party.name, f"its MPyC adapter failed: {error!r}")
+        if link.failure is None:
+            link.failure = error
 
     def need(self, link: MpycLink, error: PartyWireError) -> None:
         """The program wants something of a peer that is gone.
 
         Raises:
-            SessionError, PartyFailed: why it cannot go on; not if it is being ended, which MPyC's tasks need not hear.
+            PartyWireError: why it cannot go on; not if it is being ended, which MPyC's tasks need not hear.
         """
-        if link.failure is None:
-            link.failure = error
+        self._note(link, error)
         failure = self._fail(link)
         if not self._is_ending:
             raise failure
@@ -250,6 +263,11 @@ class MpycTransport:
             self._closing = self.loop.create_task(self._close())
 
     async def _close(self) -> None:
+        # What a peer is slow to take waits here, and is still needed there.
+        try:
+            await self._party.worker.until(lambda: not any(link.is_sending for link in self.links.values()))
+        except PartyFailed as error:
+            log.warning("%s", error)  # the program has its results; what is left is to close
         await self._party.close()
         self._has_closed()
         for pid in self.links:
@@ -260,6 +278,7 @@ class MpycTransport:
         if self._is_closed:
             return
         self._has_closed()
+        self._is_ending = False
         try:
             worker = self._party.worker
         except PartyFailed:
