@@ -57,8 +57,8 @@ PREAMBLE_TIMEOUT_S: Final = 5.0
 for everything, the reading of its answer included."""
 
 SECURED_PROBES_PER_S: Final = 100
-"""Probes of secured links that are begun; what comes beyond is closed. Each may cost the work of a handshake, most of it
-before anything is proven, and who dials for a link would wait for it. `partywire check` makes one for each peer."""
+"""Probes of secured links that are begun; what comes beyond is closed. Each may cost the work of a handshake, most of
+it before anything is proven, and who dials for a link would wait for it. `partywire check` makes one for each peer."""
 
 _READ_SIZE: Final = 4096
 
