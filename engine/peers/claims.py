@@ -197,9 +197,7 @@ class _Decoder:
         if updated_at > now + FUTURE_MAX_S:
             self._refuse("age of a claim", "it is from the future: one of the two clocks is wrong")
         user_agent = self._text(self._count(USER_AGENT_SIZE_MAX, "bytes of a user agent"), "user agent")
-        addresses = tuple(
-            self._address(is_local) for _ in range(self._count(ADDRESSES_MAX, "addresses of a claim"))
-        )
+        addresses = tuple(self._address(is_local) for _ in range(self._count(ADDRESSES_MAX, "addresses of a claim")))
         protocols = tuple(
             self._text(self._count(PROTOCOL_ID_SIZE_MAX, "bytes of a protocol id", 1), "protocol id")
             for _ in range(self._count(PROTOCOLS_MAX, "protocols of a claim"))
@@ -212,9 +210,7 @@ class _Decoder:
             Ed25519PublicKey.from_public_bytes(public_key).verify(signature, CLAIM_LABEL + body)
         except (InvalidSignature, ValueError):
             self._refuse("signature of a claim", "it is not by the key that is claimed")
-        return PeerClaim(
-            public_key, noise_key, updated_at, features, user_agent, addresses, protocols, signature
-        )
+        return PeerClaim(public_key, noise_key, updated_at, features, user_agent, addresses, protocols, signature)
 
     def _take(self, size: int, what: str) -> bytes:
         data = self._data[self._at : self._at + size]

@@ -7,8 +7,7 @@ PartyWireError
 ├── UpgradeFailed           one connection did not become that of a peer
 │   └── PeerRefused         ... since one side refused the other, with a code
 ├── NegotiationTimedOut     the peer did not say in time what it serves
-├── ConnectionsClosed       the node has ended
-└── IdentityFileError       the file with our secret key cannot be used
+└── ConnectionsClosed       the node has ended
 """
 
 from __future__ import annotations
@@ -115,16 +114,3 @@ class ConnectionsClosed(PartyWireError):
 
     def __str__(self) -> str:
         return "the node has ended, and its connections with it"
-
-
-class IdentityFileError(PartyWireError):
-    """Raised when the file of our secret key cannot be read, written or used. The message holds nothing of its
-    content."""
-
-    def __init__(self, path: str, what: str) -> None:
-        super().__init__(path, what)
-        self.path = path
-        self.what = what
-
-    def __str__(self) -> str:
-        return f"identity file {self.path}: {self.what}"

@@ -14,7 +14,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
-from ..errors import LinkProtocolError
+from ..errors import HandshakeRejected, LinkProtocolError
 from ..transport import VIEWS_MAX
 from ..yamux.errors import SubstreamReset, SubstreamSessionOver
 from ..yamux.events import Answered, Offered, Over, Readable, RoundTrip, SessionOver, WasReset, Writable
@@ -59,6 +59,8 @@ class SubstreamConnection:
         self.peer = peer
         self.closed: asyncio.Future[str] = loop.create_future()
         """Done when the connection is over, with the cause; empty after a goodbye of ours."""
+        self.violation: LinkProtocolError | None = None
+        """What the peer did that the protocol forbids, if that ended the connection."""
         self._stream = stream
         self._on_substream = on_substream
         self._session = YamuxSession(
@@ -84,7 +86,16 @@ class SubstreamConnection:
             self._take(memoryview(received))
         self._flush()
 
+    def name_peer(self, peer: str) -> None:
+        """From now on errors call the peer so: it has said who it is."""
+        self.peer = self._session.peer = peer
+
     # For users.
+
+    @property
+    def substreams(self) -> int:
+        """How many are open, or hold something that was not read."""
+        return self._session.substreams
 
     async def open(self) -> tuple[SubstreamReader, SubstreamWriter]:
         """A new substream. It is announced with what is written first, or at the end of this turn of the loop.
@@ -130,6 +141,10 @@ class SubstreamConnection:
                     break
             self._end("")
 
+    def abort(self, cause: str) -> None:
+        """End at once, without a goodbye; `cause`, which is not empty, is what our end hears of it."""
+        self._end(cause)
+
     # For readers and writers.
 
     def flush_soon(self) -> None:
@@ -153,6 +168,9 @@ class SubstreamConnection:
         except OSError as error:
             self._end((error.strerror or str(error)).lower())
             return
+        except HandshakeRejected as error:  # a secured stream whose handshake shows only now that it was none
+            self._end(error.detail)
+            return
         if count == 0:
             self._end("the peer ended the connection")
         elif count:
@@ -163,6 +181,7 @@ class SubstreamConnection:
         try:
             events = self._session.receive_untrusted(data)
         except LinkProtocolError as error:
+            self.violation = error
             self._flush()  # GO_AWAY, as far as the kernel takes it
             self._end(str(error))
         except SubstreamSessionOver:
@@ -302,6 +321,7 @@ class SubstreamConnection:
         if cause:
             self._stream.abort()
         else:
+            self._stream.shutdown_write()  # a secured stream tells its end from a cut
             self._stream.close()
         self._unsent.clear()
         for substream in list(self._ends):

@@ -1,0 +1,145 @@
+"""Takes in who dials us: the first byte, Noise, the identity, and whether it is wanted.
+
+Between the transports and the pool. The one invariant: at most `inbound_upgrades_max` streams are with us that are no
+peers yet, and each of them is a peer or gone within the deadlines of its steps. Nothing that somebody says before its
+identity is proven has a consequence for anybody but its own stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from ..substreams.connection import SubstreamConnection
+from .connection import SubstreamGate
+from .contract import Direction
+from .errors import PeerRefused, RefusalCode, UpgradeFailed
+from .events import InboundFailed
+from .identity_exchange import IdentityMessage, IdentityReader
+from .introductions import introduce_accepted
+from .upgrade import echo_liveness, read_first_byte, secure_accepted
+from .wire import LivenessPermits
+
+if TYPE_CHECKING:
+    from ..multiaddr import Multiaddr
+    from ..noise import PublicKey
+    from ..transport import Stream
+    from .claims import PeerClaim
+    from .dialling import NodeParts
+
+_LOG: Final = logging.getLogger("partywire.peers")
+
+_REASONS: Final = {
+    RefusalCode.FULL: "no room for another connection at the moment",
+    RefusalCode.DUPLICATE: "the connection that stands stays",
+    RefusalCode.OURSELVES: "both ends are the same peer",
+}
+
+
+class PeerAcceptor:
+    """Takes streams of any number of listenings. Of one event loop."""
+
+    def __init__(self, parts: NodeParts) -> None:
+        self._parts = parts
+        self._permits = LivenessPermits(parts.options.liveness_permits, parts.options.liveness_networks)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_over = False
+
+    def accept(self, stream: Stream, address: Multiaddr) -> None:
+        """Owns a stream that came from `address`."""
+        counters = self._parts.counters
+        counters.inbound += 1
+        if self._is_over or len(self._tasks) >= self._parts.options.inbound_upgrades_max:
+            counters.inbound_refused += 1
+            stream.abort()
+            return
+        task = asyncio.get_running_loop().create_task(self._run(stream, address))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def aclose(self) -> None:
+        """Give up everybody who is no peer yet."""
+        self._is_over = True
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _run(self, stream: Stream, address: Multiaddr) -> None:
+        try:
+            await self._take_in(stream, address)
+        except UpgradeFailed as error:
+            self._parts.counters.inbound_failed += 1
+            self._parts.hub.publish(InboundFailed(address, str(error)))
+        except Exception:
+            _LOG.exception("a connection from %s failed", address)
+            stream.abort()
+
+    async def _take_in(self, stream: Stream, address: Multiaddr) -> None:
+        parts = self._parts
+        if await read_first_byte(stream, str(address), parts.options):
+            await self._echo(stream, address)
+            return
+        secured, noise_key = await secure_accepted(stream, str(address), parts.identity.noise_key, parts.options)
+        gate = SubstreamGate()
+        connection = SubstreamConnection(
+            asyncio.get_running_loop(),
+            secured,
+            is_client=False,
+            on_substream=gate,
+            peer=str(address),
+            limits=parts.options.substreams,
+        )
+        connection.start()
+        is_established = False
+
+        def establish(message: IdentityMessage) -> IdentityMessage:
+            nonlocal is_established
+            is_established = True
+            ours = IdentityMessage(parts.our_claim(), address)
+            parts.establish(connection, gate, message, Direction.ACCEPTED, address, ours.claim)
+            return ours
+
+        try:
+            await introduce_accepted(
+                gate,
+                self._is_banned(noise_key),
+                IdentityReader(noise_key.raw, parts.clock, has_verdict=False, is_local=parts.options.is_local),
+                self._admit,
+                establish,
+                str(address),
+                parts.options.identity_timeout_s,
+            )
+        except UpgradeFailed as error:
+            if not is_established and isinstance(error, PeerRefused):
+                await connection.aclose(parts.options.close_timeout_s)  # until it has read why
+            raise
+        finally:
+            if not is_established:
+                connection.abort("it did not become a peer")
+
+    async def _echo(self, stream: Stream, address: Multiaddr) -> None:
+        if not self._permits.take(address):
+            stream.abort()
+            raise UpgradeFailed(str(address), "liveness echo", "it is not permitted from there, or not at the moment")
+        try:
+            self._parts.counters.liveness_echoes += 1
+            await echo_liveness(stream, str(address), self._parts.options)
+        finally:
+            self._permits.give_back()
+
+    def _is_banned(self, noise_key: PublicKey) -> bool:
+        """Whether we know whose key this is, and do not want it: nothing of it is looked at then."""
+        peer_id = self._parts.book.peer_of_noise_key(noise_key.raw)
+        if peer_id is None or self._parts.book.ban_of(peer_id) is None:
+            return False
+        self._parts.counters.banned_refused += 1
+        return True
+
+    async def _admit(self, claim: PeerClaim) -> tuple[RefusalCode, str] | None:
+        if self._parts.book.ban_of(claim.peer_id) is not None:
+            self._parts.counters.banned_refused += 1
+            return RefusalCode.BANNED, "the peer is banned"
+        code = await self._parts.pool.admit(claim.peer_id)
+        return None if code is None else (code, _REASONS[code])

@@ -1,0 +1,399 @@
+"""PeerConnections: the connections of a node, in one object. The ConnectionManager of `contract`.
+
+    book = MemoryAddressBook()
+    async with PeerConnections(NodeIdentity.load(path), Router(loop), book) as peers:
+        await peers.listen(Multiaddr.parse("/ip4/0.0.0.0/tcp/7201"))
+
+        @peers.protocol("/app/echo/1")
+        async def echo(connection, reader, writer): ...
+
+        book.add(bob, [Multiaddr.parse("/dns4/bob.example/tcp/7201")])
+        connection = await peers.connect(bob)
+        protocol, reader, writer = await connection.open(["/app/echo/1"])
+
+Between a program, or the protocols of a node, and everything in this folder. `dialling` and `accepting` make
+connections, `pool` says which one stays, `connection` serves its substreams; this module joins them, and keeps what we
+say about ourselves: a claim that is signed anew whenever something of it changes, and told to every connected peer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from typing import TYPE_CHECKING, Final
+
+from ..errors import LinkProtocolError, PartyWireError
+from .accepting import PeerAcceptor
+from .claims import PROTOCOLS_MAX, check_protocol_id, fault_of_address
+from .connection import EstablishedConnection
+from .contract import Ban
+from .counters import PeerCounters
+from .dialling import NodeParts, PeerDialler
+from .errors import ConnectionsClosed
+from .events import EVENTS_MAX, EventHub, PeerBanned, PeerUpdated
+from .identity_exchange import IDENTITY_PROTOCOL, PUSH_PROTOCOL, IdentityMessage, IdentityReader
+from .introductions import read_message
+from .options import PeerOptions
+from .pool import ConnectionPool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from types import TracebackType
+
+    from ..multiaddr import Multiaddr
+    from ..substreams.connection import SubstreamConnection
+    from ..substreams.streams import SubstreamReader, SubstreamWriter
+    from .claims import PeerClaim
+    from .connection import SubstreamGate
+    from .contract import AddressBook, Direction, Listening, PeerConnection, ProtocolHandler, Transports
+    from .events import EventSubscription
+    from .identity import NodeIdentity
+    from .peer_id import PeerId
+
+_LOG: Final = logging.getLogger("partywire.peers")
+
+PUSH_INTERVAL_S: Final = 1.0
+"""A peer's changes are taken in at most so often; ours are told as often."""
+
+PUSH_ATTEMPTS: Final = 3
+
+
+class PeerConnections:
+    """See ConnectionManager for what is promised. Made inside a running event loop, and of it."""
+
+    def __init__(
+        self,
+        identity: NodeIdentity,
+        transports: Transports,
+        book: AddressBook,
+        options: PeerOptions | None = None,
+        *,
+        user_agent: str = "",
+        features: int = 0,
+        clock: Callable[[], float] = time.time,
+        chance: random.Random | None = None,
+    ) -> None:
+        """
+        Args:
+            identity: who we are.
+            transports: dial and listen.
+            book: who is known, where; it is asked before every dial and told everything.
+            options: limits and deadlines.
+            user_agent: what we call our program, at most 64 bytes; every peer reads it.
+            features: 32 bits that peers are told, for protocols above.
+            clock: seconds since the epoch, for claims and bans.
+            chance: for the pauses between attempts.
+
+        Raises:
+            ValueError: `user_agent` or `features` cannot be claimed.
+        """
+        self.counters: Final = PeerCounters()
+        self._loop = asyncio.get_running_loop()
+        self._identity = identity
+        self._transports = transports
+        self._book = book
+        self._options = options or PeerOptions()
+        self._user_agent = user_agent
+        self._features = features
+        self._clock = clock
+        self._hub = EventHub()
+        self._handlers: dict[str, ProtocolHandler] = {PUSH_PROTOCOL: self._take_push}
+        self._listenings: list[Listening] = []
+        self._advertised: tuple[Multiaddr, ...] | None = None  # None: where we listen
+        self._pool = ConnectionPool(identity.peer_id, self._options, self.counters, self._hub)
+        parts = NodeParts(
+            identity,
+            transports,
+            book,
+            self._options,
+            self.counters,
+            self._hub,
+            self._pool,
+            clock,
+            lambda: self._claim,
+            self._establish,
+        )
+        self._dialler = PeerDialler(parts, chance or random.Random())
+        self._acceptor = PeerAcceptor(parts)
+        self._is_over = False
+        self._pushing: asyncio.Task[None] | None = None
+        self._is_push_due = False
+        self._claim = self._sign(0)
+        self._reaper = self._loop.call_later(self._options.reap_interval_s, self._reap)
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Who we are."""
+        return self._identity.peer_id
+
+    @property
+    def claim(self) -> PeerClaim:
+        """What we say about ourselves, as it stands."""
+        return self._claim
+
+    # Connections.
+
+    async def connect(self, peer_id: PeerId) -> PeerConnection:
+        """As ConnectionManager.connect."""
+        return await self._dialler.connect(peer_id)
+
+    def connection_to(self, peer_id: PeerId) -> PeerConnection | None:
+        """The connection that stands, if any."""
+        return self._pool.get(peer_id)
+
+    @property
+    def connections(self) -> Sequence[PeerConnection]:
+        """Those that stand."""
+        return [connection for connection in self._pool.standing.values() if connection.is_open]
+
+    def events(self, size_max: int = EVENTS_MAX) -> EventSubscription:
+        """As ConnectionManager.events."""
+        return self._hub.subscribe(size_max)
+
+    def _establish(
+        self,
+        substreams: SubstreamConnection,
+        gate: SubstreamGate,
+        message: IdentityMessage,
+        direction: Direction,
+        address: Multiaddr,
+        told: PeerClaim,
+    ) -> EstablishedConnection:
+        connection = EstablishedConnection(
+            substreams,
+            message.claim,
+            direction,
+            address,
+            message.observed,
+            told,
+            self._handlers,
+            self._options,
+            self.counters,
+            self._on_violation,
+        )
+        self._book.learn(message.claim)
+        self._pool.put(connection)
+        connection.start(gate)
+        if told is not self._claim:
+            self._push_soon()
+        return connection
+
+    def _reap(self) -> None:
+        self.counters.events_missed = self._hub.missed
+        self._pool.reap(self._loop.time())
+        self._reaper = self._loop.call_later(self._options.reap_interval_s, self._reap)
+
+    # Listening.
+
+    async def listen(self, address: Multiaddr) -> Multiaddr:
+        """Let peers dial us there; with port 0 one is chosen. Peers are told the address if it can be dialled at all:
+        behind a wildcard or a translation say with `advertise` where we really are.
+
+        Returns:
+            The address with its real port.
+
+        Raises:
+            OSError: it is in use, or not ours.
+            PartyWireError: no transport understands it.
+        """
+        self._require_open()
+        listening = await self._transports.listen(address, self._acceptor.accept)
+        try:
+            self._require_open()
+        except ConnectionsClosed:
+            listening.close()
+            raise
+        self._listenings.append(listening)
+        self._change()
+        return listening.address
+
+    def _require_open(self) -> None:
+        if self._is_over:
+            raise ConnectionsClosed
+
+    # What we say about ourselves.
+
+    def advertise(self, addresses: Iterable[Multiaddr] | None, features: int | None = None) -> None:
+        """Say that we may be dialled at `addresses` (None: where we listen), and have `features` (None: as before).
+
+        Raises:
+            ValueError: they break a limit of claims, and nothing has changed.
+        """
+        before = self._advertised, self._features
+        self._advertised = None if addresses is None else tuple(addresses)
+        self._features = self._features if features is None else features
+        try:
+            self._change()
+        except ValueError:
+            self._advertised, self._features = before
+            raise
+
+    def serve(self, protocol: str, handler: ProtocolHandler) -> None:
+        """As ConnectionManager.serve."""
+        check_protocol_id(protocol)
+        if protocol in self._handlers or protocol == IDENTITY_PROTOCOL:
+            raise ValueError(f"{protocol} is served already")
+        if len(self._handlers) == PROTOCOLS_MAX:
+            raise ValueError(f"{PROTOCOLS_MAX} protocols are served already, more cannot be")
+        self._handlers[protocol] = handler
+        try:
+            self._change()
+        except ValueError:
+            del self._handlers[protocol]
+            raise
+
+    def protocol(self, protocol: str) -> Callable[[ProtocolHandler], ProtocolHandler]:
+        """As ConnectionManager.protocol."""
+
+        def register(handler: ProtocolHandler) -> ProtocolHandler:
+            self.serve(protocol, handler)
+            return handler
+
+        return register
+
+    def unserve(self, protocol: str) -> None:
+        """As ConnectionManager.unserve.
+
+        Raises:
+            ValueError: it is not served.
+        """
+        if protocol == PUSH_PROTOCOL or protocol not in self._handlers:
+            raise ValueError(f"{protocol} is not served")
+        del self._handlers[protocol]
+        self._change()
+
+    def _sign(self, after: int) -> PeerClaim:
+        addresses = self._advertised
+        if addresses is None:
+            local = self._options.is_local
+            heard = dict.fromkeys(listening.address for listening in self._listenings)
+            addresses = tuple(address for address in heard if fault_of_address(address, is_local=local) is None)
+        return self._identity.sign(
+            updated_at=max(int(self._clock()), after + 1),
+            features=self._features,
+            user_agent=self._user_agent,
+            addresses=addresses,
+            protocols=sorted(self._handlers),
+        )
+
+    def _change(self) -> None:
+        """Something of the claim is another now."""
+        self._claim = self._sign(self._claim.updated_at)
+        self._push_soon()
+
+    def _push_soon(self) -> None:
+        self._is_push_due = True
+        if self._pushing is None and not self._is_over and self._pool.standing:
+            self._pushing = self._loop.create_task(self._push())
+
+    async def _push(self) -> None:
+        try:
+            while self._is_push_due:
+                await asyncio.sleep(0)  # what else changes in this turn of the loop goes along
+                self._is_push_due = False
+                await asyncio.gather(*(self._push_to(one) for one in list(self._pool.standing.values())))
+                await asyncio.sleep(PUSH_INTERVAL_S)
+        finally:
+            self._pushing = None
+
+    async def _push_to(self, connection: EstablishedConnection) -> None:
+        claim = self._claim
+        if PUSH_PROTOCOL not in connection.claim.protocols or connection.told is claim:
+            return
+        for _ in range(PUSH_ATTEMPTS):
+            try:
+                async with asyncio.timeout(self._options.identity_timeout_s):
+                    _, reader, writer = await connection.open((PUSH_PROTOCOL,))
+                    try:
+                        writer.write(IdentityMessage(claim, connection.address).encode())
+                        await reader.read(1)  # its end: taken in
+                        connection.told = claim
+                        return
+                    finally:
+                        writer.close()
+            except (PartyWireError, TimeoutError) as error:
+                _LOG.debug("peer %s did not take our new claim: %s", connection.peer_id, error)
+                if not connection.is_open:
+                    return
+            await asyncio.sleep(PUSH_INTERVAL_S)
+
+    async def _take_push(self, connection: PeerConnection, reader: SubstreamReader, writer: SubstreamWriter) -> None:
+        """Serves PUSH_PROTOCOL: one at a time for each peer, and a pause behind it."""
+        assert isinstance(connection, EstablishedConnection)
+        if connection.is_updating:
+            writer.reset("one change at a time")
+            return
+        connection.is_updating = True
+        try:
+            theirs = IdentityReader(
+                connection.claim.noise_key,
+                self._clock,
+                has_verdict=False,
+                is_local=self._options.is_local,
+                peer=str(connection.peer_id),
+            )
+            async with asyncio.timeout(self._options.identity_timeout_s):
+                message = await read_message(reader, theirs)
+            if message.claim.public_key != connection.public_key:
+                raise LinkProtocolError(str(connection.peer_id), "the identity of a peer", "it changed")
+            if message.claim.updated_at > connection.claim.updated_at:
+                connection.claim = message.claim
+                self._book.learn(message.claim)
+                self._hub.publish(PeerUpdated(connection.peer_id))
+            writer.close()
+            await asyncio.sleep(PUSH_INTERVAL_S / 2)
+        finally:
+            connection.is_updating = False
+
+    # Bans.
+
+    async def ban(self, peer_id: PeerId, reason: str, duration_s: float) -> None:
+        """As ConnectionManager.ban.
+
+        Raises:
+            ValueError: `duration_s` is not above 0, or it is ourselves.
+        """
+        if not duration_s > 0 or peer_id == self.peer_id:
+            raise ValueError(f"a ban of {peer_id} for {duration_s} s")
+        ban = Ban(reason, self._clock() + duration_s)
+        self._book.ban(peer_id, ban)
+        self.counters.bans += 1
+        self._hub.publish(PeerBanned(peer_id, ban.reason, ban.until))
+        if (connection := self._pool.get(peer_id)) is not None:
+            await connection.aclose()
+
+    def unban(self, peer_id: PeerId) -> bool:
+        """Whether there was a ban."""
+        return self._book.unban(peer_id)
+
+    def _on_violation(self, connection: EstablishedConnection, error: LinkProtocolError) -> None:
+        self.counters.violations += 1
+        _LOG.warning("peer %s is banned for %g s: %s", connection.peer_id, self._options.violation_ban_s, error.what)
+        self._pool.spawn(self.ban(connection.peer_id, error.what, self._options.violation_ban_s))
+
+    # Ending.
+
+    async def aclose(self) -> None:
+        """As ConnectionManager.aclose. A second call waits for nothing more."""
+        self._is_over = True
+        self._reaper.cancel()
+        for listening in self._listenings:
+            listening.close()
+        self._listenings.clear()
+        if self._pushing is not None:
+            self._pushing.cancel()
+        await self._acceptor.aclose()
+        await self._dialler.aclose()
+        await self._pool.aclose()
+        self.counters.events_missed = self._hub.missed
+        self._hub.close()
+
+    async def __aenter__(self) -> PeerConnections:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()

@@ -1,0 +1,99 @@
+"""What a node may be told about its connections: limits, deadlines, and how they are secured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from ..noise import CIPHERS, NoiseProtocol
+from ..yamux.limits import YamuxLimits
+from .wire import LivenessPermits, check_network_byte
+
+NOISE_PATTERNS: Final = ("XX", "IX")
+
+
+@dataclass(frozen=True, slots=True)
+class PeerOptions:
+    """Sizes in bytes, times in seconds. `network_byte`, `noise_pattern` and `noise_cipher` are those of all peers of a
+    network: peers with others do not find together.
+
+    Raises:
+        ValueError: one of them cannot be.
+    """
+
+    network_byte: int = 0
+    """The first byte of every connection."""
+    noise_pattern: str = "XX"
+    """XX hides who dials from everybody who only listens in; IX shows it, and saves half a round trip."""
+    noise_cipher: str = "ChaChaPoly"
+
+    dials_max: int = 32
+    """Peers that are dialled at a time; more wait."""
+    dial_attempts: int = 3
+    """Tries of all addresses of a peer before `connect` gives up."""
+    dial_timeout_s: float = 10.0
+    """For one address to be connected to. Give onion services more."""
+    dial_stagger_s: float = 0.25
+    """After this time the next address is tried beside those that have not answered yet."""
+    back_off_min_s: float = 0.5
+    back_off_max_s: float = 30.0
+    """Between attempts: doubled each time, and a random part of it taken off."""
+
+    inbound_upgrades_max: int = 100
+    """Connections that dialled us and are no peers yet; further ones are closed at once."""
+    connections_max: int = 256
+    """Peers that are connected at a time; further ones that dial us are refused."""
+    first_byte_timeout_s: float = 6.0
+    handshake_timeout_s: float = 10.0
+    """For Noise, from its first byte on."""
+    identity_timeout_s: float = 10.0
+    """For the identity exchange."""
+
+    liveness_permits: int = 0
+    """Liveness echoes at a time; 0: none."""
+    liveness_networks: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    """From where one may ask for an echo."""
+    liveness_timeout_s: float = 60.0
+    """For a whole echo."""
+
+    negotiations_max: int = 32
+    """Substreams of one peer whose protocol is being negotiated; further ones are reset."""
+    negotiation_timeout_s: float = 10.0
+    substreams: YamuxLimits = field(default_factory=YamuxLimits)
+    """What the substreams of a connection may hold; by its `keepalive_s` and `ping_timeout_s` a dead peer is found."""
+    close_timeout_s: float = 2.0
+    """For substreams to end when a connection is closed."""
+
+    idle_timeout_s: float = 1200.0
+    """A connection without a substream for so long is closed ..."""
+    idle_keep: int = 50
+    """... if more than so many stand; the one that was idle longest is the first."""
+    reap_interval_s: float = 60.0
+
+    violation_ban_s: float = 7200.0
+    """How long a peer is banned that broke a protocol behind its proven identity."""
+    duplicate_ping_s: float = 3.0
+    """For a connection that stands to answer before another one to the same peer takes its place."""
+
+    is_local: bool = False
+    """Whether peers may claim addresses that mean something on this host alone: memory and unix sockets."""
+
+    def __post_init__(self) -> None:
+        check_network_byte(self.network_byte)
+        if self.noise_pattern not in NOISE_PATTERNS or self.noise_cipher not in CIPHERS:
+            raise ValueError(
+                f"{self.noise_pattern} with {self.noise_cipher}: the pattern is one of {', '.join(NOISE_PATTERNS)}, "
+                f"the cipher one of {', '.join(CIPHERS)}"
+            )
+        LivenessPermits(self.liveness_permits, self.liveness_networks)
+        for name in ("dials_max", "dial_attempts", "inbound_upgrades_max", "connections_max", "negotiations_max"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, at least 1 is needed")
+        for name in self.__slots__:
+            if name.endswith("_s") and not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be above 0")
+
+    @property
+    def noise(self) -> NoiseProtocol:
+        """What is spoken."""
+        return NoiseProtocol(self.noise_pattern, self.noise_cipher, "BLAKE2s")
