@@ -17,7 +17,7 @@ from partywire.workers.batch import BatchRunner
 from partywire.workers.config import PartyConfig
 from partywire.workers.errors import AddressUnavailable, ConnectFailed, PeerClosed, PeerLost, UnknownPeer
 from partywire.workers.party import Party
-from partywire.workers.pool.errors import PoolClosed, PoolInboxFull
+from partywire.workers.pool.errors import PoolClosed, PoolInboxFull, ReceiveTimeout
 from partywire.workers.pool.pool import Pool
 from tests.pool.asyncio_run import run, turns
 
@@ -96,10 +96,13 @@ def test_a_peer_that_nobody_started_is_named_with_the_reason() -> None:
         port = nobody.getsockname()[1]
 
     async def main() -> None:
-        async with Pool(timeout=0.6) as pool:
+        async with Pool() as pool:
             pool.add_http_client("Bob", "127.0.0.1", port)
-            with pytest.raises(ConnectFailed, match=rf"within 0\.6 s to Bob: .*127\.0\.0\.1:{port}.*refused"):
-                await pool.send("Bob", "lost")
+            while "refused" not in pool._peer("Bob").channel.why_not_open:
+                with pytest.raises(ReceiveTimeout, match="Bob has not been met yet"):
+                    await pool.recv("Bob", timeout=0.1)
+            with pytest.raises(ConnectFailed, match=rf"within 0\.01 s to Bob: .*127\.0\.0\.1:{port}.*refused"):
+                await pool.send("Bob", "lost", timeout=0.01)
 
     run(main())
 

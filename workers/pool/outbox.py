@@ -12,62 +12,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 from partywire.engine.errors import LinkProtocolError
 
 from ..errors import MessageTooLarge, SessionError
 from .inbox import Places
+from .sending import AUTOMATIC, Sending
 from .wire import ALIGNMENT, MESSAGE, encode_acknowledgement, encode_head
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Hashable, Sequence
-
-    from partywire.engine.frames import Buffer
+    from collections.abc import Callable
 
     from .links import PeerChannel
-
-AUTOMATIC: Final = object()
-"""In place of an id: the one that follows from the message's place."""
-
-
-class Sending(asyncio.Future[None]):
-    """One message on its way. Done when the peer has it, or with an error.
-
-    `asend` returns it: to be awaited or not. An error that nobody looked at is raised by the next call towards that
-    peer, or by `shutdown`. Cancelling it before it goes out takes the message back.
-    """
-
-    is_seen = False
-    has_begun = False
-    msg_id: Hashable = None
-    parts: Sequence[Buffer] = ()
-    nbytes = 0
-    kind = MESSAGE
-    raw: bytes | None = None
-    """The value, if the message is of kind RAW."""
-    is_lent = False
-    """Whether the channel reads the caller's buffers right now."""
-    on_returned: Callable[[], object] | None = None
-    """Called when it no longer does."""
-
-    def __await__(self) -> Generator[Any, None, None]:
-        self.is_seen = True
-        return super().__await__()
-
-    def result(self) -> None:
-        """As of any future; who calls it has seen the error."""
-        self.is_seen = True
-        return super().result()
-
-    def exception(self) -> BaseException | None:
-        """As of any future; who calls it has seen the error."""
-        self.is_seen = True
-        return super().exception()
-
-    def keep_copies(self) -> None:
-        """The caller may change its buffers from now on, and the message has not gone out yet."""
-        self.parts = tuple(part if isinstance(part, bytes) else bytes(part) for part in self.parts)
 
 
 class Outbox:

@@ -21,7 +21,8 @@ from ..objects.packing import unpack_object
 from ..objects.registry import DEFAULT
 from .errors import PoolClosed, PoolInboxFull, ReceiveTimeout, SendTimeout, show_id
 from .inbox import Arrival, Entry, Inbox, Places
-from .outbox import AUTOMATIC, Outbox, Sending
+from .outbox import Outbox
+from .sending import Sending
 from .stat import PeerTraffic
 from .wire import ACKNOWLEDGEMENT, BYTES, RAW, decode_head_untrusted
 
@@ -469,13 +470,6 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 def _closed(_: Hashable) -> Exception:
     return PoolClosed()
-
-
-def new_sending(loop: asyncio.AbstractEventLoop, prefix: str, msg_id: Hashable | None) -> Sending:
-    """A message that is to be sent with this id, None for the one that follows from its place."""
-    sending = Sending(loop=loop)
-    sending.msg_id = AUTOMATIC if msg_id is None else f"{prefix}{msg_id}" if prefix else msg_id
-    return sending
 
 
 if TYPE_CHECKING:

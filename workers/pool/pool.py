@@ -1,295 +1,33 @@
 """`Pool`: messages with ids between parties that know each other pairwise, by the calls of tno.mpc.communication.
 
-Between a user's asyncio program and the links to its peers. The one invariant: a message is received once, by the
-receive that asks for its sender and its id, in order among those of one id, or both ends are told why not.
-
-A pool begins to run at the first call inside an event loop of any pool that was made in the same thread, and belongs to
-that loop: one that is only sent to has to take what comes, and say so. Where its links come from:
-an engine of its own (the default; it binds at once, in or outside a loop), a session of a party (`Pool.over`), or the
-memory of this process (`MemoryNetwork`).
+Between a user's asyncio program and its peers (peer.py, one for each). The one invariant: a message is received once,
+by the receive that asks for its sender and its id, in order among those of one id, or both ends are told why not.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import warnings
-from pathlib import Path
-from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakSet
+from typing import TYPE_CHECKING, Any
 
-from ..errors import UnknownPeer
-from ..objects.packing import pack_object
-from ..objects.registry import DEFAULT
-from .errors import OutboxFull, PoolClosed
-from .inbox import Arrival, Entry
-from .peer import Peer, Shared, new_sending
-from .stat import PoolStat
-from .wire import BYTES, RAW, RAW_SIZE_MIN
+from .deadlines import send_seconds
+from .errors import OutboxFull
+from .peer_group import PeerGroup
+from .receive_all import receive_all
+from .sending import new_sending, pack
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
-    from types import TracebackType
 
-    from ..objects.registry import ObjectRegistry
-    from ..party import Party
-    from ..session import Session
-    from .links import PoolLinks
-    from .outbox import Sending
-
-log = logging.getLogger("partywire.pool")
-
-LATE_S: Final = 300.0
-"""How long a call waits for a peer that was never met, unless told otherwise: people start parties by hand."""
-
-RETRY_PAUSE_S: Final = 1.0
-"""What one retry of `max_retries` is worth: tno.mpc.communication pauses so long between two."""
-
-CLOSE_TIMEOUT_S: Final = 5.0
-"""How long `shutdown` waits for what was sent to be taken, and then for the links to say goodbye."""
-
-INBOX_MIB: Final = 256
-OUTBOX_MIB: Final = 1024
-
-PLAIN_PORT: Final = 80
-TLS_PORT: Final = 443
+    from .peer import Peer
+    from .sending import Sending
 
 
-_unstarted: Final[dict[int, WeakSet[Pool]]] = {}
-"""Thread -> its pools that no loop drives yet."""
-
-
-class PoolClient:
-    """A peer as `serialize(destination=)` and `deserialize(origin=)` of registered classes see it."""
-
-    def __init__(self, name: str, addr: str | None, port: int | None, cert: Path | None) -> None:
-        self.name = name
-        self.addr = addr
-        self.port = port
-        self.cert = cert
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name!r}, {self.addr!r}, {self.port!r})"
-
-
-class Pool:
+class Pool(PeerGroup):
     """All our peers, to whom objects are sent under message ids. For one asyncio loop.
 
     Finished by `shutdown`, or by leaving `async with`. A peer that has not started yet is waited for. A peer that is
     lost or has shut down ends every call towards it with PeerLost or PeerClosed, until `reconnect`.
     """
-
-    def __init__(
-        self,
-        key: str | Path | None = None,
-        cert: str | Path | None = None,
-        ca_cert: str | Path | None = None,
-        timeout: Any = LATE_S,
-        max_retries: int = -1,
-        *,
-        inbox_mib: int = INBOX_MIB,
-        outbox_mib: int = OUTBOX_MIB,
-        close_timeout: float = CLOSE_TIMEOUT_S,
-        registry: ObjectRegistry = DEFAULT,
-        links: PoolLinks | None = None,
-    ) -> None:
-        """Starts nothing yet.
-
-        Args:
-            key: path of our private key (PEM). With `cert` and `ca_cert`: all links are TLS, each end proves who it is.
-            cert: path of our certificate, with the chain to the authority if there is one.
-            ca_cert: path of the certificates of the authorities that we trust.
-            timeout: seconds that a call waits for a peer that was never met; None for no limit. An aiohttp
-                ClientTimeout may be given: its `total` counts.
-            max_retries: -1, or the greatest number of seconds to wait for such a peer (it is tried once a second).
-            inbox_mib: what all peers together may have sent that nobody has received; then no more is read.
-            outbox_mib: what may wait to be sent to one peer before `asend` refuses more.
-            close_timeout: seconds for `shutdown` to get what was sent to the peers, and again for the goodbyes.
-            registry: the classes that can be sent; by default those given to `Serialization`.
-            links: where messages go, if not through an engine of this pool's own.
-
-        Raises:
-            ValueError: only some of `key`, `cert` and `ca_cert` are given: such a pool would not be protected.
-        """
-        given = [path for path in (key, cert, ca_cert) if path is not None]
-        if len(given) not in (0, 3):
-            raise ValueError("key, cert and ca_cert belong together: give all three for TLS, or none")
-        if inbox_mib < 1 or outbox_mib < 1:
-            raise ValueError("inbox_mib and outbox_mib must be at least 1")
-        self.key = _path(key)
-        self.cert = _path(cert)
-        self.ca_cert = _path(ca_cert)
-        self._close_timeout = close_timeout
-        late_s = _late_s(timeout, max_retries)
-        self._shared = Shared(late_s, inbox_mib << 20, outbox_mib << 20, registry)
-        self._peers = self._shared.peers
-        self._own_links = links
-        self._port: int | None = None
-        self._prefix: str | None = None
-        self._shutdown: asyncio.Future[None] | None = None
-        self._thread = get_ident()
-        _unstarted.setdefault(self._thread, WeakSet()).add(self)
-
-    @classmethod
-    def over(cls, session: Session, **settings: Any) -> Pool:
-        """A pool whose peers are the other parties of a session, by their names; `settings` as of the constructor.
-
-        The session is the pool's from now on. It needs an asyncio loop that drives the session's party, or a job of a
-        batch, which becomes a task of one. A link that is lost ends the session, and so the pool's calls towards all
-        peers.
-        """
-        from .session_links import SessionLinks
-
-        pool = cls(links=SessionLinks(session), **settings)
-        for name in session.parties:
-            if name != session.parties[session.party_index]:
-                pool.add_client(name)
-        return pool
-
-    @classmethod
-    async def of_party(cls, party: Party, *, timeout: float | None = None, **settings: Any) -> Pool:
-        """A pool over a new session of a party. A common step, which all parties take in the same order.
-
-        Raises:
-            whatever Party.make_sessions does.
-        """
-        (session,) = await party.make_sessions(1, timeout=timeout)
-        return cls.over(session, **settings)
-
-    # Who there is.
-
-    def add_server(self, addr: str = "0.0.0.0", port: int | None = None) -> int:
-        """Listen for peers, at once, in or outside an event loop. Returns the port.
-
-        Args:
-            addr: the address of the interface.
-            port: 0 lets the kernel choose; None is 80, or 443 with certificates.
-
-        Raises:
-            AddressUnavailable: it cannot be listened on.
-            RuntimeError: the pool listens already.
-        """
-        self._refuse_if_closed()
-        if self._port is not None:
-            raise RuntimeError(f"the pool listens on port {self._port} already")
-        self._port = self._links.listen(addr, self._default_port if port is None else port)
-        self._start_if_possible()
-        log.info("listening on %s:%d", addr, self._port)
-        return self._port
-
-    def add_http_server(self, port: int | None = None, addr: str = "0.0.0.0", external_port: int | None = None) -> None:
-        """`add_server` by the name and arguments of tno.mpc.communication. HTTP is not spoken; `external_port` has no
-        meaning here, since nobody is known by a port."""
-        if external_port is not None:
-            warnings.warn("external_port is not needed and not used", DeprecationWarning, stacklevel=2)
-        self.add_server(addr, port)
-
-    def add_client(
-        self, name: str, addr: str | None = None, port: int | None = None, cert: str | Path | None = None
-    ) -> None:
-        """Make a peer known. At any time, in or outside an event loop.
-
-        Args:
-            name: what we call the peer.
-            addr: its address or host name.
-            port: None is 80, or 443 with certificates.
-            cert: path of its certificate (PEM): only who has that is taken for the peer.
-
-        Raises:
-            ValueError: there is a peer of that name already, or the certificate is none.
-            OSError: the certificate cannot be read.
-        """
-        self._refuse_if_closed()
-        if name in self._peers:
-            raise ValueError(f"there is a client {name} already")
-        if port is None and addr is not None:
-            port = self._default_port
-        cert = _path(cert)
-        channel = self._links.add_peer(name, addr, port, cert)
-        peer = Peer(name, self._new_client(name, addr, port, cert), channel, self._shared)
-        peer.prefix = peer.outbox.prefix = self._prefix or ""
-        self._peers[name] = peer
-        self._start_if_possible()
-
-    def add_http_client(
-        self, name: str, addr: str, port: int | None = None, cert: str | Path | None = None, **cert_kwargs: Any
-    ) -> None:
-        """`add_client` by the name and arguments of tno.mpc.communication. Certificates are PEM files; `cert_kwargs` of
-        other types are refused."""
-        if cert_kwargs.keys() - {"type"} or cert_kwargs.get("type", 1) not in (1, None):
-            raise ValueError("only certificates in PEM are read")
-        self.add_client(name, addr, port, cert)
-
-    def _new_client(self, name: str, addr: str | None, port: int | None, cert: Path | None) -> Any:
-        return PoolClient(name, addr, port, cert)
-
-    @property
-    def peers(self) -> tuple[str, ...]:
-        """The names of all peers, in the order in which they were added."""
-        return tuple(self._peers)
-
-    @property
-    def port(self) -> int | None:
-        """The port that we listen on."""
-        return self._port
-
-    @property
-    def _default_port(self) -> int:
-        return PLAIN_PORT if self.ca_cert is None else TLS_PORT
-
-    @property
-    def _links(self) -> PoolLinks:
-        if self._own_links is None:
-            from .pairs import PairLinks
-
-            self._own_links = PairLinks(self.key, self.cert, self.ca_cert)
-        return self._own_links
-
-    def _peer(self, name: str) -> Peer:
-        try:
-            return self._peers[name]
-        except (KeyError, TypeError):
-            raise self._unknown(name) from None
-
-    def _peers_named(self, names: Iterable[str] | None) -> list[Peer]:
-        return list(self._peers.values()) if names is None else [self._peer(name) for name in names]
-
-    def _unknown(self, name: object) -> Exception:
-        return UnknownPeer.of(name, tuple(self._peers))
-
-    def _refuse_if_closed(self) -> None:
-        if self._shared.is_closed:
-            raise PoolClosed
-
-    # Running.
-
-    def _start_if_possible(self) -> None:
-        if self._shared.loop is None and asyncio._get_running_loop() is not None:
-            self._start(asyncio.get_running_loop())
-
-    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._shared.loop = loop
-        self._links.start(loop)
-        for other in _unstarted.pop(self._thread, ()):
-            if other._shared.loop is None and not other._shared.is_closed:
-                other._shared.loop = loop
-                other._links.start(loop)
-
-    def _loop(self) -> asyncio.AbstractEventLoop:
-        """The loop of this call, which is or becomes the pool's."""
-        loop = asyncio._get_running_loop()
-        shared = self._shared
-        if loop is not shared.loop or loop is None:
-            if loop is None:
-                loop = shared.loop or asyncio.get_event_loop()
-            if shared.loop is None:
-                self._start(loop)
-            elif loop is not shared.loop:
-                raise RuntimeError("the pool belongs to the event loop that ran at its first call; make a new pool")
-        if shared.is_closed:
-            raise PoolClosed
-        return loop
 
     # Sending.
 
@@ -322,10 +60,10 @@ class Pool:
         loop = self._loop()
         peer = self._peer(handler_name)
         sending = new_sending(loop, peer.prefix, msg_id)
-        _pack(sending, message, self._shared.registry, peer.client)
+        pack(sending, message, self._shared.registry, peer.client)
         sending.is_seen = True
         peer.send(sending)
-        await peer.wait_sent(sending, _send_seconds(timeout, max_retries))
+        await peer.wait_sent(sending, send_seconds(timeout, max_retries))
 
     def asend(
         self,
@@ -343,9 +81,9 @@ class Pool:
         loop = self._loop()
         peer = self._peer(handler_name)
         sending = new_sending(loop, peer.prefix, msg_id)
-        _pack(sending, message, self._shared.registry, peer.client)
+        pack(sending, message, self._shared.registry, peer.client)
         self._give(peer, sending)
-        self._limit(peer, sending, _send_seconds(timeout, max_retries))
+        self._limit(peer, sending, send_seconds(timeout, max_retries))
         return sending
 
     def _give(self, peer: Peer, sending: Sending) -> None:
@@ -377,7 +115,7 @@ class Pool:
             ValueError: the peers have different prefixes of message ids.
         """
         sendings = self._broadcast(message, msg_id, handler_names, True)
-        seconds = _send_seconds(timeout, max_retries)
+        seconds = send_seconds(timeout, max_retries)
         for peer, sending in sendings:
             self._limit(peer, sending, seconds)
         errors: list[BaseException] = []
@@ -401,7 +139,7 @@ class Pool:
     ) -> list[Sending]:
         """Begin to send an object to all peers, or to those named, as `asend` does to one."""
         sendings = self._broadcast(message, msg_id, handler_names, False)
-        seconds = _send_seconds(timeout, max_retries)
+        seconds = send_seconds(timeout, max_retries)
         for peer, sending in sendings:
             if not sending.has_begun:
                 sending.keep_copies()
@@ -421,7 +159,7 @@ class Pool:
         if not sendings:
             return []
         first = sendings[0][1]
-        _pack(first, message, self._shared.registry, [peer.client for peer in peers])
+        pack(first, message, self._shared.registry, [peer.client for peer in peers])
         for _, sending in sendings[1:]:
             sending.kind, sending.parts, sending.nbytes, sending.raw = first.kind, first.parts, first.nbytes, first.raw
         for peer, sending in sendings:
@@ -484,202 +222,10 @@ class Pool:
         All or nothing: what had come before an error can be received again. Raises like `recv`.
         """
         loop = self._loop()
-        begun: list[tuple[Peer, Hashable, int | None, Entry | Arrival]] = []
-        timers: list[asyncio.TimerHandle] = []
-        received: list[tuple[str, Any]] = []
-        try:
-            for peer in self._peers_named(handler_names):
-                key, place = peer.begin_receive(msg_id)
-                got = peer.take(key) or peer.wait(key, place, loop)
-                begun.append((peer, key, place, got))
-                if timeout is not None and isinstance(got, Arrival):
-                    timers.append(loop.call_later(timeout, peer.receive_timed_out, got, key, timeout))
-            for peer, _, _, got in begun:
-                if isinstance(got, Arrival):
-                    received.append((peer.name, await got))
-                elif got.error is not None:
-                    raise got.error
-                else:
-                    received.append((peer.name, got.value))
-        except BaseException as error:
-            for peer, key, place, got in begun:
-                peer.undo(got, key, place, error)
-            raise
-        finally:
-            for timer in timers:
-                timer.cancel()
-        return received
+        return await receive_all(self._peers_named(handler_names), msg_id, timeout, loop)
 
     def arecv_all(
         self, handler_names: Iterable[str] | None = None, msg_id: Hashable | None = None
     ) -> tuple[tuple[str, Any], ...]:
         """`arecv` of each peer, or of those named: a tuple of (name, object or future)."""
         return tuple((peer.name, self.arecv(peer.name, msg_id)) for peer in self._peers_named(handler_names))
-
-    # Everything else.
-
-    def update_msg_prefix(self, prefix: str | None) -> None:
-        """From now on the ids of all messages to and from the present peers are `prefix` and the id as text; None takes
-        the prefix away. The peers have to do the same."""
-        self._prefix = prefix
-        for peer in self._peers.values():
-            peer.prefix = peer.outbox.prefix = prefix or ""
-
-    async def wait_connected(self, names: Iterable[str] | None = None, *, timeout: float | None = None) -> None:
-        """Return when the links to all peers, or to those named, stand. Never needed: sends and receives wait.
-
-        Raises:
-            ConnectFailed: they do not within the timeout, by default that of the pool; says why.
-            PeerLost, PeerClosed: a peer is gone.
-        """
-        loop = self._loop()
-        seconds = self._shared.late_s if timeout is None else timeout
-        deadline = None if seconds is None else loop.time() + seconds
-        for peer in self._peers_named(names):
-            await peer.wait_opened(None if deadline is None else max(0.0, deadline - loop.time()))
-
-    async def reconnect(self, name: str, *, timeout: float | None = None) -> None:
-        """Begin anew with a peer that was lost or has shut down, restarted or not. Returns when both ends have.
-
-        Nothing of the life before is left: ids are counted from 0 again, and what was unread is gone. A peer that was
-        not restarted has to call it too. After an error the peer is one that was never met: calls wait for it, and this
-        may be called again. For a peer that is connected, or is waited for, this is `wait_connected`.
-
-        Raises:
-            ConnectFailed: the peer has not come within `timeout` seconds, by default that of the pool.
-            PeerLost, PeerClosed: it came, and is gone again.
-        """
-        self._loop()
-        seconds = self._shared.late_s if timeout is None else timeout
-        await self._peer(name).reconnect(seconds)
-
-    def stat(self) -> PoolStat:
-        """Figures of this moment, also after `shutdown`."""
-        return PoolStat({name: peer.traffic() for name, peer in self._peers.items()})
-
-    async def shutdown(self) -> None:
-        """End the pool. What was sent is delivered, if the peers take it within `close_timeout`; calls that wait raise
-        PoolClosed; peers get PeerClosed once they have received what we sent. May be called again.
-
-        Raises:
-            Exception: an `asend` failed with it, and nobody has looked. The pool has ended all the same.
-        """
-        if self._shutdown is not None:
-            await asyncio.shield(self._shutdown)
-            return
-        loop = asyncio.get_running_loop()
-        self._shutdown = loop.create_future()
-        try:
-            await self._end(loop)
-        except BaseException:
-            if self._own_links is not None:
-                self._own_links.kill()
-            raise
-        finally:
-            self._shared.is_closed = True
-            for peer in self._peers.values():
-                peer.close()
-            self._shutdown.set_result(None)
-        total = self.stat().total
-        log.info(
-            "shut down; sent %d bytes in %d messages, received %d bytes in %d messages",
-            total.bytes_sent, total.messages_sent, total.bytes_received, total.messages_received,
-        )  # fmt: skip
-        unseen = [error for peer in self._peers.values() for error in peer.take_unseen()]
-        if unseen:
-            for error in unseen[1:]:
-                log.warning("another asend failed: %s", error)
-            raise unseen[0]
-
-    async def _end(self, loop: asyncio.AbstractEventLoop) -> None:
-        shared = self._shared
-        shared.is_closed = True
-        if shared.loop is None:
-            if self._own_links is not None:
-                await self._own_links.close(0)
-            return
-        for peer in self._peers.values():
-            peer.stop_receiving()
-        deadline = loop.time() + self._close_timeout
-        under_way = [last for peer in self._peers.values() if (last := peer.outbox.last) is not None]
-        if under_way:
-            await asyncio.wait(under_way, timeout=self._close_timeout)
-        shared.acknowledge()
-        for peer in self._peers.values():
-            await peer.outbox.drained(deadline - loop.time())
-        await self._links.close(self._close_timeout)
-
-    def kill(self) -> None:
-        """End the pool now, in or outside an event loop, without waiting for anything; peers get PeerLost. For the end
-        of a test, or of a program that has failed. May be called again, and after `shutdown`."""
-        shared = self._shared
-        shared.is_closed = True
-        if shared.loop is not None and not shared.loop.is_closed():
-            for peer in self._peers.values():
-                peer.close()
-        if self._own_links is not None:
-            self._own_links.kill()
-
-    async def __aenter__(self) -> Pool:
-        self._loop()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            await self.shutdown()
-        except Exception as unseen:
-            if error is None:
-                raise
-            log.warning("an asend failed: %s", unseen)
-
-    def __del__(self) -> None:
-        # A pool that was never finished: its engine would run as long as this process.
-        shared = getattr(self, "_shared", None)
-        if shared is not None and not shared.is_closed and self._own_links is not None:
-            warnings.warn(f"{self!r} was not shut down", ResourceWarning, source=self, stacklevel=1)
-            self.kill()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(self._peers)})"
-
-
-def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)
-
-
-def _seconds(timeout: Any) -> float | None:
-    """A timeout as seconds; of aiohttp's ClientTimeout the whole."""
-    seconds = getattr(timeout, "total", timeout)
-    return None if seconds is None else float(seconds)
-
-
-def _late_s(timeout: Any, max_retries: int) -> float | None:
-    seconds = _seconds(timeout)
-    if max_retries < 0:
-        return seconds
-    by_retries = max(max_retries, 1) * RETRY_PAUSE_S
-    return by_retries if seconds is None else min(seconds, by_retries)
-
-
-def _send_seconds(timeout: Any, max_retries: int | None) -> float | None:
-    """The deadline of one call; None if neither argument was given."""
-    if timeout is None and max_retries is None:
-        return None
-    return _late_s(timeout, -1 if max_retries is None else max_retries)
-
-
-def _pack(sending: Sending, message: Any, registry: ObjectRegistry, destination: Any) -> None:
-    if type(message) is bytes:
-        sending.nbytes = len(message)
-        if sending.nbytes >= RAW_SIZE_MIN:
-            sending.kind = RAW
-            sending.raw = message
-        else:
-            sending.kind = BYTES
-            sending.parts = (message,)
-        return
-    packed = pack_object(message, registry, destination=destination)
-    sending.parts = packed.parts
-    sending.nbytes = packed.nbytes

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from ..pool.pool import PoolClient
+from ..pool.client import PoolClient
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
