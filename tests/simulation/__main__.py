@@ -13,9 +13,9 @@ next, who loses its core between arming and looking, and which faults come when.
 simulation.py says what is promised and judges; ledger.py knows what was sent. canaries.py plants bugs, to see that the
 judge sees them.
 
-Not simulated: further workers of a party, HTTP, secured links, links of iris-mpc's protocol, several addresses of a
-name, strangers at the gateway, and the compiled core's calls on sockets (streams here are no sockets). Turns of a
-process are atomic but for one place, the doorbell.
+Further workers are real but for the loop around them (child.py). Not simulated: HTTP, secured links, links of
+iris-mpc's protocol, several addresses of a name, strangers at the gateway, and the compiled core's calls on sockets
+(streams here are no sockets). Turns of a process are atomic but for one place, the doorbell.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from unittest import mock
 from partywire.engine import keeper, link_keeper, session_resets
 from partywire.engine.connection_pump import ConnectionPump, Outgoing
 from partywire.engine.hello import hello_of
+from partywire.engine.link_keeper import LinkKeeper
 from partywire.engine.multiplexer import Multiplexer
 from partywire.engine.records import DATA
 from partywire.engine.rendezvous import RendezvousBook, Resumption
@@ -187,6 +188,7 @@ PLANTS: Final[dict[str, Callable[[], contextlib.AbstractContextManager[Any]]]] =
     "a round is not said again": lambda: mock.patch.object(RendezvousBook, "resumed", _resumed_as_another),
     "a reset gives an id again": lambda: mock.patch.object(session_resets, "fresh_id", _fresh_id_for_two),
     "results are kept that others lack": lambda: mock.patch.object(Ledger, "settle", _settle_alone),
+    "links outlive a worker": lambda: mock.patch.object(LinkKeeper, "replace_worker", return_value=None),
     "an epoch is used twice": lambda: mock.patch.object(link_keeper, "hello_of", _hello_of_the_first_epoch),
 }
 """What is planted -> a context in which it is."""

@@ -17,6 +17,7 @@ from unittest import mock
 from partywire.engine import link_keeper
 from partywire.engine.commands import (
     Close,
+    DropWorker,
     Lanes,
     LinkEnded,
     LinkFailed,
@@ -25,6 +26,8 @@ from partywire.engine.commands import (
     Start,
     Started,
     Stopped,
+    WorkerLost,
+    WorkerStarted,
 )
 from partywire.engine.control_socket import close_all
 from partywire.engine.errors import LinkProtocolError
@@ -36,6 +39,7 @@ from partywire.workers import party as party_module
 from partywire.workers.party import Party
 from partywire.workers.worker import Worker
 
+from .child import SimChild
 from .loop import SimLoop
 from .network import SimTransport
 from .world import Violation
@@ -77,9 +81,9 @@ class SimIoProcess:
         self.loop = SimLoop(family.world, f"{family.name}/io{''.join(map(str, peers))}.{incarnation}")
         self.links = set(peers)  # whose link is not over
         self.is_over = False
-        doorbell = family.worker_doorbell
-        self._bells = [Bell.from_fds(*(os.dup(fd) for fd in doorbell.fds))]
-        command = OpenLinks(family.party.config.spec, peers, 1, family.options, family.supervisor.epochs_of(peers))
+        self._bells = [Bell.from_fds(*(os.dup(fd) for fd in doorbell.fds)) for doorbell in family.doorbells]
+        config = family.party.config
+        command = OpenLinks(config.spec, peers, config.workers, family.options, family.supervisor.epochs_of(peers))
         transport = SimTransport(family.network, family.index, self.loop)
         self.keepers = {
             peer: link_keeper.LinkKeeper(self, self.loop, command, peer, self._bells, fence.probe(), None, transport)
@@ -191,12 +195,14 @@ class SimSupervisor:
         self.process = _NoProcess()
         self.control = self
         self.io_processes: list[SimIoProcess] = []
+        self.children: list[SimChild] = []
+        """All further workers that there have been."""
         self.ended: dict[int, LinkEnded | LinkFailed] = {}
         """Peer -> how its link ended, as last told."""
         self.epochs: dict[int, int] = {}
         """Peer -> the epoch of its link, as last told."""
         self._complaints: list[str] = []
-        self._is_closing = False
+        self.is_closing = False
         self.is_over = False
         self._passed_at = 0.0
         self._in_transit: list[list[int]] = []  # descriptors that nobody has received yet
@@ -210,11 +216,53 @@ class SimSupervisor:
         peers = [peer.index for peer in family.party.config.spec.peers]
         for share in shares_of_links(peers, family.party.config.links_per_io_process):
             self._start_io_process(share)
+        for index in range(1, family.party.config.workers):
+            self._start_child(index)
         self._pass(self._tell_opener, Started({}), [])
 
     def _start_io_process(self, peers: list[int]) -> None:
-        if not (self._family.is_dead or self._is_closing or self.is_over):
+        if not (self._family.is_dead or self.is_closing or self.is_over):
             self.io_processes.append(SimIoProcess(self._family, peers, len(self.io_processes)))
+
+    def _start_child(self, index: int) -> None:
+        self.children.append(child := SimChild(self._family, index, len(self.children)))
+        self._in_transit.append(fds := [child.opener_end])
+        self._pass(self._tell_opener, WorkerStarted(index, 0), fds)
+
+    def child(self, index: int) -> SimChild | None:
+        """The further worker that lives, of an index."""
+        for child in self.children:
+            if child.index == index and not child.loop.is_dead and not child.is_over:
+                return child
+        return None
+
+    def kill_child(self, child: SimChild) -> None:
+        """SIGKILL; another one takes its place, and the links are made anew."""
+        child.kill()
+        self._family.on_change()
+        if self.is_closing or self.is_over:
+            self._stop_when_over()
+            return
+        lost = WorkerLost(child.index, f"worker {child.index} was killed by signal 9 (SIGKILL)")
+        self._pass(self._tell_opener, lost, [])
+        self._start_child(child.index)
+        self._world.stop(self.children[-1].loop, RESTART_S)
+        command = DropWorker(child.index, "was killed", is_replaced=True)
+        for process in self.io_processes:
+            if not process.loop.is_dead and not process.is_over:
+                for keeper in process.keepers.values():
+                    process.loop.call_soon(keeper.replace_worker, command.index)
+
+    def on_child_end(self, child: SimChild, cause: str) -> None:
+        """It exited."""
+        self._family.on_change()
+        self._stop_when_over()
+
+    def _tell_child(self, child: SimChild, message: Message, fds: list[int]) -> None:
+        if child.loop.is_dead or child.is_over or self.is_over:
+            return  # `drop` closes what was never received
+        self.received(fds)
+        child.loop.call_soon(child.take_command, message, fds)
 
     def serving(self, peer: int) -> SimIoProcess | None:
         """The I/O process that has the link to `peer`."""
@@ -241,12 +289,12 @@ class SimSupervisor:
         match message:
             case LinkEnded(peer, clean, cause):
                 self.ended[peer] = message
-                if self._is_closing:
+                if self.is_closing:
                     process.links.discard(peer)
                     self._complaints += [] if clean else [cause]
                 self._world.note(f"{self._family.name}: the link to {peer} ended, {'clean' if clean else cause}")
                 return
-            case Lanes(peer=peer, epoch=epoch):
+            case Lanes(worker=0, peer=peer, epoch=epoch):
                 if epoch <= self.epochs.get(peer, 0):
                     raise Violation(f"{process.loop.name} has epoch {epoch} behind {self.epochs[peer]}")
                 self.epochs[peer] = epoch
@@ -255,6 +303,10 @@ class SimSupervisor:
                 self.ended[peer] = message
         if self._world.is_tracing:
             self._world.note(f"{process.loop.name} says {message!r}")
+        if isinstance(message, Lanes) and message.worker:
+            if (child := self.child(message.worker)) is not None:
+                self._pass(self._tell_child, child, message, fds)
+            return
         self._pass(self._tell_opener, message, fds)
 
     def received(self, fds: list[int]) -> None:
@@ -271,8 +323,11 @@ class SimSupervisor:
         """It exited, or was killed."""
         self._family.on_change()
         for peer in sorted(process.links):
-            if cause or not self._is_closing:
-                self._pass(self._tell_opener, LinkLost(peer, f"our I/O process {cause or 'ended'}"), [])
+            if cause or not self.is_closing:
+                lost = LinkLost(peer, f"our I/O process {cause or 'ended'}")
+                self._pass(self._tell_opener, lost, [])
+                for child in self.children:
+                    self._pass(self._tell_child, child, lost, [])
         if cause and process.links:
             self._world.after(RESTART_S, self._start_io_process, sorted(process.links))
         self._stop_when_over()
@@ -283,18 +338,36 @@ class SimSupervisor:
         if isinstance(message, Start):
             self._start()
         elif isinstance(message, Close):
-            self._is_closing = True
+            self.is_closing = True
             self._pass(self._close)
 
     def _close(self) -> None:
+        for child in self.children:
+            self._pass(self._tell_child, child, Close(), [])
+        self._world.after(self._family.options.close_timeout_s, self._kill_late_children)
         for process in self.io_processes:
             if not process.loop.is_dead and not process.is_over:
                 for keeper in process.keepers.values():
                     process.loop.call_soon(keeper.begin_close)
         self._stop_when_over()
 
+    @property
+    def processes(self) -> list[SimIoProcess | SimChild]:
+        """All that there have been, but the opener and gateways."""
+        return [*self.io_processes, *self.children]
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether none of them lives."""
+        return all(process.is_over or process.loop.is_dead for process in self.processes)
+
+    def _kill_late_children(self) -> None:
+        for child in self.children:
+            if not child.is_over and not child.loop.is_dead and not self.is_over:
+                self.kill_child(child)
+
     def _stop_when_over(self) -> None:
-        if self._is_closing and all(process.is_over or process.loop.is_dead for process in self.io_processes):
+        if self.is_closing and self.has_ended:
             self._pass(self._tell_opener, Stopped(self._complaints), [])
 
     def end(self) -> str:
@@ -341,19 +414,28 @@ class Family:
         self.is_dead = False
         self.on_change = on_change
         self.loop = SimLoop(world, f"{self.name}.{incarnation}")
-        self.worker_doorbell = SimDoorbell.create(fence.probe())
+        self.doorbells = [SimDoorbell.create(fence.probe()) for _ in range(config.workers)]
+        """The opener's is its own; of the others these are what the supervisor keeps."""
         self.worker: Worker | None = None
         self.party = SimParty(config)
         self.party.family = self
         self.supervisor = SimSupervisor(self)
         self.gateway = SimGateway(self)
 
+    @property
+    def workers(self) -> list[tuple[SimLoop, Worker]]:
+        """All that live, with their loops, the opener first."""
+        found = [] if self.worker is None or self.party._worker is None else [(self.loop, self.worker)]
+        children = self.supervisor.children
+        return found + [(c.loop, c.worker) for c in children if not (c.loop.is_dead or c.is_over)]
+
     def make_worker(self) -> Worker:
         config = self.party.config
         self.worker = worker = Worker(
             config.spec,
-            self.worker_doorbell,
+            self.doorbells[0],
             fence.probe(),
+            workers=config.workers,
             inbox_size_max=config.inbox_mib << 20,
             message_size_max=self.options.message_size_max,
         )
@@ -380,7 +462,7 @@ class Family:
     def kill_processes(self) -> None:
         """Everybody but the opener."""
         self.gateway.kill()
-        for process in self.supervisor.io_processes:
+        for process in self.supervisor.processes:
             process.kill()
 
     def tear_down(self) -> None:
@@ -388,9 +470,13 @@ class Family:
         self.loop.tear_down()
         self.gateway.loop.kill()
         if self.worker is not None:
+            for channel in self.party.channels.values():
+                channel.close()
             self.worker.close()
         else:
-            self.worker_doorbell.close()
-        for process in self.supervisor.io_processes:
+            self.doorbells[0].close()
+        for process in self.supervisor.processes:
             process.tear_down()
+        for doorbell in self.doorbells[1:]:
+            doorbell.close()
         self.supervisor.drop()

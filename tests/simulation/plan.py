@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Sequence
 
 STEPS_PER_LINK: Final = 150
 """About what a link takes to come up, and what small traffic on it takes; faults come within it."""
@@ -30,10 +31,15 @@ class FaultKind(Enum):
     FREEZE = "a process is stopped for long"
     KILL_IO_PROCESS = "an I/O process is killed"
     KILL_PARTY = "a party is killed"
+    KILL_WORKER = "a further worker is killed"
 
 
 BENIGN: Final = (FaultKind.PAUSE, FaultKind.HICCUP, FaultKind.KILL_GATEWAY)
-HARMFUL: Final = tuple(kind for kind in FaultKind if kind not in BENIGN)
+HARMFUL: Final = tuple(kind for kind in FaultKind if kind not in (*BENIGN, FaultKind.KILL_WORKER))
+
+
+SUDDEN: Final = (FaultKind.CUT, FaultKind.KILL_IO_PROCESS, FaultKind.KILL_PARTY, FaultKind.KILL_WORKER)
+"""What happens at once, and does not last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,8 @@ class Plan:
     ring_size: int
     heartbeat_s: float
     links_per_io_process: int
+    workers: list[int]
+    """Of each party."""
     preempt_chance: float
     poll_chance: float
     starts_s: list[float]
@@ -85,6 +93,9 @@ class Plan:
         """Whether nothing happens that the engine does not have to survive without a word."""
         return all(fault.kind in BENIGN for fault in self.faults)
 
+
+WORKERS_CHANCE: Final = 0.15
+"""Of a run in which parties may have a further worker; half of its phases are batches, which alone use that."""
 
 PHASES: Final = ("stream", "rounds", "jobs", "arrays", "resets", "batch")
 
@@ -103,20 +114,23 @@ def draw_plan(chance: random.Random) -> Plan:
         ring_size=ring_size,
         heartbeat_s=heartbeat_s,
         links_per_io_process=chance.choice((1, 1, parties - 1)),
+        workers=[chance.choice((1, 2)) for _ in range(parties)] if chance.random() < WORKERS_CHANCE else [1] * parties,
         preempt_chance=chance.choice((0.0, 0.1, 0.5)),
         poll_chance=chance.choice((0.0, 0.0, 0.2)),
         starts_s=[chance.choice((0.0, 0.01, 1.0)) * chance.random() for _ in range(parties)],
-        phases=[_draw_phase(chance, ring_size) for _ in range(chance.choice((1, 1, 1, 2)))],
+        phases=[],
         farewell=chance.choice((0, 1, 4)),
         closes_s=[chance.choice((0.0, 0.01, 0.1)) * chance.random() for _ in range(parties)],
     )
+    kinds = (*PHASES, *(len(PHASES) * ("batch",))) if max(plan.workers) > 1 else PHASES
+    plan.phases = [_draw_phase(chance, ring_size, kinds) for _ in range(chance.choice((1, 1, 1, 2)))]
     plan.faults = _draw_faults(chance, plan)
     return plan
 
 
-def _draw_phase(chance: random.Random, ring_size: int) -> Phase:
+def _draw_phase(chance: random.Random, ring_size: int, kinds: Sequence[str]) -> Phase:
     largest = chance.choice((64, 64, 64, 64, 2000, ring_size))
-    kind = chance.choice(PHASES)
+    kind = chance.choice(kinds)
     messages = chance.randint(1, 2 if kind in ("resets", "batch") else 4)  # which use a session several times
     sizes = [int(largest ** chance.random()) for _ in range(8)]
     return Phase(kind, chance.choice((1, 1, 2, 3)), messages, sizes)
@@ -125,7 +139,8 @@ def _draw_phase(chance: random.Random, ring_size: int) -> Phase:
 def _draw_faults(chance: random.Random, plan: Plan) -> list[Fault]:
     benign = chance.choice((0, 0, 1, 2))
     harmful = chance.choice((0, 0, 1, 1, 2))
-    kinds = [chance.choice(BENIGN) for _ in range(benign)] + [chance.choice(HARMFUL) for _ in range(harmful)]
+    harms = (*HARMFUL, FaultKind.KILL_WORKER, FaultKind.KILL_WORKER) if max(plan.workers) > 1 else HARMFUL
+    kinds = [chance.choice(BENIGN) for _ in range(benign)] + [chance.choice(harms) for _ in range(harmful)]
     links = plan.parties * (plan.parties - 1) // 2
     faults = []
     for kind in kinds:

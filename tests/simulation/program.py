@@ -8,7 +8,8 @@ can hold up, so that what one party does next is not taken for what a failure di
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import numpy as np
 
@@ -38,6 +39,40 @@ RESET_TIMEOUT_S: Final = 30.0
 
 RETRIES: Final = 4
 """Of a batch: above the number of faults in one run, since none takes more than one attempt."""
+
+
+class Shared:
+    """The ledger as an argument of jobs: further workers, which live in this interpreter, get the very same one."""
+
+    everybody: ClassVar[dict[int, Shared]] = {}
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+
+    def __enter__(self) -> Self:
+        self.everybody[id(self)] = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del self.everybody[id(self)]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _shared, (id(self),)
+
+
+def _shared(key: int) -> Shared | None:
+    return Shared.everybody.get(key)  # None for a worker that comes to it when the batch is over
+
+
+async def play(shared: Shared, sizes: list[int], session: Session, index: int) -> tuple[int, int]:
+    """A job: everybody says one thing to everybody."""
+    ledger, me = shared.ledger, session.party_index
+    peers = [peer for peer in range(len(session.parties)) if peer != me]
+    for peer in peers:
+        await session.send(peer, ledger.compose(session.id, me, peer, sizes[(index + peer) % len(sizes)]))
+    for peer in peers:
+        ledger.take(session.id, peer, me, await session.recv(peer))
+    return index, session.id
 
 
 class Program:
@@ -160,17 +195,9 @@ class Program:
         number = self.stage - 1
         runner = BatchRunner(self.family.party, phase.sessions, retries=RETRIES, retry_timeout_s=RESET_TIMEOUT_S)
 
-        async def job(session: Session, index: int) -> tuple[int, int]:
-            peers = [peer for peer in range(len(session.parties)) if peer != self.index]
-            for peer in peers:
-                size = phase.sizes[(index + peer) % len(phase.sizes)]
-                await session.send(peer, self._ledger.compose(session.id, self.index, peer, size))
-            for peer in peers:
-                self._ledger.take(session.id, peer, self.index, await session.recv(peer))
-            return index, session.id
-
         try:
-            results = await runner.amap(job, range(4 * phase.messages))
+            with Shared(self._ledger) as shared:
+                results = await runner.amap(partial(play, shared, phase.sizes), range(4 * phase.messages))
         except PartyWireError as error:
             self.failed_batches.append(error)
             self._note(f"a batch raised {type(error).__name__}: {error}")

@@ -27,7 +27,7 @@ from partywire.engine import keeper as keeper_module
 from partywire.engine import multiplexer
 from partywire.engine.commands import LinkEnded
 from partywire.shm import fence, segment
-from partywire.workers import batch_attempt
+from partywire.workers import batch_attempt, child_worker
 from partywire.workers import worker as worker_module
 from partywire.workers.config import PartyConfig
 from partywire.workers.errors import PeerLost
@@ -36,7 +36,7 @@ from partywire.workers.scheduler import Scheduler
 from .family import Family, SimDoorbell, SimGateway
 from .ledger import Ledger
 from .network import Network
-from .plan import Fault, FaultKind, draw_plan
+from .plan import SUDDEN, Fault, FaultKind, draw_plan
 from .program import Program
 from .world import MASK, Violation, World
 
@@ -222,7 +222,8 @@ class Simulation:
             stack.enter_context(mock.patch.object(multiplexer, "Polling", polling))
             stack.enter_context(mock.patch.object(multiplexer, "core", None))  # it looks at a clock of its own
             stack.enter_context(mock.patch.object(worker_module, "Polling", polling))
-            stack.enter_context(mock.patch.object(batch_attempt, "Scheduler", partial(Scheduler, pass_time_ns=MASK)))
+            for module in (batch_attempt, child_worker):
+                stack.enter_context(mock.patch.object(module, "Scheduler", partial(Scheduler, pass_time_ns=MASK)))
             stack.enter_context(mock.patch.object(random, "uniform", world.random.uniform))  # jitter
             stack.enter_context(mock.patch.object(segment, "create_unnamed", _anonymous_memory))
             stack.enter_context(self._plant())
@@ -241,6 +242,7 @@ class Simulation:
             parties={name: ("127.0.0.1", port) for port, name in enumerate(names, 1)},
             heartbeat_s=self.plan.heartbeat_s,
             links_per_io_process=self.plan.links_per_io_process,
+            workers=self.plan.workers[index],
             reconnect_s=RECONNECT_S,
             inbox_mib=1,
         )
@@ -307,11 +309,7 @@ class Simulation:
 
     def _is_quiet(self) -> bool:
         """Whether every process of every party has ended."""
-        return all(
-            process.is_over or process.loop.is_dead
-            for family in self.families
-            for process in family.supervisor.io_processes
-        )
+        return all(family.supervisor.has_ended for family in self.families)
 
     def _tear_down(self) -> None:
         for family in self._all_families:
@@ -352,13 +350,18 @@ class Simulation:
                 self._has_died = True
                 if fault.choice % 3:
                     self._killed.append(fault.party)
+            case FaultKind.KILL_WORKER:
+                child = family.supervisor.child(1)
+                struck = None if child is None else [peer for peer in range(self.plan.parties) if peer != fault.party]
+                if child is not None:
+                    family.supervisor.kill_child(child)
             case FaultKind.KILL_GATEWAY:
                 family.gateway.kill()
                 world.after(GATEWAY_AWAY_S, self._restart_gateway, family)
         if struck is None:
             return
         world.note(f"FAULT {fault.kind.value}: {fault}")
-        if fault.duration_s and fault.kind not in (FaultKind.CUT, FaultKind.KILL_IO_PROCESS, FaultKind.KILL_PARTY):
+        if fault.duration_s and fault.kind not in SUDDEN:
             self._outages_s += fault.duration_s
             self._mended_at = max(self._mended_at, world.now + fault.duration_s)
         for peer in struck:
@@ -385,11 +388,11 @@ class Simulation:
 
     def _check_bounds(self) -> None:
         for family in self.families:
-            if family.is_dead or family.worker is None:
+            if family.is_dead:
                 continue
-            worker = family.worker
-            if not 0 <= worker.inbox_size <= worker.inbox_size_max + worker.message_size_max:
-                raise Violation(f"{family.name} holds {worker.inbox_size} bytes in its inbox")
+            for loop, worker in family.workers:
+                if not 0 <= worker.inbox_size <= worker.inbox_size_max + worker.message_size_max:
+                    raise Violation(f"{loop.name} holds {worker.inbox_size} bytes in its inbox")
             for process in family.supervisor.io_processes:
                 for keeper in process.keepers.values():
                     mux = keeper._attempt.multiplexer if keeper._attempt is not None else None
@@ -402,13 +405,12 @@ class Simulation:
         """Everybody waits: for nothing that is there already."""
         now = self.world.now
         for family in self.families:
-            worker = family.worker
-            if family.is_dead or worker is None or family.party._worker is None:
+            if family.is_dead or family.party._worker is None:
                 continue
-            if family.loop.stopped_until <= now:
-                for receiver in worker._receivers:
+            for loop, worker in family.workers if not family.supervisor.is_closing else family.workers[:1]:
+                for receiver in worker._receivers if loop.stopped_until <= now else ():
                     if not receiver.is_over and not receiver.reader.is_empty():
-                        raise Violation(f"{family.name} sleeps although its peer has sent something")
+                        raise Violation(f"{loop.name} sleeps although its peer has sent something")
             for process in family.supervisor.io_processes:
                 if process.loop.is_dead or process.loop.stopped_until > now:
                     continue
