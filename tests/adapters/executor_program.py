@@ -134,7 +134,22 @@ def early_end(party: BlockingParty) -> Any:
     return said
 
 
-SCENARIOS: list[Callable[[BlockingParty], Any]] = [results, failures, cancellation, room, mismatch, early_end]
+def abandoned(party: BlockingParty) -> Any:
+    GATE.clear()
+    try:
+        with PartyExecutor(party) as executor:
+            first = executor.submit(gated)
+            until_running(first)
+            second = executor.submit(plain_total, 2)
+            second.add_done_callback(lambda _: GATE.set())
+            raise KeyError("something else went wrong here")
+    except KeyError:
+        return [outcome(first), second.cancelled()]
+
+
+SCENARIOS: list[Callable[[BlockingParty], Any]] = [
+    results, failures, cancellation, room, abandoned, mismatch, early_end,
+]  # fmt: skip
 
 
 def main() -> None:

@@ -92,6 +92,11 @@ def test_submit_waits_for_room_and_a_callback_is_refused(seen: dict[str, dict[st
         assert second == ["value", 6]
 
 
+def test_an_exception_in_the_block_cancels_what_has_not_begun(seen: dict[str, dict[str, Any]]) -> None:
+    for party in NAMES:
+        assert seen[party]["abandoned"] == [["value", 3], True]
+
+
 def test_different_jobs_are_refused_everywhere_and_the_party_goes_on(seen: dict[str, dict[str, Any]]) -> None:
     for party in NAMES:
         first, second, after = seen[party]["mismatch"]

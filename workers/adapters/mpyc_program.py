@@ -72,6 +72,8 @@ class RuntimeHook(importlib.abc.MetaPathFinder):
             program, sys.argv = sys.argv[0], ["-m", *self._prefix, *arguments]
             try:
                 execute()
+                if sys.argv[1 : 1 + len(self._prefix)] != self._prefix:
+                    raise RuntimeError("this release of MPyC reads its command line in a way that is not known here")
             finally:
                 sys.argv = [program, *sys.argv[1 + len(self._prefix) :]]
         else:
@@ -80,6 +82,8 @@ class RuntimeHook(importlib.abc.MetaPathFinder):
 
 
 class _Loader(importlib.abc.Loader):
+    """Loads the module by its own loader, which is what the module has afterwards."""
+
     def __init__(self, loader: importlib.abc.Loader, load: Callable[[Callable[[], None], ModuleType], None]) -> None:
         self._loader = loader
         self._load = load
@@ -88,6 +92,9 @@ class _Loader(importlib.abc.Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
         self._load(lambda: self._loader.exec_module(module), module)
 
 
