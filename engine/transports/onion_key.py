@@ -56,7 +56,7 @@ def read_key(path: Path) -> OnionKey | None:
     if not stat.S_ISREG(mode) or mode & 0o077:
         raise OnionKeyError(str(path), "others may read it; make it a file of mode 0600, and think of a new key")
     match = _FILE.fullmatch(data.decode("latin-1"))
-    if match is None:
+    if match is None or len(data) > FILE_SIZE_MAX:
         raise OnionKeyError(str(path), "it is not a line ED25519-V3:KEY as Tor's control port gives it")
     return OnionKey(match[1], match[2] or "")
 

@@ -15,21 +15,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from ..addresses import parse_address
+from ..addresses import is_unix, parse_address, unix_path
 from ..multiaddr import Multiaddr
 from .errors import DialFailed, OnionCollision, TorControlError, TorControlLost, TorProtocolError
 from .listening import Listening
 from .onion_key import OnionKey, read_key, write_key
+from .routes import tcp_address
 from .tor_control import TorAuthentication, TorControl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
 
-    from ..addresses import Address
     from ..transport import Stream
 
 RECONNECT_PAUSE_S: Final = 5.0
@@ -102,20 +103,22 @@ class OnionListening(Listening):
             raise
         self._keeper = asyncio.get_running_loop().create_task(self._keep())
 
-    async def socks_address(self) -> Address | None:
-        """Where Tor listens for SOCKS5, if it does over TCP.
+    async def socks_proxy(self) -> Multiaddr | None:
+        """Where Tor listens for SOCKS5: over TCP if it does, else at a unix socket, else nowhere.
 
         Raises:
             TorControlError: it cannot be asked.
         """
         if self._control is None:
             return None
+        found: list[Multiaddr] = []
         for text in (await self._control.get_info("net/listeners/socks")).split(" "):
             try:
-                return parse_address(text.strip('"'))
+                host, port = parse_address(text.strip('"'))
+                found.append(Multiaddr([("unix", unix_path(host))]) if is_unix(host) else tcp_address(host, port))
             except ValueError:
                 continue
-        return None
+        return next((address for address in found if address.protocols[-1] == "tcp"), found[0] if found else None)
 
     async def wait_published(self, timeout_s: float) -> None:
         """Until Tor has told a directory where the service is, so that others can find it.
@@ -197,7 +200,8 @@ class OnionListening(Listening):
                     raise TorProtocolError(str(self._service.control), "it made no key for the onion service")
                 await loop.run_in_executor(None, write_key, path, OnionKey(made, service_id))
             except TorControlError:
-                await control.delete_onion(service_id)  # else a detached one would stay, and nobody have its key
+                with suppress(TorControlError):  # a detached one would stay else, and nobody have its key
+                    await control.delete_onion(service_id)
                 raise
         self._service_id = service_id
         self.address = address

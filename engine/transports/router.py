@@ -290,14 +290,12 @@ class Router:
         )
         listening = OnionListening(service, format_address(listener.address), self._dial_control, listener.close)
         await listening.start()
-        if service.adopt_proxy and self._socks is None:
-            try:
-                found = await listening.socks_address()
-            except BaseException:
-                listening.close()
-                raise
-            if found is not None:
-                self._socks = SocksProxy(tcp_address(*found))
+        try:
+            if service.adopt_proxy and self._socks is None and (proxy := await listening.socks_proxy()) is not None:
+                self._socks = SocksProxy(proxy)
+        except BaseException:
+            listening.close()
+            raise
         return listening
 
     async def _dial_control(self, address: Multiaddr, timeout_s: float) -> Stream:

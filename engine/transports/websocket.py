@@ -38,6 +38,7 @@ MESSAGE_SIZE: Final = 64 * 1024
 """Bytes of one message that we send: what is sealed and buffered at once."""
 
 _CLEAN: Final = (CloseReason.NORMAL_CLOSURE, CloseReason.GOING_AWAY, CloseReason.NO_STATUS_RCVD)
+_OF_A_BODY: Final = {b"content-length", b"transfer-encoding"}
 _END_OF_HEAD: Final = b"\r\n\r\n"
 
 
@@ -193,18 +194,18 @@ class WebSocketCore:
         return rest
 
     def _answer(self, request: Request) -> None:
-        if any(name == b"origin" for name, _ in request.extra_headers):
+        names = {name for name, _ in request.extra_headers}
+        if names & _OF_A_BODY:
+            self._reject(400)
+            raise WebSocketError("it does not open a WebSocket: its request has a body")
+        if b"origin" in names:
             self._reject(403)
             raise WebSocketError("it is a page in a browser: its request has an Origin")
         if request.target != self._path:
             self._reject(404)
             raise WebSocketError("it asked for another path than ours")
         self._half_closes = SUBPROTOCOL in request.subprotocols
-        accepted = AcceptConnection(subprotocol=SUBPROTOCOL if self._half_closes else None)
-        try:
-            self._write(self._handshake.send(accepted))
-        except (LocalProtocolError, h11.LocalProtocolError):  # a request with a body, which cannot be an upgrade
-            raise WebSocketError("it does not open a WebSocket") from None
+        self._write(self._handshake.send(AcceptConnection(subprotocol=SUBPROTOCOL if self._half_closes else None)))
 
     def _reject(self, status: int) -> None:
         try:
