@@ -87,8 +87,8 @@ class Standing:
 
 
 class BeginAnew(Exception):
-    """Raised at every party when one that was started again lacks what the others hold of a batch: all discard that, and
-    run every job again. `peer` is that one, or follows it; `attempt` the greatest in which any of them is."""
+    """Raised at every party when one that was started again lacks what the others hold of a batch: all discard that
+    and run every job again. `peer` is that one, or follows it; `attempt` the greatest in which any of them is."""
 
     def __init__(self, peer: str, attempt: int) -> None:
         super().__init__(peer, attempt)
