@@ -59,9 +59,9 @@ def base_port() -> int:
             return port
 
 
-def run(transport: str, program: list[str], folder: Path) -> tuple[str, float]:
+def run(transport: str, program: list[str], folder: Path, parties: int = PARTIES) -> tuple[str, float]:
     """What party 0 said, and the seconds until it ended. Raises RunFailed."""
-    options = [f"-M{PARTIES}", "-B", str(base_port())]
+    options = [f"-M{parties}", "-B", str(base_port())]
     command = [sys.executable, *TRANSPORTS[transport], program[0], *options, *program[1:]]
     start = time.perf_counter()
     ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False)
@@ -80,12 +80,12 @@ def elapsed_s(said: str) -> float:
     return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
 
 
-def bench(seconds: float, repeats: int) -> list[Figure]:
+def bench(seconds: float, repeats: int, parties: int = PARTIES) -> list[Figure]:
     """The figures of `mpyc_bench` over each transport."""
     samples: dict[tuple[str, str], list[float]] = {}
     for _ in range(repeats):
         for transport in TRANSPORTS:
-            said, wall_s = run(transport, [str(BENCH), str(seconds)], BENCH.parent)
+            said, wall_s = run(transport, [str(BENCH), str(seconds)], BENCH.parent, parties)
             line = next(line for line in said.splitlines() if line.startswith("{"))
             found = json.loads(line) | {"start and end": wall_s - elapsed_s(said)}
             for name, value in found.items():
@@ -129,9 +129,9 @@ def main() -> None:
     if unknown := [name for name in names if name not in DEMOS]:
         parser.error(f"there is no demo {unknown[0]}; there are {', '.join(DEMOS)}")
     warn_if_busy()
-    repeats, seconds = (1, 0.02) if options.smoke else (options.repeats, options.seconds)
+    repeats = options.repeats
     try:
-        figures = bench(seconds, repeats)
+        figures = bench(0.02, 1, 2) if options.smoke else bench(options.seconds, repeats)
         if options.demos and not options.smoke:
             figures += demos(Path(options.demos), names, repeats)
     except (RunFailed, subprocess.TimeoutExpired) as error:

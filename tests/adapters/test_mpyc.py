@@ -131,7 +131,7 @@ def test_a_party_that_ends_early_is_named_to_the_other(
 
 
 def options(**given: Any) -> Any:
-    defaults = {"threshold": 1, "no_prss": False, "mix32_64bit": False, "ssl": False, "index": None, "parties": None}
+    defaults = {"no_prss": False, "mix32_64bit": False, "ssl": False, "index": None, "parties": None}
     return SimpleNamespace(**{**defaults, "config": None, **given})
 
 
@@ -140,27 +140,28 @@ REMOTE = [("10.0.0.1", 11365), ("localhost", 11366), ("10.0.0.3", 11365)]
 
 
 def test_parties_of_one_host_listen_on_its_loopback_interface_only() -> None:
-    config = config_of(1, LOCAL, options(), MpycSettings())
+    config = config_of(1, LOCAL, 1, options(), MpycSettings())
     assert config.name == "party1"
     assert config.parties == {f"party{pid}": ("127.0.0.1", 11365 + pid) for pid in range(3)}
     assert config.is_loopback
     assert config.connect_s == CONNECT_LOCAL_S
-    assert config_of(1, LOCAL, options(index=1), MpycSettings()).connect_s == CONNECT_S
-    assert config_of(1, LOCAL, options(), MpycSettings(connect_s=5)).connect_s == 5
+    assert config_of(1, LOCAL, 1, options(index=1), MpycSettings()).connect_s == CONNECT_S
+    assert config_of(1, LOCAL, 1, options(), MpycSettings(connect_s=5)).connect_s == 5
 
 
 def test_plaintext_to_other_hosts_has_to_be_asked_for_by_name() -> None:
     with pytest.raises(ConfigError, match="insecure"):
-        config_of(1, REMOTE, options(parties=["x"]), MpycSettings())
-    config = config_of(1, REMOTE, options(parties=["x"]), MpycSettings(insecure=True))
+        config_of(1, REMOTE, 1, options(parties=["x"]), MpycSettings())
+    config = config_of(1, REMOTE, 1, options(parties=["x"]), MpycSettings(insecure=True))
     assert config.listen == (("*", 11366),)
     assert config.parties["party0"] == ("10.0.0.1", 11365)
 
 
 def test_whatever_makes_parties_misunderstand_each_other_is_compared() -> None:
-    ours = config_of(0, LOCAL, options(), MpycSettings()).parameter_digest
-    for other in ({"threshold": 0}, {"no_prss": True}, {"mix32_64bit": True}):
-        assert config_of(0, LOCAL, options(**other), MpycSettings()).parameter_digest != ours
+    ours = config_of(0, LOCAL, 1, options(), MpycSettings()).parameter_digest
+    assert config_of(0, LOCAL, 0, options(), MpycSettings()).parameter_digest != ours
+    for other in ({"no_prss": True}, {"mix32_64bit": True}):
+        assert config_of(0, LOCAL, 1, options(**other), MpycSettings()).parameter_digest != ours
 
 
 def test_ssl_takes_mpycs_files_and_pins_the_peers_certificates_that_are_there(
@@ -169,7 +170,7 @@ def test_ssl_takes_mpycs_files_and_pins_the_peers_certificates_that_are_there(
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".config").mkdir()
     (tmp_path / ".config" / "party_2.crt").touch()
-    security = config_of(1, REMOTE, options(ssl=True), MpycSettings()).security
+    security = config_of(1, REMOTE, 1, options(ssl=True), MpycSettings()).security
     assert security is not None
     assert security.mode == "tls"
     folder = os.path.join(tmp_path, ".config")
@@ -182,4 +183,4 @@ def test_ssl_takes_mpycs_files_and_pins_the_peers_certificates_that_are_there(
 def test_more_parties_than_there_can_be_are_refused() -> None:
     addresses = [("localhost", 11365 + pid) for pid in range(10)]
     with pytest.raises(ConfigError, match="lists 10, between 2 and 9"):
-        config_of(0, addresses, options(), MpycSettings())
+        config_of(0, addresses, 4, options(), MpycSettings())

@@ -31,7 +31,9 @@ RUN_TIMEOUT_S = 600
 def fetched(what: str, command: list[str]) -> None:
     """Run a command that needs the network, or skip and say what it said."""
     try:
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S, check=False)
+        ran = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         pytest.skip(f"{what} cannot be had here: {error}")
     if ran.returncode != 0:

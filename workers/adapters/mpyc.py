@@ -114,7 +114,7 @@ class MpycAdapter:
 
     def _new_transport(self, runtime: Any) -> MpycTransport:
         addresses = [(party.host, party.port) for party in runtime.parties]
-        config = config_of(runtime.pid, addresses, runtime.options, self.settings)
+        config = config_of(runtime.pid, addresses, runtime.threshold, runtime.options, self.settings)
 
         def is_shutting_down() -> bool:
             ours = runtime.parties[runtime.pid].protocol

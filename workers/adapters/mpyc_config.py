@@ -55,8 +55,17 @@ def name_of(pid: int) -> str:
     return f"party{pid}"
 
 
-def config_of(pid: int, addresses: Sequence[tuple[str, int]], options: Any, settings: MpycSettings) -> PartyConfig:
-    """The configuration of party `pid`; `addresses` has MPyC's host and port of each party, `options` its options.
+def config_of(
+    pid: int, addresses: Sequence[tuple[str, int]], threshold: int, options: Any, settings: MpycSettings
+) -> PartyConfig:
+    """The configuration of party `pid`.
+
+    Args:
+        pid: MPyC's number of this party.
+        addresses: MPyC's host and port of each party.
+        threshold: MPyC's; a program may have changed what its options say.
+        options: MPyC's.
+        settings: ours.
 
     Raises:
         ConfigError: names every setting at fault.
@@ -65,7 +74,7 @@ def config_of(pid: int, addresses: Sequence[tuple[str, int]], options: Any, sett
     starts_all = options.index is None and not (options.parties or options.config)
     is_local = all(is_loopback(host) for host, _ in places)
     parameters: dict[str, object] = {
-        "mpyc threshold": options.threshold,
+        "mpyc threshold": threshold,
         "mpyc prss": not options.no_prss,
         "mpyc portable labels": bool(options.mix32_64bit or os.getenv("MPYC_MIX32_64BIT") == "1"),
     }
