@@ -329,3 +329,32 @@ def test_settings_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match="PEM"):
         pool.add_http_client("charlie", "127.0.0.1", type=2)
     pool.kill()
+
+
+def test_a_pool_is_used_outside_a_loop_that_runs_later(pool_duo: Duo) -> None:
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        alice, bob = pool_duo
+        future = bob.arecv("local0")
+        sending = alice.asend("local1", "hello")
+        assert loop.run_until_complete(asyncio.wait_for(future, 10)) == "hello"
+        loop.run_until_complete(sending)
+        loop.run_until_complete(asyncio.gather(alice.shutdown(), bob.shutdown()))
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+def test_pools_without_links_yet_are_left_alone_by_those_that_start() -> None:
+    network = MemoryNetwork()
+    alice = Pool(links=network.links("alice"))
+    alice.add_client("bob")
+    other = Pool(key="no such file", cert="no such file", ca_cert="no such file")
+
+    async def main() -> None:
+        async with alice:
+            pass
+
+    run(main())
+    assert other._own_links is None

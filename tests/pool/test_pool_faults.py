@@ -478,3 +478,19 @@ def test_a_message_that_cannot_be_decoded_fails_its_own_receive_only(pair: Pair)
         assert await charlie.recv("dave") == "next"
 
     run(main())
+
+
+def test_an_asend_that_times_out_leaves_the_line_and_is_raised_later() -> None:
+    network = MemoryNetwork()
+    alice = Pool(links=network.links("alice"))
+    alice.add_client("bob")
+
+    async def main() -> None:
+        sending = alice.asend("bob", b"x" * MIB, timeout=0.01)
+        await asyncio.wait([sending])
+        assert alice._peer("bob").outbox.size == 0
+        with pytest.raises(ConnectFailed):
+            await alice.recv("bob")
+        await alice.shutdown()
+
+    run(main())

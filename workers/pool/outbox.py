@@ -50,17 +50,9 @@ class Outbox:
         self.bytes_sent = 0
 
     @property
-    def is_empty(self) -> bool:
-        """Whether nothing waits to go out or to be acknowledged."""
-        return not self._line and not self._unacknowledged
-
-    @property
-    def last(self) -> Sending | None:
-        """What was given last, of all that is not acknowledged yet."""
-        for line in (self._line, self._unacknowledged):
-            if line:
-                return line[-1]
-        return None
+    def under_way(self) -> list[Sending]:
+        """All that is not acknowledged yet, and not given up."""
+        return [sending for sending in (*self._unacknowledged, *self._line) if not sending.done()]
 
     def put(self, sending: Sending) -> None:
         """Send it now, or stand in line.
@@ -119,20 +111,24 @@ class Outbox:
         """Send what stands in line, then acknowledge what came meanwhile. Ends with the life of the channel too."""
         try:
             while self._line:
-                sending = self._line.popleft()
-                self.size -= sending.nbytes
-                if not sending.done():
+                sending = self._line[0]
+                if sending.done():
+                    self._take_first()
+                else:
                     await self._send(sending)
             if self._told != self.arrived:
                 told = self.arrived
                 await self._channel.send((encode_acknowledgement(told),), ALIGNMENT)
                 self._told = told
         except SessionError:
-            pass  # the channel tells us of its end, and `fail` everybody else
+            return  # the channel tells us of its end, and `fail` everybody else
         finally:
             self._pump = None
         if self._line or self._told != self.arrived:
             self._start_pump()
+
+    def _take_first(self) -> None:
+        self.size -= self._line.popleft().nbytes
 
     async def _send(self, sending: Sending) -> None:
         head = self._head_of(sending)
@@ -140,8 +136,10 @@ class Outbox:
         try:
             self._channel.check_size(len(head) + sending.nbytes)
         except MessageTooLarge as error:
+            self._take_first()
             self.end(sending, error)
             return
+        self._take_first()
         self._went_out(sending, len(head))  # acknowledgements and failures from now on are of a message that has begun
         if raw is not None:
             await self._channel.send((head,), len(head))

@@ -102,6 +102,8 @@ class Peer:
         # The id of the message whose value the next message is.
         self._raw_id: Hashable = None
         self._is_raw_next = False
+        # Whether this life is being ended because the peer broke the protocol; what still comes is ignored.
+        self._is_broken = False
         # Whoever waits for a first life, and until when.
         self._late: dict[asyncio.Future[Any], asyncio.TimerHandle] = {}
         self._opened_waits: list[asyncio.Future[None]] = []
@@ -123,6 +125,7 @@ class Peer:
     def channel_opened(self) -> None:
         """A life has begun."""
         self.was_opened = True
+        self._is_broken = False
         for timer in self._late.values():
             timer.cancel()
         self._late.clear()
@@ -135,6 +138,8 @@ class Peer:
     def message_arrived(self, data: bytes | bytearray) -> None:
         """One message, or the value of the one before. What breaks the protocol ends the life."""
         size = len(data)
+        if self._is_broken:
+            return
         if self._is_raw_next:
             self._is_raw_next = False
             self.bytes_received += size
@@ -145,6 +150,7 @@ class Peer:
             self.outbox.take_acknowledgement_untrusted(arrived)
         except LinkProtocolError as error:
             log.warning("%s", error)
+            self._is_broken = True
             self.channel.end(str(error))
             return
         if kind == ACKNOWLEDGEMENT:
@@ -155,7 +161,7 @@ class Peer:
             self._raw_id = msg_id
             return
         if kind == BYTES:
-            self._put(msg_id, Entry(bytes(data[begin:]), size))
+            self._put(msg_id, Entry(data[begin:] if type(data) is bytes else bytes(memoryview(data)[begin:]), size))
             return
         shared = self._shared
         try:
@@ -243,12 +249,9 @@ class Peer:
                 self._late_no_more(sending)
 
     def send_timed_out(self, sending: Sending, seconds: float) -> None:
-        if sending.done():
-            return
-        if self.was_opened:
-            sending.set_exception(SendTimeout(self.name, seconds, sending.has_begun))
-        else:
-            sending.set_exception(self._not_met(seconds))
+        error = SendTimeout(self.name, seconds, sending.has_begun) if self.was_opened else self._not_met(seconds)
+        self.outbox.discard(sending)
+        self.outbox.end(sending, error)
 
     async def _take_buffers_back(self, sending: Sending) -> None:
         """The caller gets its buffers back, which are being read: soon, or the channel is given up."""

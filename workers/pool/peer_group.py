@@ -246,10 +246,13 @@ class PeerGroup:
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._shared.loop = loop
         self._links.start(loop)
-        for other in _unstarted.pop(self._thread, ()):
-            if other._shared.loop is None and not other._shared.is_closed:
+        for other in tuple(_unstarted.get(self._thread, ())):
+            if other is self or other._shared.is_closed:
+                _unstarted[self._thread].discard(other)
+            elif other._own_links is not None:
+                _unstarted[self._thread].discard(other)
                 other._shared.loop = loop
-                other._links.start(loop)
+                other._own_links.start(loop)
 
     def _loop(self) -> asyncio.AbstractEventLoop:
         """The loop of this call, which is or becomes the pool's."""
@@ -261,7 +264,7 @@ class PeerGroup:
             if shared.loop is None:
                 self._start(loop)
             elif loop is not shared.loop:
-                raise RuntimeError("the pool belongs to the event loop that ran at its first call; make a new pool")
+                raise RuntimeError("the pool belongs to the event loop that ran at the first call; make a new pool")
         if shared.is_closed:
             raise PoolClosed
         return loop
@@ -351,7 +354,7 @@ class PeerGroup:
         for peer in self._peers.values():
             peer.stop_receiving()
         deadline = loop.time() + self._close_timeout
-        under_way = [last for peer in self._peers.values() if (last := peer.outbox.last) is not None]
+        under_way = [sending for peer in self._peers.values() for sending in peer.outbox.under_way]
         if under_way:
             await asyncio.wait(under_way, timeout=self._close_timeout)
         shared.acknowledge()
