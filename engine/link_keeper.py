@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from partywire.shm.errors import ShmError
 
 from . import limits, tcp
+from .allowance import Allowance
 from .callers import Callers
 from .channel.errors import CredentialError
 from .channel.link_security import PROVING_MODES, security_of
@@ -51,6 +52,10 @@ DUPLICATE_GRACE_S: Final = 0.3
 """How long a second control connection waits before it is refused: the end of file of the first one, whose process was
 restarted, may be a moment behind on its own socket; or the first one is asked for a sign of life, and gives none."""
 
+GREETED_WHILE_UP_PER_S: Final = 20
+"""Connections that are greeted while the link stands; others are closed. Then strangers dial, whose handshakes would
+take time from the messages of the link, or a peer that was started again before we have noticed: it dials again."""
+
 PEER_AT_ONCE: Final = 1 + limits.CONNECTIONS_MAX
 """What a peer may attach at once."""
 
@@ -77,6 +82,7 @@ class LinkKeeper(Keeper):
         self._guard = Guard(loop, self._our_name, self._peer.name, security_of(self._options.security, peer))
         self._links_here = len(command.peers)  # served by this process
         self._callers = Callers(self._links_here, PEER_AT_ONCE)
+        self._greeted_while_up = Allowance(GREETED_WHILE_UP_PER_S)
         self._greetings = 0  # of accepted control connections, under way
         self._brittle: frozenset[int] = frozenset()  # connections that broke soon in the last epoch
 
@@ -172,6 +178,9 @@ class LinkKeeper(Keeper):
 
     def take_stream(self, preamble: Preamble, received: bytes, stream: Stream) -> None:
         """Greet whoever dialled `stream` and began with `preamble`, whose bytes are `received`. Owns the stream."""
+        if self._standing is not None and not self._greeted_while_up.take(self._loop.time()):
+            stream.close()  # a stranger's, most likely
+            return
         if preamble.connection_class is ConnectionClass.CONTROL:
             task = self._spawn(self._accept_link(stream, received), stream)
         elif preamble.connection_class is ConnectionClass.NORMAL:

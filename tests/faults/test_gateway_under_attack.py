@@ -15,7 +15,7 @@ import pytest
 
 from partywire.engine.callers import ACCEPTED_MAX
 from partywire.engine.channel.link_security import LinkSecurity
-from partywire.engine.commands import LinkFailed, LinkOptions, LinkProgress, Refused
+from partywire.engine.commands import LinkEnded, LinkFailed, LinkOptions, LinkProgress, Refused
 from partywire.engine.keeper import ACCEPT_BATCH
 from partywire.engine.limits import UNIDENTIFIED_MAX
 from partywire.engine.preamble import SecurityMode
@@ -120,6 +120,29 @@ def reconnect(alice: Opener, bob: Opener, proxy: FaultProxy) -> float:
     proxy.cut()
     alice.wait(lambda: alice.links[1].epoch > epochs[0] and bob.links[0].epoch > epochs[1], [bob])
     return time.monotonic() - started - (core_wait_s(attacked) - waited_s)
+
+
+def test_strangers_take_little_of_the_time_of_a_link_that_stands(stack: ExitStack, tmp_path: Path) -> None:
+    """Each of them asks for the work of a handshake."""
+    known = secrets(tmp_path, SecurityMode.TLS)
+    assert known is not None
+    listeners = [stack.enter_context(make_listener()) for _ in range(2)]
+    openers = []
+    for party, listener, link in zip(make_parties(listeners), listeners, (known.alice, known.bob), strict=True):
+        opener = Opener(party, listener, options=LinkOptions(1 << 18, 1 << 16, security=(link, link)))
+        stack.callback(opener.close)
+        openers.append(opener)
+    alice, bob = openers
+    alice.wait(lambda: alice.is_up and bob.is_up and alice.pids, [bob])
+    began_s = cpu_s(alice.pids["link 1"])
+    kinds = ("first message of a channel", "first message of a channel in a connection")
+    with Horde(listeners[0].getsockname(), 200, kinds, SecurityMode.TLS, known) as horde:
+        alice.wait(lambda: horde.closed > 2000, [bob])
+        bob.send(0, b"meanwhile")
+        bob.wait(lambda: alice.lanes[1, 0].received == b"meanwhile", [alice])
+    # With a handshake for each it would be about three times as much.
+    assert cpu_s(alice.pids["link 1"]) - began_s < 2000 * 0.25e-3
+    assert alice.message(LinkEnded) is None
 
 
 def test_a_gateway_without_descriptors_neither_spins_nor_dies(stack: ExitStack) -> None:
