@@ -25,7 +25,7 @@ ENTRIES_MIN: Final = 64
 
 
 class Timers:
-    """Driven by the waits (`set`) and by the worker's passes (`expire`)."""
+    """Driven by the worker: by whoever waits (`add`), and by its passes (`expire`)."""
 
     def __init__(self) -> None:
         # A heap of (time, number, wait). Hot: a pass looks at the first one by itself.
@@ -33,16 +33,12 @@ class Timers:
         self._numbers = itertools.count()
         self._entries_max = ENTRIES_MIN
 
-    def set(self, wait: Wait, deadline: float) -> bool:
-        """Wake `wait` at `deadline`; `wait.deadline = NEVER` takes that back. False: an entry stood there already."""
-        wait.deadline = deadline
-        if deadline >= wait.timer_at:
-            return False
-        wait.timer_at = deadline
-        heapq.heappush(self.entries, (deadline, next(self._numbers), wait))
+    def add(self, wait: Wait) -> None:
+        """Wake `wait` at its deadline, for which no entry stands there yet; `wait.deadline = NEVER` takes that back."""
+        wait.timer_at = wait.deadline
+        heapq.heappush(self.entries, (wait.deadline, next(self._numbers), wait))
         if len(self.entries) > self._entries_max:
             self._forget()
-        return True
 
     def next_deadline(self) -> float:
         """When `expire` next has something to do; it may turn out to be a deadline that was taken back."""
@@ -61,7 +57,7 @@ class Timers:
                 wait.wake()
                 count += 1
             elif wait.deadline < NEVER:
-                self.set(wait, wait.deadline)
+                self.add(wait)
         return count
 
     def clear(self) -> None:

@@ -134,6 +134,7 @@ class Worker(WorkerHot):
         self._totals_before = Totals(0, 0, 0)
         self._dirty: list[Lane] = []
         self._timers = Timers()
+        self._deadlines = self._timers.entries
         self._event_waits: list[Wait] = []
         self._passes = 0
         self._polling = Polling()
@@ -256,8 +257,8 @@ class Worker(WorkerHot):
         if self.stalled:
             for lane in tuple(self.stalled):
                 work += lane.retry()
-        timers = self._timers.entries
-        if timers and timers[0][0] <= self.clock():
+        deadlines = self._deadlines
+        if deadlines and deadlines[0][0] <= self.clock():
             work += self._timers.expire(self.clock())
         self._passes += 1
         if self._passes >= CONTROL_INTERVAL:
@@ -385,8 +386,11 @@ class Worker(WorkerHot):
 
     def set_timer(self, wait: Wait, deadline: float) -> None:
         """Wake `wait` at `deadline`; `wait.deadline = NEVER` cancels."""
-        if self._timers.set(wait, deadline) and self.loop_driver is not None:
-            self.loop_driver.schedule()
+        wait.deadline = deadline
+        if deadline < wait.timer_at:  # hot: most waits find the entry of an earlier one in their place
+            self._timers.add(wait)
+            if self.loop_driver is not None:
+                self.loop_driver.schedule()
 
     def next_deadline(self) -> float:
         """When `service` next has a timer to fire; it may turn out to be a cancelled one."""
