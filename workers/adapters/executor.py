@@ -158,10 +158,11 @@ class PartyExecutor(Executor):
         with self._changed:
             self._is_over = True
             waiting = [job for job in self._jobs if not job.is_offered]
-            self._changed.notify_all()
         if cancel_futures:
             for job in waiting:
                 job.future.cancel()  # refused, as it should be, if it has been offered since
+        with self._changed:
+            self._changed.notify_all()
         if wait and threading.current_thread() is not self._thread:
             self._thread.join()
 
