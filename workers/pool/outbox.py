@@ -121,7 +121,7 @@ class Outbox:
                 await self._channel.send((encode_acknowledgement(told),), ALIGNMENT)
                 self._told = told
         except SessionError:
-            return  # the channel tells us of its end, and `fail` everybody else
+            pass  # the channel tells us of its end, and `fail` everybody else
         finally:
             self._pump = None
         if self._line or self._told != self.arrived:

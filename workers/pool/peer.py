@@ -180,10 +180,13 @@ class Peer:
         if not self.inbox.put(msg_id, entry) and shared.unread > shared.inbox_size_max:
             self._pause()
         # Behind `put`, so that whoever was waiting runs first, and what it sends acknowledges.
-        if not shared.arrived:
+        arrived = shared.arrived
+        if not arrived:
             assert shared.loop is not None
             shared.loop.call_soon(shared.acknowledge)
-        shared.arrived.append(self)
+            arrived.append(self)
+        elif arrived[-1] is not self:
+            arrived.append(self)
 
     def _pause(self) -> None:
         shared = self._shared

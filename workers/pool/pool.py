@@ -41,7 +41,9 @@ class Pool(PeerGroup):
     ) -> None:
         """Send an object to a peer. Returns when the peer's pool has it, received or not.
 
-        Cancelled before it has gone out, it never does; cancelled later, it may arrive.
+        Cancelled before it has gone out, it never does; cancelled later, it may arrive. When it returns the object may
+        be changed, however it returns: a large array that is just being written then is waited for, and if that takes
+        more than a second, the link is given up.
 
         Args:
             handler_name: the name of the peer.
