@@ -25,7 +25,7 @@ from partywire.engine.topology import PartySpec, PeerSpec, routing_tag
 from partywire.shm.record import RECORD_HEADER
 from partywire.workers import serve_words, values
 from partywire.workers.config import PartyConfig, write_config
-from tests.fuzz import object_targets
+from tests.fuzz import object_targets, transport_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -167,6 +167,11 @@ _MAKERS: Final[dict[str, Callable[[], Iterator[bytes]]]] = {
     "objects": object_targets.objects,
     "object_tokens": object_targets.object_tokens,
     "format4": object_targets.format4,
+    "socks": transport_targets.socks,
+    "tor_lines": transport_targets.tor_lines,
+    "websocket": transport_targets.websocket,
+    "websocket_frames": transport_targets.websocket_frames,
+    "websocket_answer": transport_targets.websocket_answer,
     "serve_order": lambda: iter([serve_words.encode(serve_words.Submit("0123456789abcdef", "sum", {"a": 1}))]),
     "noise_handshake": _noise,
     "noise_records": lambda: iter([WHOLE + b"\0\x14" + bytes(20) + b"\0\x11" + bytes(17)]),

@@ -40,6 +40,11 @@ from partywire.workers.errors import ConfigError
 from tests.fuzz.object_targets import fuzz_format4 as fuzz_format4
 from tests.fuzz.object_targets import fuzz_object_tokens as fuzz_object_tokens
 from tests.fuzz.object_targets import fuzz_objects as fuzz_objects
+from tests.fuzz.transport_targets import fuzz_socks as fuzz_socks
+from tests.fuzz.transport_targets import fuzz_tor_lines as fuzz_tor_lines
+from tests.fuzz.transport_targets import fuzz_websocket as fuzz_websocket
+from tests.fuzz.transport_targets import fuzz_websocket_answer as fuzz_websocket_answer
+from tests.fuzz.transport_targets import fuzz_websocket_frames as fuzz_websocket_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
