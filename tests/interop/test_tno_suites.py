@@ -56,9 +56,12 @@ OTHER_BY_DESIGN: Final = (
 
 def run_suite(paths: list[Path], folder: Path, *options: str) -> str:
     """Run pytest on the drop-in; what it said at the end. Every test has to pass."""
+    settings = folder / "pytest.ini"
+    settings.write_text("[pytest]\n")  # else it finds those of this repository, in which the environment lies
     command = [
-        str(python_with("tno-suites", *PACKAGES)), "-m", "pytest", "-q", "-p", "partywire.workers.tno.plugin",
-        "-p", "no:cacheprovider", "-o", "faulthandler_timeout=300", *options, *map(str, paths),
+        str(python_with("tno-suites", *PACKAGES)), "-m", "pytest", "-q", "-c", str(settings),
+        "-p", "partywire.workers.tno.plugin", "-p", "no:cacheprovider",
+        "-o", "faulthandler_timeout=300", *options, *map(str, paths),
     ]  # fmt: skip
     outcome = subprocess.run(
         command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=DEADLINE_S, check=False
