@@ -39,7 +39,10 @@ log = logging.getLogger("partywire.pool")
 CANCEL_GRACE_S: Final = 1.0
 """How long a cancelled send whose buffers are being read right now waits for that, before it gives up the channel."""
 
-POOL = "the pool"
+HINT_S: Final = 10.0
+"""How long a peer that was never met is waited for before the log says so, once: somebody may have mistyped a port."""
+
+POOL: Final = "the pool"
 
 
 class Shared:
@@ -107,6 +110,7 @@ class Peer:
         # Whoever waits for a first life, and until when.
         self._late: dict[asyncio.Future[Any], asyncio.TimerHandle] = {}
         self._opened_waits: list[asyncio.Future[None]] = []
+        self._hint: asyncio.TimerHandle | None = None
         # Sends that failed and that nobody has looked at.
         self._unseen: list[Sending] = []
         self.messages_received = 0
@@ -126,9 +130,7 @@ class Peer:
         """A life has begun."""
         self.was_opened = True
         self._is_broken = False
-        for timer in self._late.values():
-            timer.cancel()
-        self._late.clear()
+        self._nobody_is_late()
         self.outbox.opened()
         waits, self._opened_waits = self._opened_waits, []
         for wait in waits:
@@ -392,9 +394,20 @@ class Peer:
 
     def _expect(self, future: asyncio.Future[Any]) -> None:
         """The peer was never met: wait so long and no longer."""
+        if self._hint is None:
+            self._hint = future.get_loop().call_later(HINT_S, self._tell_late)
         seconds = self._shared.late_s
         if seconds is not None:
             self._late[future] = future.get_loop().call_later(seconds, self._is_too_late, future, seconds)
+
+    def _tell_late(self) -> None:
+        log.warning("still waiting for %s: %s", self.name, self.channel.why_not_open)
+
+    def _nobody_is_late(self) -> None:
+        for timer in (*self._late.values(), *([] if self._hint is None else [self._hint])):
+            timer.cancel()
+        self._late.clear()
+        self._hint = None
 
     def _is_too_late(self, future: asyncio.Future[Any], seconds: float) -> None:
         self._late.pop(future, None)
@@ -461,9 +474,7 @@ class Peer:
         """The pool is shut down: nobody waits any more."""
         self.stop_receiving()
         self.outbox.fail(PoolClosed)
-        for timer in self._late.values():
-            timer.cancel()
-        self._late.clear()
+        self._nobody_is_late()
         for wait in self._opened_waits:
             if not wait.done():
                 wait.set_exception(PoolClosed())
