@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partywire.workers.objects import operations as op
-from partywire.workers.objects.errors import ObjectDecodeError
+from partywire.workers.objects.errors import ObjectDecodeError, ObjectEncodeError
 from partywire.workers.objects.limits import ObjectLimits
 from partywire.workers.objects.packing import HEADER, pack_object, unpack_object
 from partywire.workers.values import array_meta
@@ -221,6 +221,38 @@ def test_a_list_of_many_numbers_in_few_bytes_counts_as_many() -> None:
     assert unpack_object(
         message(op.INT_COLUMN, 1, None, buffers=(bytes(100),)), limits=ObjectLimits(elements_max=100)
     ) == [0] * 100  # fmt: skip
+
+
+def test_rows_within_rows_count_each_so_that_few_bytes_do_not_become_gigabytes() -> None:
+    for is_tuple in (True, False):
+        data = message(*[op.COLUMNS, 1, is_tuple] * 50, op.INT_COLUMN, 1, None, buffers=(bytes(100_000),))
+        tracemalloc.start()
+        try:
+            with pytest.raises(ObjectDecodeError, match="containers_max"):
+                unpack_object(data)
+            assert tracemalloc.get_traced_memory()[1] < 100_000_000
+        finally:
+            tracemalloc.stop()
+
+
+def test_rows_within_rows_are_counted_alike_at_both_ends() -> None:
+    value = [((1, 2), [{"a": (3, 4)}], {"b": [5, 6]})] * 20
+    counts = range(1, 200)
+    taken = [n for n in counts if _fits(value, ObjectLimits(containers_max=n))]
+    assert taken[0] > 20  # the rows in rows
+    assert taken == list(range(taken[0], 200))
+    packed = pack_object(value).join()
+    with pytest.raises(ObjectDecodeError, match="containers_max"):
+        unpack_object(packed, limits=ObjectLimits(containers_max=taken[0] - 1))
+    assert unpack_object(packed, limits=ObjectLimits(containers_max=taken[0])) == value
+
+
+def _fits(value: object, limits: ObjectLimits) -> bool:
+    try:
+        pack_object(value, limits=limits)
+    except ObjectEncodeError:
+        return False
+    return True
 
 
 SEEDS = [

@@ -41,7 +41,8 @@ class Decoder:
     """Makes one object; used once."""
 
     __slots__ = (
-        "_containers", "_context", "_depth", "_elements", "_end", "_limits", "_next", "_registry", "_tokens", "buffers",
+        "_containers", "_context", "_depth", "_elements", "_end", "_limits", "_next", "_registry", "_rows_open", "_tokens",
+        "buffers",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +65,7 @@ class Decoder:
         self._depth = 0
         self._elements = 0
         self._containers = 0
+        self._rows_open = 0
 
     def take_all_untrusted(self) -> Any:
         """The one value that the tokens are.
@@ -221,6 +223,7 @@ class Decoder:
     def _rows(self, steps: Sequence[Step], *, are_containers: bool = False) -> Iterator[tuple[Any, ...]]:
         """The rows of as many columns as there are steps to places in a row."""
         self._enter(0)
+        self._rows_open += 1
         columns: list[list[Any]] = []
         try:
             for _ in steps:
@@ -231,7 +234,9 @@ class Decoder:
         if not columns or len(set(map(len, columns))) != 1:
             raise ObjectDecodeError("columns of different lengths")
         count = len(columns[0])
-        self._containers += (count if are_containers else 0) - 1  # it has been counted above
+        self._rows_open -= 1
+        # Rows of rows of rows take memory again for each value, in few bytes.
+        self._containers += (count if are_containers or self._rows_open else 0) - 1  # it has been counted above
         self._enter(count)
         self._depth -= 2
         return zip(*columns, strict=True)

@@ -52,7 +52,7 @@ _FLOATS: Final = frozenset({float})
 class Encoder:
     """Collects what one object is; used once."""
 
-    __slots__ = ("buffers", "containers", "context", "depth", "elements", "limits", "registry", "tokens")
+    __slots__ = ("buffers", "containers", "context", "depth", "elements", "limits", "registry", "rows_open", "tokens")
 
     def __init__(self, registry: ObjectRegistry, limits: ObjectLimits, context: dict[str, Any]) -> None:
         self.registry = registry
@@ -64,6 +64,7 @@ class Encoder:
         self.depth = 0
         self.elements = 0
         self.containers = 0
+        self.rows_open = 0
 
     def put(self, value: Any) -> None:
         """Append one value.
@@ -194,11 +195,14 @@ class Encoder:
             if set(map(type, chain.from_iterable(items))) != {str} or len(set(map(tuple, items))) > 1:
                 return False
             steps = [key_step(key, number) for number, key in enumerate(keys)]
+        if kind is dict or self.rows_open:
             self.containers += len(items)
+        if kind is dict:
             self.tokens.append(op.RECORDS)
             self.put_items(keys)
         else:
             self.tokens += (op.COLUMNS, width, kind is tuple)
+        self.rows_open += 1
         place = 0
         try:
             for place in range(width):
@@ -206,6 +210,7 @@ class Encoder:
         except ObjectEncodeError as error:
             error.rename(error.index(), steps[place])
             raise
+        self.rows_open -= 1
         return True
 
     def put_mapping(self, value: dict[Any, Any]) -> None:

@@ -25,7 +25,7 @@ class ObjectLimits:
     """Values in all lists, tuples, dictionaries and sets together, beside what numpy arrays hold."""
     containers_max: int = 1 << 20
     """Lists, tuples, dictionaries, sets, arrays and objects of classes. Rows of tuples or lists of one width
-    count as one for each place in them."""
+    count as one for each place in them, unless they stand in other rows."""
     integer_size_max: int = 1 << 20
     """Bytes of one integer."""
     weak_keys_max: int = 1 << 20
