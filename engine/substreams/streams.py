@@ -154,6 +154,11 @@ class SubstreamWriter:
         """Name of the peer."""
         return self._connection.peer
 
+    @property
+    def is_open(self) -> bool:
+        """Whether anything can still be written or come."""
+        return self._substream.is_open
+
     def write(self, data: Buffer) -> None:
         """Send `data` behind what was written before; it may be changed afterwards. `drain` waits for room.
 

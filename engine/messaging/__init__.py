@@ -1,0 +1,1 @@
+"""Messages between peers by id, dialled on demand."""

@@ -1,0 +1,1 @@
+"""Remote procedure calls between peers, over substreams."""
