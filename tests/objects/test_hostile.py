@@ -129,6 +129,12 @@ HOSTILE: dict[str, bytes] = {
     "an array of fields of elements without end": message(
         op.NDARRAY, meta(b'[["a","<f8",[' + b"1000000000," * 3 + b"1]]]", 0), False, b""
     ),
+    "an array of text that is none": message(op.NDARRAY, meta(b"<U1", 2), False, b"a\0\0\0\0\0\x11\0"),
+    "an array of swapped text that is none": message(op.NDARRAY, meta(b">U1", 1), False, b"\0\x11\0\0"),
+    "an array of fields of text that is none": message(
+        op.NDARRAY, meta(b'[["a","|u1"],["b",[["c","<U1",[2]]]]]', 1), False, b"\0" * 5 + b"\xff" * 4
+    ),
+    "a scalar of text that is none": message(op.NUMPY_SCALAR, meta(b"<U1"), b"\xff" * 4),
     "a scalar of two": message(op.NUMPY_SCALAR, meta(b"<f8", 2), bytes(16)),
     "a scalar of another size": message(op.NUMPY_SCALAR, meta(b"<f8"), bytes(7)),
     "a scalar of no description": message(op.NUMPY_SCALAR, 5, bytes(8)),

@@ -20,7 +20,7 @@ from .. import values
 from . import operations as op
 from .encoder import MEMORY_FORMATS
 from .errors import ObjectDecodeError, key_step
-from .kinds import decoder_of
+from .kinds import check_numpy_text_untrusted, decoder_of
 from .weak_keys import may_collide
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ class Decoder:
     """Makes one object; used once."""
 
     __slots__ = (
-        "_containers", "_context", "_depth", "_elements", "_end", "_limits", "_next", "_registry", "_rows_open", "_tokens",
-        "buffers",
+        "_containers", "_context", "_depth", "_elements", "_end", "_limits", "_next", "_registry", "_rows_open",
+        "_tokens", "buffers",
     )  # fmt: skip
 
     def __init__(
@@ -366,42 +366,34 @@ class Decoder:
 
     # numpy, and values of our own.
 
-    def _array_kind(self) -> tuple[np.dtype[Any], tuple[int, ...], bytes | memoryview, bool]:
+    def _array_kind(self) -> tuple[np.dtype[Any], tuple[int, ...], int]:
         meta = self._token()
         if type(meta) is not bytes:
-            raise ObjectDecodeError("an array without a description")
+            raise ObjectDecodeError("an array or a number without a description")
         try:
-            dtype, shape, size = values.parse_array_meta_untrusted(meta)
+            return values.parse_array_meta_untrusted(meta)
         except LinkProtocolError as error:
             raise ObjectDecodeError(error.what) from None
-        return dtype, shape, *self._array_data(size)
-
-    def _array_data(self, size: int) -> tuple[bytes | memoryview, bool]:
-        fortran = self._flag()
-        buffer = self._buffer()
-        if len(buffer) != size:
-            raise ObjectDecodeError(f"{len(buffer)} bytes for an array of {size}")
-        return buffer, fortran
 
     def _ndarray(self) -> np.ndarray[Any, Any]:
         self._enter(0)
         self._depth -= 1  # it holds nothing
-        dtype, shape, buffer, fortran = self._array_kind()
+        dtype, shape, size = self._array_kind()
+        fortran = self._flag()
+        buffer = self._buffer()
+        if len(buffer) != size:
+            raise ObjectDecodeError(f"{len(buffer)} bytes for an array of {size}")
         made: np.ndarray[Any, Any] = np.ndarray(shape, dtype, buffer, order="F" if fortran else "C")
+        check_numpy_text_untrusted(made)
         return made if made.flags.writeable and made.flags.aligned else made.copy("K")
 
     def _numpy_scalar(self) -> Any:
-        meta = self._token()
+        dtype, shape, size = self._array_kind()
         buffer = self._buffer()
-        if type(meta) is not bytes:
-            raise ObjectDecodeError("a number without a description")
-        try:
-            dtype, shape, size = values.parse_array_meta_untrusted(meta)
-        except LinkProtocolError as error:
-            raise ObjectDecodeError(error.what) from None
         if shape or len(buffer) != size:
             raise ObjectDecodeError(f"{len(buffer)} bytes for a number of {size}")
         made: np.ndarray[Any, Any] = np.ndarray((), dtype, buffer)
+        check_numpy_text_untrusted(made)
         return made.copy()[()]
 
     def _wire_value(self) -> Any:
