@@ -70,6 +70,9 @@ class PeerAcceptor:
         try:
             await self._take_in(stream, address)
         except UpgradeFailed as error:
+            if isinstance(error, PeerRefused) and error.code is RefusalCode.DUPLICATE:
+                self._parts.counters.duplicates += 1
+                return
             self._parts.counters.inbound_failed += 1
             self._parts.hub.publish(InboundFailed(address, str(error)))
         except Exception:

@@ -1,8 +1,9 @@
 """One connection to a peer whose identity is proven: opens substreams for us, and serves those of the peer.
 
 Between users of substreams, the handlers of protocols, and the SubstreamConnection that moves their bytes. The one
-invariant: each substream of the peer is negotiated and served in a task of its own, at most `negotiations_max` are
-being negotiated, and all tasks end with the connection; so whatever one substream does holds up no other.
+invariant: each substream of the peer is negotiated and served in a task of its own, and all tasks end with the
+connection; so whatever one substream does holds up no other. At most `negotiations_max` are being negotiated; further
+ones wait, and there are no more of all of them than the limits of yamux allow.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class EstablishedConnection:
         self._options = options
         self._counters = counters
         self._on_violation = on_violation
-        self._negotiations = 0
+        self._slots = asyncio.Semaphore(options.negotiations_max)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, gate: SubstreamGate) -> None:
@@ -163,11 +164,6 @@ class EstablishedConnection:
 
     def _begin(self, reader: SubstreamReader, writer: SubstreamWriter) -> None:
         self._counters.negotiations += 1
-        if self._negotiations == self._options.negotiations_max:
-            self._counters.negotiations_failed += 1
-            writer.reset("too many negotiations at a time")
-            return
-        self._negotiations += 1
         self.used_at = self._substreams.loop.time()
         task = self._substreams.loop.create_task(self._serve(reader, writer))
         self._tasks.add(task)
@@ -207,8 +203,19 @@ class EstablishedConnection:
             return False
 
     async def _negotiate(self, reader: SubstreamReader, writer: SubstreamWriter) -> str | None:
+        timeout_s = self._options.negotiation_timeout_s
         try:
-            return await answer(reader, writer, self._handlers.__contains__, self._options.negotiation_timeout_s)
+            if self._slots.locked():
+                async with asyncio.timeout(timeout_s):
+                    await self._slots.acquire()
+            else:
+                await self._slots.acquire()
+        except TimeoutError:
+            self._counters.negotiations_failed += 1
+            writer.reset("too many negotiations at a time")
+            return None
+        try:
+            return await answer(reader, writer, self._handlers.__contains__, timeout_s)
         except (NegotiationFailed, NegotiationTimedOut) as error:
             self._counters.negotiations_failed += 1
             _LOG.debug("%s", error)
@@ -218,7 +225,7 @@ class EstablishedConnection:
             self._counters.negotiations_failed += 1
             self._on_violation(self, error)
         finally:
-            self._negotiations -= 1
+            self._slots.release()
         return None
 
     # Ending.

@@ -84,9 +84,9 @@ async def introduce_accepted(
                 try:
                     message = await read_message(reader, theirs)
                 except LinkProtocolError as error:
-                    _refuse(writer, RefusalCode.IDENTITY, f"{error.what}: {error.seen}")
-                    raise
-                refusal = await admit(message.claim)
+                    refusal = RefusalCode.IDENTITY, f"{error.what}: {error.seen}"
+                else:
+                    refusal = await admit(message.claim)
             if refusal is not None:
                 _refuse(writer, *refusal)
                 raise PeerRefused(address, *refusal, by_us=True)

@@ -57,8 +57,9 @@ class PeerOptions:
     """For a whole echo."""
 
     negotiations_max: int = 32
-    """Substreams of one peer whose protocol is being negotiated; further ones are reset."""
+    """Substreams of one peer whose protocol is being negotiated; further ones wait their turn."""
     negotiation_timeout_s: float = 10.0
+    """For the peer to say what a substream is for, or whether it serves what we ask for; and for such a turn."""
     substreams: YamuxLimits = field(default_factory=YamuxLimits)
     """What the substreams of a connection may hold; by its `keepalive_s` and `ping_timeout_s` a dead peer is found."""
     close_timeout_s: float = 2.0

@@ -36,7 +36,7 @@ ECHO = "/test/echo/1"
 def options_of(**changes: object) -> PeerOptions:
     """Options for one host, and for tests that wait for nothing."""
     defaults: dict[str, object] = {
-        "is_local": True, "back_off_min_s": 0.001, "back_off_max_s": 0.01, "close_timeout_s": 0.5,
+        "is_local": True, "back_off_min_s": 0.001, "back_off_max_s": 0.01, "close_timeout_s": 0.1,
     }  # fmt: skip
     return PeerOptions(**{**defaults, **changes})  # type: ignore[arg-type]
 

@@ -1,0 +1,640 @@
+"""Connections between nodes of one process, over memory and over TCP: the scenarios of the reference, and ours."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from partywire.engine.multiaddr import Multiaddr
+from partywire.engine.negotiation import NegotiationFailed
+from partywire.engine.peers.contract import Direction
+from partywire.engine.peers.errors import (
+    ConnectionsClosed,
+    NegotiationTimedOut,
+    PeerIsBanned,
+    PeerNotKnown,
+    PeerNotReached,
+)
+from partywire.engine.peers.events import (
+    InboundFailed,
+    PeerBanned,
+    PeerConnected,
+    PeerConnectFailed,
+    PeerDisconnected,
+    PeerUpdated,
+)
+from partywire.engine.peers.identity import NodeIdentity
+from partywire.engine.yamux.errors import SubstreamReset
+from partywire.engine.yamux.limits import YamuxLimits
+from tests.peers.peer_net import ECHO, MEMORY, TCP, PeerNet, ask, echo, next_event, scenario, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from partywire.engine.peers.contract import PeerConnection
+    from partywire.engine.substreams.streams import SubstreamReader, SubstreamWriter
+
+
+class _Records(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@contextmanager
+def caught_logs() -> Iterator[list[logging.LogRecord]]:
+    """What the log is told of peers, which then goes nowhere else."""
+    logger, handler = logging.getLogger("partywire.peers"), _Records()
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield handler.records
+    finally:
+        logger.propagate = True
+        logger.removeHandler(handler)
+
+
+everywhere = pytest.mark.parametrize("listen", [MEMORY, TCP])
+
+
+# Reference: connection_manager.
+
+
+@everywhere
+@scenario
+async def test_listening_at_port_0_tells_a_real_address(net: PeerNet, listen: str) -> None:
+    node = await net.node("alice", listen=listen)
+    assert node.addresses[0].parts[-1][1] != 0
+    assert node.peers.claim.addresses == (node.addresses[0],)
+
+
+@everywhere
+@pytest.mark.parametrize("pattern", ["XX", "IX"])
+@scenario
+async def test_two_peers_connect_talk_and_part(net: PeerNet, listen: str, pattern: str) -> None:
+    """The reference's smoke test: both ends hear of it, and know each other afterwards."""
+    alice, bob = await net.pair(listen, noise_pattern=pattern)
+    bob.serve_echo()
+    heard = alice.peers.events(), bob.peers.events()
+    connection = await alice.connect(bob)
+    assert await ask(connection, b"HELLO") == b"HELLO"
+    for events, node, other in zip(heard, (alice, bob), (bob, alice), strict=True):
+        assert (await next_event(events, PeerConnected)).peer_id == other.peers.peer_id
+        assert node.book.claim_of(other.peers.peer_id) == other.peers.claim
+    theirs = bob.to(alice)
+    assert theirs is not None
+    assert (connection.direction, theirs.direction) == (Direction.DIALLED, Direction.ACCEPTED)
+    assert connection.public_key == bob.identity.public_key
+    assert connection.address == bob.addresses[0]
+    await connection.aclose()
+    for events, other in zip(heard, (bob, alice), strict=True):
+        assert (await next_event(events, PeerDisconnected)).peer_id == other.peers.peer_id
+    assert alice.peers.connections == bob.peers.connections == []
+
+
+@scenario
+async def test_a_banned_peer_is_refused_and_learns_so_and_its_ban_can_be_lifted(net: PeerNet) -> None:
+    alice, bob = await net.pair(dial_attempts=1)
+    connection = await alice.connect(bob)
+    events = bob.peers.events()
+    await bob.peers.ban(alice.peers.peer_id, "it was rude", 60.0)
+    assert (await next_event(events, PeerBanned)).reason == "it was rude"
+    await connection.closed
+    with pytest.raises(PeerNotReached, match="BANNED"):
+        await alice.connect(bob)
+    assert bob.peers.counters.banned_refused == 1
+    with pytest.raises(PeerIsBanned, match="it was rude"):
+        await bob.connect(alice)
+    assert bob.peers.unban(alice.peers.peer_id)
+    assert not bob.peers.unban(alice.peers.peer_id)
+    assert (await alice.connect(bob)).peer_id == bob.peers.peer_id
+
+
+@scenario
+async def test_a_ban_holds_for_a_peer_whose_key_was_never_seen_and_ends_with_its_time(net: PeerNet) -> None:
+    alice, bob = await net.pair(dial_attempts=1)
+    await bob.peers.ban(alice.peers.peer_id, "hearsay", 0.2)
+    assert bob.book.peer_of_noise_key(alice.identity.noise_key.public.raw) is None
+    with pytest.raises(PeerNotReached, match="BANNED"):
+        await alice.connect(bob)
+    await until(lambda: bob.book.ban_of(alice.peers.peer_id) is None)
+    await alice.connect(bob)
+
+
+@scenario
+async def test_we_neither_ban_ourselves_nor_for_no_time(net: PeerNet) -> None:
+    alice, bob = await net.pair()
+    for peer_id, duration_s in (
+        (alice.peers.peer_id, 1.0),
+        (bob.peers.peer_id, 0.0),
+        (bob.peers.peer_id, float("nan")),
+    ):
+        with pytest.raises(ValueError, match="a ban of"):
+            await alice.peers.ban(peer_id, "", duration_s)
+
+
+@scenario
+async def test_a_peer_that_nobody_told_of_is_not_known(net: PeerNet) -> None:
+    alice = await net.node("alice")
+    events = alice.peers.events()
+    stranger = NodeIdentity.generate().peer_id
+    with pytest.raises(PeerNotKnown, match=str(stranger)):
+        await alice.peers.connect(stranger)
+    assert (await next_event(events, PeerConnectFailed)).peer_id == stranger
+
+
+@everywhere
+@scenario
+async def test_a_dial_succeeds_and_both_ends_have_protocols_and_user_agent(net: PeerNet, listen: str) -> None:
+    alice, bob = await net.pair(listen)
+    bob.serve_echo()
+    connection = await alice.connect(bob)
+    theirs = bob.to(alice)
+    assert theirs is not None
+    assert (connection.claim.user_agent, theirs.claim.user_agent) == ("test bob", "test alice")
+    assert ECHO in connection.claim.protocols
+    with pytest.raises(NegotiationFailed):
+        await connection.open(["/test/nobody/1"])
+    assert await ask(connection, b"carried") == b"carried"
+
+
+@scenario
+async def test_a_dial_that_nobody_waits_for_is_cancelled(net: PeerNet) -> None:
+    silent = await net.loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+    async with silent:
+        alice, bob = await net.pair()
+        port = silent.sockets[0].getsockname()[1]
+        alice.book.add(bob.peers.peer_id, [])
+        carol = NodeIdentity.generate().peer_id
+        alice.book.add(carol, [Multiaddr.parse(f"/ip4/127.0.0.1/tcp/{port}")])
+        waiting = [asyncio.create_task(alice.peers.connect(carol)) for _ in range(2)]
+        await until(lambda: alice.peers.counters.dials == 1)
+        waiting[0].cancel()
+        await asyncio.wait(waiting[:1])
+        assert not waiting[1].done()
+        waiting[1].cancel()
+        await asyncio.wait(waiting)
+        assert all(task.cancelled() for task in waiting)
+        await until(lambda: not alice.peers._pool.dials)
+        assert alice.peers.counters.dials_failed == 0
+
+
+@scenario
+async def test_callers_at_the_same_time_share_one_dial(net: PeerNet) -> None:
+    alice, bob = await net.pair()
+    connections = await asyncio.gather(*(alice.connect(bob) for _ in range(20)))
+    assert len({id(connection) for connection in connections}) == 1
+    assert alice.peers.counters.dials == 1
+    assert await alice.connect(bob) is connections[0]
+
+
+# Reference: connectivity.
+
+
+@scenario
+async def test_ten_peers_connect_to_each_other_and_each_event_is_heard(net: PeerNet) -> None:
+    nodes = [await net.node(f"node{index}") for index in range(10)]
+    for node in nodes:
+        node.knows(*nodes)
+        node.serve_echo()
+    events = nodes[0].peers.events()
+    pairs = [(one, two) for one in nodes for two in nodes if one is not two]
+    await asyncio.gather(*(one.connect(two) for one, two in pairs))
+    await until(lambda: all(len(node.peers.connections) == 9 for node in nodes))
+    heard = {(await next_event(events, PeerConnected)).peer_id for _ in range(9)}
+    assert heard == {node.peers.peer_id for node in nodes[1:]}
+    connections = [await one.connect(two) for one, two in pairs]
+    assert await asyncio.gather(*(ask(connection, b"x") for connection in connections)) == [b"x"] * 90
+    assert sum(node.peers.counters.connected for node in nodes) == 90
+
+
+@scenario
+async def test_a_peer_that_goes_and_comes_back_is_connected_anew(net: PeerNet) -> None:
+    alice, bob = await net.pair()
+    await alice.connect(bob)
+    events = alice.peers.events()
+    await bob.peers.aclose()
+    assert (await next_event(events, PeerDisconnected)).peer_id == bob.peers.peer_id
+    with pytest.raises(PeerNotReached) as caught:
+        await alice.connect(bob)
+    assert caught.value.attempts == 3
+    again = await net.node("bob again", identity=bob.identity, listen=str(bob.addresses[0]))
+    assert (await alice.connect(again)).claim.user_agent == "test bob again"
+    assert (await next_event(events, PeerConnected)).peer_id == bob.peers.peer_id
+
+
+@scenario
+async def test_idle_connections_above_the_number_to_keep_are_closed_and_used_ones_stay(net: PeerNet) -> None:
+    hub = await net.node("hub", idle_timeout_s=0.05, idle_keep=1, reap_interval_s=0.02)
+    nodes = [await net.node(f"node{index}") for index in range(3)]
+    hub.knows(*nodes)
+    for node in nodes:
+        node.serve_echo()
+    used, *idle = [await hub.connect(node) for node in nodes]
+    _, reader, writer = await used.open([ECHO])
+    await asyncio.gather(*(connection.closed for connection in idle))
+    writer.write(b"still here")
+    assert await reader.readexactly(10) == b"still here"
+    assert hub.peers.counters.reaped == 2
+    writer.close()
+    assert not used.closed.done()
+
+
+# Which address.
+
+
+@scenario
+async def test_a_bad_address_is_passed_over_and_a_good_one_remembered(net: PeerNet) -> None:
+    alice = await net.node("alice")
+    bob = await net.node("bob", listen=TCP)
+    nobody = Multiaddr.parse("/memory/54321")
+    udp = Multiaddr.parse("/ip4/127.0.0.1/udp/1")
+    alice.book.add(bob.peers.peer_id, [nobody, udp, bob.addresses[0]])
+    connection = await alice.connect(bob)
+    assert connection.address == bob.addresses[0]
+    assert alice.peers.counters.addresses_failed == 2
+    await connection.aclose()
+    assert alice.book.addresses_of(bob.peers.peer_id)[0] == bob.addresses[0]
+    await alice.connect(bob)
+    assert alice.peers.counters.addresses_failed == 2
+
+
+@scenario
+async def test_an_address_that_does_not_answer_does_not_hold_up_the_next_one(net: PeerNet) -> None:
+    class Stuck:
+        """Connects to nothing at one address."""
+
+        async def dial(self, address: Multiaddr, timeout_s: float) -> object:
+            if address == stuck:
+                await asyncio.Event().wait()
+            return await net.router.dial(address, timeout_s)
+
+        listen = net.router.listen
+
+    stuck = Multiaddr.parse("/memory/54321")
+    alice = await net.node("alice", transports=Stuck(), dial_stagger_s=0.01)  # type: ignore[arg-type]
+    bob = await net.node("bob")
+    alice.book.add(bob.peers.peer_id, [stuck, *bob.addresses])
+    assert (await alice.connect(bob)).address == bob.addresses[0]
+
+
+@scenario
+async def test_another_peer_at_the_address_is_not_the_one_that_was_dialled(net: PeerNet) -> None:
+    alice, bob = await net.pair(dial_attempts=2)
+    mallory = await net.node("mallory")
+    carol = NodeIdentity.generate().peer_id
+    alice.book.add(carol, mallory.addresses)
+    with pytest.raises(PeerNotReached, match=f"it is peer {mallory.peers.peer_id}") as caught:
+        await alice.peers.connect(carol)
+    assert caught.value.attempts == 2
+    assert alice.peers.connections == []
+    await until(lambda: mallory.peers.connections == [])
+    # Whose key is known already is found out before anything of ours is shown.
+    await (await alice.connect(bob)).aclose()
+    await bob.peers.aclose()
+    impostor = await net.node("impostor", listen=str(bob.addresses[0]))
+    with pytest.raises(PeerNotReached, match="not that of the peer to be found there"):
+        await alice.connect(bob)
+    assert impostor.peers.counters.connected == 0
+
+
+@scenario
+async def test_the_same_peer_at_both_ends_is_refused(net: PeerNet) -> None:
+    alice = await net.node("alice")
+    twin = await net.node("twin", identity=alice.identity)
+    alice.knows(twin)
+    with pytest.raises(PeerNotReached, match="OURSELVES"):
+        await alice.connect(twin)
+
+
+@pytest.mark.parametrize("change", [{"network_byte": 1}, {"noise_pattern": "IX"}, {"noise_cipher": "AESGCM"}])
+@scenario
+async def test_peers_of_another_network_or_handshake_do_not_find_together(net: PeerNet, change: dict[str, Any]) -> None:
+    alice = await net.node("alice", dial_attempts=1)
+    bob = await net.node("bob", handshake_timeout_s=0.2, **change)
+    alice.knows(bob)
+    events = bob.peers.events()
+    with pytest.raises(PeerNotReached):
+        await alice.connect(bob)
+    failed = await next_event(events, InboundFailed)
+    assert ("first byte" in failed.cause) == ("network_byte" in change)
+    assert bob.peers.counters.inbound_failed == 1
+
+
+# Negotiation and handlers. Reference: protocol.
+
+
+@scenario
+async def test_the_fifth_of_five_protocols_is_agreed_on_and_none_of_five_is_a_failure(net: PeerNet) -> None:
+    alice, bob = await net.pair()
+    connection = await alice.connect(bob)
+    bob.peers._handlers["/test/5"] = echo  # served, and never told: so it is asked for
+    names = [f"/test/{index}" for index in range(1, 6)]
+    agreed, reader, writer = await connection.open(names)
+    assert agreed == "/test/5"
+    writer.write(b"x")
+    assert await reader.readexactly(1) == b"x"
+    writer.close()
+    with pytest.raises(NegotiationFailed) as caught:
+        await connection.open([*names[:4], "/test/6"])
+    assert caught.value.protocols == (*names[:4], "/test/6")
+    with pytest.raises(ValueError, match="6 protocols"):
+        await connection.open([*names, "/test/6"])
+    with pytest.raises(ValueError, match="0 protocols"):
+        await connection.open([])
+    await until(lambda: bob.peers.counters.negotiations_failed == 1)
+    assert not connection.closed.done()
+
+
+@scenario
+async def test_a_protocol_that_was_told_and_is_served_no_more_ends_in_a_reset(net: PeerNet) -> None:
+    alice, bob = await net.pair()
+    bob.serve_echo()
+    connection = await alice.connect(bob)
+    del bob.peers._handlers[ECHO]  # before alice can hear of it
+    _, reader, writer = await connection.open([ECHO])
+    writer.write(b"x")
+    with pytest.raises(SubstreamReset):
+        await reader.read(1)
+    assert bob.peers.counters.negotiations_failed == 1
+
+
+@scenario
+async def test_both_ends_open_substreams_of_protocols_of_the_other(net: PeerNet) -> None:
+    """Reference: peer_to_peer_custom_protocols."""
+    alice, bob = await net.pair()
+    alice.serve_echo("/test/alice")
+
+    @bob.peers.protocol("/test/bob")
+    async def greet(connection: PeerConnection, reader: SubstreamReader, writer: SubstreamWriter) -> None:
+        writer.write(b"hello " + connection.claim.user_agent.encode())
+
+    to_bob = await alice.connect(bob)
+    to_alice = await bob.connect(alice)
+    assert await ask(to_alice, b"back", "/test/alice") == b"back"
+    assert await ask(to_bob, b"", "/test/bob") == b"hello test alice"
+
+
+@scenario
+async def test_a_slow_handler_and_a_silent_negotiation_hold_up_nobody(net: PeerNet) -> None:
+    alice, bob = await net.pair()
+    bob.serve_echo()
+    stop = asyncio.Event()
+
+    @bob.peers.protocol("/test/slow")
+    async def slow(connection: PeerConnection, reader: SubstreamReader, writer: SubstreamWriter) -> None:
+        await stop.wait()
+
+    connection = await alice.connect(bob)
+    slow_ones = [await connection.open(["/test/slow"]) for _ in range(50)]
+    silent = [await connection._substreams.open() for _ in range(20)]  # type: ignore[attr-defined]
+    assert await ask(connection, bytes(300_000)) == bytes(300_000)
+    stop.set()
+    for _, reader, writer in slow_ones:
+        assert await reader.read() == b""
+        writer.close()
+    for _, writer in silent:
+        writer.reset()
+
+
+@scenario
+async def test_a_peer_that_never_answers_a_proposal_is_a_time_out(net: PeerNet) -> None:
+    alice, bob = await net.pair(negotiation_timeout_s=0.05)
+    connection = await alice.connect(bob)
+    theirs = bob.to(alice)
+    theirs._begin = lambda reader, writer: None  # type: ignore[union-attr]
+    theirs._substreams._on_substream._serve = lambda reader, writer: None  # type: ignore[union-attr]
+    with pytest.raises(NegotiationTimedOut, match=r"within 0\.05 s"):
+        await connection.open(["/test/unheard"])
+    assert not connection.closed.done()
+
+
+@scenario
+async def test_negotiations_above_the_limit_wait_for_their_turn(net: PeerNet) -> None:
+    alice, bob = await net.pair(negotiations_max=4)
+    bob.serve_echo()
+    connection = await alice.connect(bob)
+    silent = [await connection._substreams.open() for _ in range(4)]  # type: ignore[attr-defined]
+    await until(lambda: bob.peers.counters.negotiations == 4)
+    waiting = [asyncio.create_task(ask(connection, b"my turn")) for _ in range(10)]
+    await until(lambda: bob.peers.counters.negotiations == 14)
+    assert not any(task.done() for task in waiting)
+    silent[0][1].reset()
+    assert await asyncio.gather(*waiting) == [b"my turn"] * 10
+    assert bob.peers.counters.negotiations_failed == 1
+
+
+@scenario
+async def test_a_flood_of_silent_negotiations_is_reset_and_ends_with_their_time(net: PeerNet) -> None:
+    alice, bob = await net.pair(negotiations_max=4, negotiation_timeout_s=0.1)
+    bob.serve_echo()
+    connection = await alice.connect(bob)
+    silent = [await connection._substreams.open() for _ in range(200)]  # type: ignore[attr-defined]
+    await until(lambda: bob.peers.counters.negotiations_failed == 200)
+    for reader, _ in silent:
+        with pytest.raises(SubstreamReset):
+            await reader.read(1)
+    assert await ask(connection, b"free again") == b"free again"
+
+
+@scenario
+async def test_a_handler_that_raises_is_told_to_the_log_and_the_peer_and_nobody_else(net: PeerNet) -> None:
+    alice, bob = await net.pair()
+    bob.serve_echo()
+
+    @bob.peers.protocol("/test/broken")
+    async def broken(connection: PeerConnection, reader: SubstreamReader, writer: SubstreamWriter) -> None:
+        raise ZeroDivisionError("the secret is 42")
+
+    with caught_logs() as records:
+        connection = await alice.connect(bob)
+        _, reader, _ = await connection.open(["/test/broken"])
+        with pytest.raises(SubstreamReset) as caught:
+            await reader.read(1)
+    assert "42" not in str(caught.value)
+    (record,) = records
+    assert record.getMessage() == f"the handler of /test/broken failed for peer {alice.peers.peer_id}"
+    assert bob.peers.counters.handlers_failed == 1
+    assert await ask(connection, b"x") == b"x"
+
+
+@scenario
+async def test_what_a_peer_sent_before_it_left_is_still_read_by_its_handler(net: PeerNet) -> None:
+    alice, bob = await net.pair()
+    got: asyncio.Future[bytes] = net.loop.create_future()
+    go_on = asyncio.Event()
+
+    @bob.peers.protocol("/test/last")
+    async def last(connection: PeerConnection, reader: SubstreamReader, writer: SubstreamWriter) -> None:
+        await connection.closed
+        await go_on.wait()
+        got.set_result(await reader.read(100))
+
+    connection = await alice.connect(bob)
+    _, _, writer = await connection.open(["/test/last"])
+    writer.write(b"last words")
+    await until(lambda: bob.peers.counters.negotiations == 1)
+    await connection.aclose()
+    await until(lambda: not bob.peers.connections)
+    go_on.set()
+    assert await got == b"last words"
+
+
+@scenario
+async def test_handlers_end_with_the_node_also_those_that_close_their_own_connection(net: PeerNet) -> None:
+    alice, bob = await net.pair()
+    seen: list[str] = []
+
+    @bob.peers.protocol("/test/closes")
+    async def closes(connection: PeerConnection, reader: SubstreamReader, writer: SubstreamWriter) -> None:
+        await connection.aclose()
+        seen.append("closed")
+
+    @bob.peers.protocol("/test/waits")
+    async def waits(connection: PeerConnection, reader: SubstreamReader, writer: SubstreamWriter) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.append("cancelled")
+
+    connection = await alice.connect(bob)
+    await connection.open(["/test/waits"])
+    await connection.open(["/test/closes"])
+    await connection.closed
+    await until(lambda: sorted(seen) == ["cancelled", "closed"])
+    connection = await alice.connect(bob)
+    await connection.open(["/test/waits"])
+    await until(lambda: bob.peers.counters.negotiations == 3)
+    await bob.peers.aclose()
+    assert seen.count("cancelled") == 2
+
+
+@scenario
+async def test_a_protocol_is_served_once_and_ids_have_bounds(net: PeerNet) -> None:
+    node = await net.node("alice")
+    node.peers.serve("/test/1", echo)
+    for protocol in ("/test/1", "", "x" * 256, "/partywire/identity/1", "/partywire/identity/push/1", "a\nb"):
+        with pytest.raises(ValueError, match=r"protocol id|served already"):
+            node.peers.serve(protocol, echo)
+    node.peers.serve("x" * 255, echo)
+    for protocol in ("/test/2", "/partywire/identity/push/1"):
+        with pytest.raises(ValueError, match="is not served"):
+            node.peers.unserve(protocol)
+    node.peers.unserve("/test/1")
+    for index in range(62):
+        node.peers.serve(f"/many/{index}", echo)
+    with pytest.raises(ValueError, match="more cannot be"):
+        node.peers.serve("/one/more", echo)
+    assert len(node.peers.claim.protocols) == 64
+
+
+# What we say about ourselves.
+
+
+@scenario
+async def test_changes_are_told_to_connected_peers_and_kept_by_them(net: PeerNet) -> None:
+    alice, bob = await net.pair()
+    connection = await bob.connect(alice)
+    events = bob.peers.events()
+    before = connection.claim
+    elsewhere = Multiaddr.parse("/dns4/alice.example/tcp/7101")
+    alice.peers.advertise([elsewhere], features=5)
+    alice.serve_echo()
+    assert (await next_event(events, PeerUpdated)).peer_id == alice.peers.peer_id
+    assert (connection.claim.addresses, connection.claim.features) == ((elsewhere,), 5)
+    assert ECHO in connection.claim.protocols
+    assert connection.claim.updated_at > before.updated_at
+    assert bob.book.claim_of(alice.peers.peer_id) == connection.claim
+    alice.peers.unserve(ECHO)
+    await next_event(events, PeerUpdated)
+    assert ECHO not in connection.claim.protocols
+    with pytest.raises(ValueError, match="cannot be claimed"):
+        alice.peers.advertise([Multiaddr.parse("/ip4/0.0.0.0/tcp/1")])
+    assert alice.peers.claim.addresses == (elsewhere,)
+
+
+@everywhere
+@scenario
+async def test_each_end_tells_where_it_sees_the_other_one(net: PeerNet, listen: str) -> None:
+    alice, bob = await net.pair(listen)
+    ours = await alice.connect(bob)
+    theirs = bob.to(alice)
+    assert theirs is not None
+    assert ours.observed == theirs.address  # type: ignore[attr-defined]
+    assert theirs.observed == bob.addresses[0]  # type: ignore[attr-defined]
+
+
+@scenario
+async def test_a_wildcard_is_listened_at_and_never_claimed(net: PeerNet) -> None:
+    node = await net.node("alice", listen="/ip4/0.0.0.0/tcp/0")
+    assert node.peers.claim.addresses == ()
+
+
+# Limits and the end.
+
+
+@scenario
+async def test_peers_above_the_limit_are_told_that_there_is_no_room(net: PeerNet) -> None:
+    hub = await net.node("hub", connections_max=2)
+    nodes = [await net.node(f"node{index}", dial_attempts=1) for index in range(3)]
+    for node in nodes:
+        node.knows(hub)
+    await nodes[0].connect(hub)
+    connection = await nodes[1].connect(hub)
+    with pytest.raises(PeerNotReached, match="FULL"):
+        await nodes[2].connect(hub)
+    await connection.aclose()
+    await until(lambda: len(hub.peers.connections) == 1)
+    await nodes[2].connect(hub)
+
+
+@scenario
+async def test_a_dead_peer_is_found_by_pings(net: PeerNet) -> None:
+    alice = await net.node("alice", substreams=YamuxLimits(keepalive_s=0.02, ping_timeout_s=0.05))
+    bob = await net.node("bob")
+    alice.knows(bob)
+    connection = await alice.connect(bob)
+    assert await connection.ping() >= 0
+    theirs = bob.to(alice)
+    theirs._substreams._stream.on_readable(None)  # type: ignore[union-attr]  # it is there, and does nothing
+    theirs._substreams._read_on = lambda: None  # type: ignore[union-attr]
+    assert "ping" in await connection.closed
+
+
+@scenario
+async def test_behind_its_end_a_node_does_nothing_any_more(net: PeerNet) -> None:
+    alice, bob = await net.pair()
+    await alice.connect(bob)
+    events = alice.peers.events()
+    await alice.peers.aclose()
+    assert [type(event) async for event in events] == [PeerDisconnected]
+    with pytest.raises(ConnectionsClosed):
+        await alice.connect(bob)
+    with pytest.raises(ConnectionsClosed):
+        await alice.listen()
+    with pytest.raises(PeerNotReached):
+        await bob.connect(alice)
+    await alice.peers.aclose()
+
+
+@scenario
+async def test_the_end_of_a_node_ends_its_dials(net: PeerNet) -> None:
+    silent = await net.loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+    async with silent:
+        alice = await net.node("alice")
+        carol = NodeIdentity.generate().peer_id
+        alice.book.add(carol, [Multiaddr.parse(f"/ip4/127.0.0.1/tcp/{silent.sockets[0].getsockname()[1]}")])
+        task = asyncio.create_task(alice.peers.connect(carol))
+        await until(lambda: alice.peers.counters.dials)
+        await alice.peers.aclose()
+        with pytest.raises(ConnectionsClosed):
+            await task
