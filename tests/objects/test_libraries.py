@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 from decimal import Decimal
@@ -55,6 +56,9 @@ FRAMES = [
     lambda: pd.DataFrame(np.arange(12.0).reshape(3, 4), columns=pd.MultiIndex.from_product([["a", "b"], [1, 2]])),
     lambda: pd.DataFrame({"a": [1, 2]}, index=pd.MultiIndex.from_tuples([(1, "x"), (2, "y")], names=["n", None])),
     lambda: pd.DataFrame({"a": [1, 2]}, index=pd.Index(["x", 2], dtype=object)),
+    lambda: pd.DataFrame(
+        {"a": [1, 2]}, index=pd.MultiIndex([pd.RangeIndex(0, 90, 3), ["x"]], [[9, 0], [0, 0]], names=["n", "m"])
+    ),
 ]
 
 
@@ -141,6 +145,17 @@ def stream_of(sent: Any, **options: Any) -> bytes:
 
 
 GOOD = stream_of(table())
+
+
+def overlapping(sent: Any) -> bytes:
+    """The stream of a table, of whose numbers each column has those of the first."""
+    data = bytearray(stream_of(sent))
+    places = [data.index(struct.pack("<qq", 8 * number, 8)) for number in range(sent.num_columns)]
+    for place in places:
+        struct.pack_into("<qq", data, place, 0, 8)
+    return bytes(data)
+
+
 HOSTILE_STREAMS = {
     "nothing": b"",
     "no stream": b"x" * 100,
@@ -152,6 +167,7 @@ HOSTILE_STREAMS = {
         pa.table({"n": pa.RunEndEncodedArray.from_arrays(pa.array([1_000_000_000], pa.int32()), pa.array([1]))})
     ),
     "a union": stream_of(pa.table({"n": pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1])])})),
+    "buffers that overlap": overlapping(pa.table({name: np.array([7]) for name in "abc"})),
     "text that is no UTF-8": stream_of(pa.table({"n": pa.array([b"\xff"]).cast(pa.binary()).view(pa.string())})),
 }
 
@@ -194,6 +210,8 @@ def of_kind(name: str, payload: Any) -> bytes:
         (("range", 0, 1, 1, None), ("range", 0, 3, 1, None), [(np.array([0, 9, 0]), ("range", 0, 1, 1, None), False)],
          None, {}),
         (("range", 0, 1, 1, None), ("range", 0, 3, 1, None), [np.arange(3)], None, [1]),
+        (("range", 0, 1, 1, None), ("multi", [("range", 0, 10**9, 1, None)], [np.zeros(3, np.int8)], [None]),
+         [np.arange(3)], None, {}),
     ],
     ids=repr,
 )  # fmt: skip

@@ -1,8 +1,9 @@
 """Arrow tables as streams of Arrow IPC, and back from bytes of a peer.
 
 Imported when a table, or a column of pandas that needs Arrow, is sent or received. The one invariant: what comes out of
-`table_untrusted` has been validated in full, is of types that are listed here, and took no more memory than its bytes:
-compressed buffers, and types whose values need no bytes of their own, are refused.
+`table_untrusted` has been validated in full, is of types that are listed here, and took no more memory than its bytes,
+nor will when it is copied: compressed buffers, buffers that overlap, and types whose values need no bytes of their own,
+are refused.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _EXTENSIONS: Final = {"pandas.period", "pandas.interval"}
 
 _HEADER_IS_BATCH: Final = {2, 3}
 _DICTIONARY_BATCH: Final = 2
-_U16, _I32 = struct.Struct("<H"), struct.Struct("<i")
+_U16, _I32, _BUFFER = struct.Struct("<H"), struct.Struct("<i"), struct.Struct("<qq")
 
 
 def _is_allowed(kind: Any, depth: int = 0) -> bool:
@@ -78,8 +79,7 @@ def table_untrusted(data: bytes | memoryview) -> Any:
         raise ObjectDecodeError(f"an Arrow stream, for which pyarrow {'.'.join(map(str, VERSION_MIN))} is needed here")
     buffer = pa.py_buffer(data)
     for message in pa.ipc.MessageReader.open_stream(buffer):
-        if _is_compressed(memoryview(message.metadata)):
-            raise ObjectDecodeError("an Arrow stream that is compressed")
+        _check_batch_untrusted(memoryview(message.metadata))
     reader = pa.ipc.open_stream(buffer)
     if not all(_is_allowed(field.type) for field in reader.schema):
         raise ObjectDecodeError("an Arrow stream with a type that is not received")
@@ -88,8 +88,8 @@ def table_untrusted(data: bytes | memoryview) -> Any:
     return table
 
 
-def _is_compressed(metadata: memoryview) -> bool:
-    """Whether a message, which pyarrow has verified, says of its batch that the buffers are compressed.
+def _check_batch_untrusted(metadata: memoryview) -> None:
+    """Refuse a message, which pyarrow has verified, whose batch has compressed buffers, or the same bytes in several.
 
     Message: version, header type, header ...; DictionaryBatch: id, data ...; RecordBatch: length, nodes, buffers,
     compression.
@@ -98,11 +98,20 @@ def _is_compressed(metadata: memoryview) -> bool:
     kind_at = _field(metadata, message, 1)
     kind = metadata[kind_at] if kind_at else 0
     if kind not in _HEADER_IS_BATCH:
-        return False
+        return
     batch = _table_at(metadata, _field(metadata, message, 2))
     if kind == _DICTIONARY_BATCH:
         batch = _table_at(metadata, _field(metadata, batch, 1))
-    return _field(metadata, batch, 3) != 0
+    if _field(metadata, batch, 3):
+        raise ObjectDecodeError("an Arrow stream that is compressed")
+    if buffers := _field(metadata, batch, 2):
+        start = _table_at(metadata, buffers) + _I32.size
+        count = _I32.unpack_from(metadata, start - _I32.size)[0]
+        end = 0
+        for offset, size in _BUFFER.iter_unpack(metadata[start : start + count * _BUFFER.size]):
+            if size and offset < end:
+                raise ObjectDecodeError("an Arrow stream whose buffers overlap")
+            end = max(end, offset + size)
 
 
 def _field(data: memoryview, table: int, number: int) -> int:

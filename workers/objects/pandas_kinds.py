@@ -108,10 +108,15 @@ def _encode_index(index: Any) -> Any:
     if kind is pd.RangeIndex:
         return "range", index.start, index.stop, index.step, index.name
     if kind is pd.MultiIndex:
-        levels = [_encode_index(level) for level in index.levels]
+        levels = [_encode_index(_as_values(level)) for level in index.levels]
         return "multi", levels, [np.asarray(codes) for codes in index.codes], list(index.names)
     frequency = index.freqstr if isinstance(index, _WITH_FREQUENCY) else None
     return "plain", *_encode_columns([index]), index.name, frequency
+
+
+def _as_values(level: Any) -> Any:
+    """A level without ranges: few bytes would stand for any number of labels, for each of which pandas takes memory."""
+    return pd.Index(np.asarray(level), name=level.name) if type(level) is pd.RangeIndex else level
 
 
 def _decode_index(payload: Any) -> Any:
@@ -124,7 +129,7 @@ def _decode_index(payload: Any) -> Any:
         return pd.RangeIndex(start, stop, step, name=name)
     if payload[0] == "multi":
         _, levels, codes, names = _parts(payload, 4)
-        if any(type(level) is tuple and level[:1] == ("multi",) for level in levels):
+        if any(type(level) is not tuple or level[:1] != ("plain",) for level in levels):
             raise _refuse()
         return pd.MultiIndex([_decode_index(level) for level in levels], codes, names=names)
     if payload[0] != "plain":
