@@ -25,7 +25,7 @@ from partywire.engine.topology import PartySpec, PeerSpec, routing_tag
 from partywire.shm.record import RECORD_HEADER
 from partywire.workers import serve_words, values
 from partywire.workers.config import PartyConfig, write_config
-from tests.fuzz import object_targets, transport_targets
+from tests.fuzz import object_targets, peer_targets, transport_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -165,6 +165,9 @@ _MAKERS: Final[dict[str, Callable[[], Iterator[bytes]]]] = {
     "stat_text": lambda: iter([encode_text([Value("link_up", (("peer", "b"),), 1)], [Words("link_state", (), "up")])]),
     "config": _config,
     "objects": object_targets.objects,
+    "peer_claim": peer_targets.bodies,
+    "identity_message": peer_targets.messages,
+    "liveness": peer_targets.echoes,
     "object_tokens": object_targets.object_tokens,
     "format4": object_targets.format4,
     "socks": transport_targets.socks,

@@ -40,6 +40,9 @@ from partywire.workers.errors import ConfigError
 from tests.fuzz.object_targets import fuzz_format4 as fuzz_format4
 from tests.fuzz.object_targets import fuzz_object_tokens as fuzz_object_tokens
 from tests.fuzz.object_targets import fuzz_objects as fuzz_objects
+from tests.fuzz.peer_targets import fuzz_identity_message as fuzz_identity_message
+from tests.fuzz.peer_targets import fuzz_liveness as fuzz_liveness
+from tests.fuzz.peer_targets import fuzz_peer_claim as fuzz_peer_claim
 from tests.fuzz.transport_targets import fuzz_socks as fuzz_socks
 from tests.fuzz.transport_targets import fuzz_tor_lines as fuzz_tor_lines
 from tests.fuzz.transport_targets import fuzz_websocket as fuzz_websocket
