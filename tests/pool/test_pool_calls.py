@@ -290,6 +290,10 @@ def test_a_pool_is_used_in_one_loop_only(pool_duo: Duo) -> None:
     run(pool_duo[0].send("local1", 1))
     with pytest.raises(RuntimeError, match="belongs to the event loop"):
         run(pool_duo[0].send("local1", 1))
+    run(pool_duo[0].shutdown())
+    run(pool_duo[0].shutdown())
+    with pytest.raises(PoolClosed):
+        pool_duo[0].add_client("another")
 
 
 def test_calls_after_shutdown_are_refused_and_a_second_shutdown_is_not() -> None:

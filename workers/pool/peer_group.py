@@ -312,7 +312,8 @@ class PeerGroup:
 
     async def shutdown(self) -> None:
         """End the pool. What was sent is delivered, if the peers take it within `close_timeout`; calls that wait raise
-        PoolClosed; peers get PeerClosed once they have received what we sent. May be called again.
+        PoolClosed; peers get PeerClosed once they have received what we sent. May be called again. In another loop than
+        the pool's, which has ended then, it is `kill`.
 
         Raises:
             Exception: an `asend` failed with it, and nobody has looked. The pool has ended all the same.
@@ -321,6 +322,9 @@ class PeerGroup:
             await asyncio.shield(self._shutdown)
             return
         loop = asyncio.get_running_loop()
+        if self._shared.loop not in (None, loop):
+            self.kill()
+            return
         self._shutdown = loop.create_future()
         try:
             await self._end(loop)
