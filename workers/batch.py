@@ -34,6 +34,7 @@ from .errors import (
 )
 from .job_function import check_sendable, job_name
 from .retry import (
+    NOT_BEGUN,
     RETRIES_DEFAULT,
     RETRIES_MAX,
     RETRY_TIMEOUT_S,
@@ -42,6 +43,7 @@ from .retry import (
     Ledger,
     Standing,
     Verdict,
+    common_batch,
     decide,
     first_failure,
 )
@@ -228,11 +230,16 @@ class _Batch:
         self.retry_timeout_s = RETRY_TIMEOUT_S
         self.ledger = Ledger(len(inputs))
         self._attempts = 1
+        self._begun_as = NOT_BEGUN
         self._history: list[str] = []
         self._totals_before = Totals()  # of earlier attempts
         self._is_ending = False  # the parties tell each other how the attempt ended, or have done so
         self._ticker = Wait(self._worker)
         self.attempt = self._new_attempt()
+
+    @property
+    def _standing(self) -> Standing:
+        return Standing(self._attempts, len(self.ledger.pending), self._begun_as, self._party.last_batch)
 
     @property
     def _patience(self) -> float | None:
@@ -259,11 +266,11 @@ class _Batch:
         self._is_ending = False
         try:
             while True:
-                standing = Standing(self._attempts, len(self.ledger.pending))
                 try:
-                    self._attempts = await self.attempt.begin(
-                        self._number, fields, standing, len(self._inputs), self._patience
+                    common = await self.attempt.begin(
+                        self._number, fields, self._standing, len(self._inputs), self._patience
                     )
+                    self._attempts, self._begun_as = common.attempt, common.batch
                     break
                 except BeginAnew as anew:
                     self._begin_anew(anew)
@@ -360,7 +367,7 @@ class _Batch:
             SetupMismatch: the same, when no attempt is left to begin.
             PeerClosed, PeerLost, SetupAborted, RendezvousTimeout, LinkProtocolError.
         """
-        told = ours.fields()
+        told = {**self._standing.fields(), **ours.fields()}
         if failure is not None:
             told["cause"] = AttemptReport(cause=describe_to_peers(failure.error)).fields()["cause"]
         is_last = failure is not None and (self._attempts > self.retries or not failure.is_transient)
@@ -388,6 +395,9 @@ class _Batch:
         for number, chunk in enumerate(self.ledger.chunks()):
             fields = {"final": chunk, "chunk": number, **(told if number == 0 else {})}
             outcome = await self._party.rendezvous(END, fields, timeout=timeout, patience=patience)
+            if number == 0:
+                said = {peer: Standing.from_fields_untrusted(theirs, peer) for peer, theirs in outcome.items()}
+                common_batch(self._number, self._party.name, {**said, self._party.name: self._standing})
             for peer, theirs in outcome.items():
                 if number == 0:
                     reports[peer] = AttemptReport.from_fields_untrusted(theirs, peer)
@@ -493,4 +503,6 @@ class _Batch:
         """Leave the worker as it was before the batch. May follow anything."""
         self._ticker.waker = None
         self._ticker.deadline = NEVER
+        if self._begun_as != NOT_BEGUN:
+            self._party.last_batch = self._begun_as
         self.attempt.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from partywire.engine.errors import PartyWireError, SetupAborted
@@ -34,7 +34,7 @@ from .batch_share import (
 )
 from .channel import PICKLE_PROTOCOL, ChannelClosed
 from .errors import PartyFailed, PeerClosed, PeerLost, SessionClosed, SessionError, WorkerDied, describe_to_peers
-from .retry import CAUSE_LENGTH_MAX, Standing, common_attempt, is_transient
+from .retry import CAUSE_LENGTH_MAX, NOT_BEGUN, Standing, common_attempt, common_batch, is_transient
 from .scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -129,11 +129,11 @@ class BatchAttempt:
 
     async def begin(
         self, round_: int, fields: Mapping[str, object], standing: Standing, total: int, patience: float | None
-    ) -> int:
+    ) -> Standing:
         """Agree with all parties and start every share; a failure to start one is the attempt's.
 
         Lost links and dead workers are waited for as many seconds as `patience` has; without it they are an error.
-        Returns which attempt at the batch of `total` jobs it is, for all parties.
+        Returns where all parties stand in the batch of `total` jobs: which attempt it is, and how it was begun.
 
         Raises:
             SetupMismatch, SetupAborted, PeerLost, PeerClosed, PartyFailed, WorkerDied.
@@ -144,7 +144,7 @@ class BatchAttempt:
         except BaseException as error:
             self._party.refuse_round(BATCH, self._why(error))  # in which the others wait for us
             raise
-        plan, attempt = await self._agree(round_, fields, standing, total, patience)
+        plan, standing = await self._agree(round_, fields, standing, total, patience)
         self._share = BatchShare(self._worker, self.scheduler, plan, self._job_final, self.fail)
         self._party.on_agreed_given_up = self._sessions_given_up
         try:
@@ -163,7 +163,7 @@ class BatchAttempt:
             self._party.give_up_agreed(describe_to_peers(error))  # sessions of the attempt that were not even made here
             self.fail(-1, error)
         self._end_expectation()
-        return attempt
+        return standing
 
     async def _prepare(self, patience: float | None) -> None:
         """Let all our workers expect sessions; one that dies meanwhile is waited for like one that was dead before."""
@@ -237,14 +237,17 @@ class BatchAttempt:
 
     async def _agree(
         self, round_: int, fields: Mapping[str, object], standing: Standing, total: int, patience: float | None
-    ) -> tuple[BatchPlan, int]:
+    ) -> tuple[BatchPlan, Standing]:
         party = self._party
         told = {**fields, **standing.fields()}
         block, outcome = await party.agree(BATCH, self._session_count, told, patience=patience)
         check_fields_equal(round_, fields, outcome, fields)
         said = {peer: Standing.from_fields_untrusted(theirs, peer) for peer, theirs in outcome.items()}
-        attempt = common_attempt({party.name: standing, **said}, total)
-        return BatchPlan(self._number, block.first, block.count, len(self._inputs)), attempt
+        said[party.name] = standing
+        batch = common_batch(round_, party.name, said)
+        attempt = common_attempt(said, total)
+        plan = BatchPlan(self._number, block.first, block.count, len(self._inputs))
+        return plan, replace(standing, attempt=attempt, batch=block.first if batch == NOT_BEGUN else batch)
 
     def _inputs_of(self, plan: BatchPlan, worker: int) -> dict[int, Any]:
         return {position: self._inputs[position] for position in plan.jobs_of(worker, self._worker.workers)}

@@ -59,6 +59,7 @@ from .link_events import LinkEvents
 from .opening import Opening
 from .party_log import PartyLog
 from .resets import SessionResets
+from .retry import NOT_BEGUN
 from .rounds import Rounds
 from .security import announcement, check_files
 from .stat import PartyStat, party_stat
@@ -149,6 +150,8 @@ class Party:
         self._is_agreeing = False
         # The last round that gave session ids, and which.
         self._agreed: tuple[int, SessionBlock] | None = None
+        # The last batch that we were in and have left.
+        self.last_batch = NOT_BEGUN
         # Called when a peer gives up the sessions of that round, some of which may be another worker's, or its link was
         # made anew.
         self.on_agreed_given_up: Callable[[SessionError], None] | None = None

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from partywire.engine.errors import LinkProtocolError
+from partywire.engine.errors import LinkProtocolError, SetupMismatch
 from partywire.engine.frames import printable_untrusted
 
 from .errors import PeerClosed, SessionClosed, SessionDesync, SessionError, WorkerDied
@@ -39,6 +39,9 @@ CHUNK_SIZE: Final = 24 * 1024
 
 CAUSE_LENGTH_MAX: Final = 300
 """Characters of a failure's cause that the other parties are told."""
+
+NOT_BEGUN: Final = -1
+"""In the place of a session id."""
 
 _NOT_RETRIED: Final = (SessionDesync, PeerClosed, SessionClosed)
 
@@ -63,14 +66,20 @@ def is_transient(error: BaseException | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a party stands in a batch as it begins an attempt: which it is, and how many jobs are left to run."""
+    """Where a party stands in a batch as it begins an attempt: which it is, and how many jobs are left to run.
+
+    `batch` names one that has begun, by the first session id that it had; NOT_BEGUN before. `left` names the last one
+    that the party was in before, since it was started.
+    """
 
     attempt: int
     jobs: int
+    batch: int = NOT_BEGUN
+    left: int = NOT_BEGUN
 
     def fields(self) -> dict[str, object]:
         """The standing as fields of a rendezvous."""
-        return {"attempt": self.attempt, "jobs to run": self.jobs}
+        return {"attempt": self.attempt, "jobs to run": self.jobs, "begun as": self.batch, "left": self.left}
 
     @classmethod
     def from_fields_untrusted(cls, fields: Mapping[str, object], peer: str) -> Standing:
@@ -80,8 +89,8 @@ class Standing:
             LinkProtocolError: a field is missing or not of its type.
         """
         match fields:
-            case {"attempt": int(attempt), "jobs to run": int(jobs)}:
-                return cls(max(1, min(attempt, RETRIES_MAX + 1)), max(0, jobs))
+            case {"attempt": int(attempt), "jobs to run": int(jobs), "begun as": int(batch), "left": int(left)}:
+                return cls(max(1, min(attempt, RETRIES_MAX + 1)), max(0, jobs), batch, left)
             case _:
                 raise LinkProtocolError(peer, "standing in a batch without its fields, but", len(fields))
 
@@ -96,6 +105,23 @@ class BeginAnew(Exception):
         self.attempt = attempt
 
 
+def common_batch(round_: int, our_name: str, said: Mapping[str, Standing]) -> int:
+    """The batch that all are in, NOT_BEGUN if it is to begin.
+
+    Nothing else tells two batches of the same job apart, whose inputs must never meet: one party may have left a batch
+    that another one, which missed the last word of a third, is still in.
+
+    Raises:
+        SetupMismatch: they are not in the same; at every party.
+    """
+    begun = {standing.batch for standing in said.values()} - {NOT_BEGUN}
+    if len(begun) <= 1 and not any(standing.left in begun for standing in said.values()):
+        return begun.pop() if begun else NOT_BEGUN
+    ours = said[our_name].batch
+    peer = next((name for name, one in said.items() if one.batch != ours), our_name)
+    raise SetupMismatch(round_, "batch that has begun", ours, said[peer].batch, peer)
+
+
 def common_attempt(said: Mapping[str, Standing], total: int) -> int:
     """Which attempt at a batch of `total` jobs begins; the same at every party that calls it with what all said.
 
@@ -104,7 +130,8 @@ def common_attempt(said: Mapping[str, Standing], total: int) -> int:
     """
     attempt = max(standing.attempt for standing in said.values())
     # In step; or all hold nothing, and whoever is behind was started again.
-    if len(set(said.values())) == 1 or all(standing.jobs == total for standing in said.values()):
+    in_step = len({(standing.attempt, standing.jobs) for standing in said.values()}) == 1
+    if in_step or all(standing.jobs == total for standing in said.values()):
         return attempt
     least = min(said, key=lambda name: (-said[name].jobs, said[name].attempt, name))
     raise BeginAnew(least, attempt)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partywire.engine.errors import LinkProtocolError
+from partywire.engine.errors import LinkProtocolError, SetupMismatch
 from partywire.workers import retry
 from partywire.workers.errors import (
     InboxOverflow,
@@ -21,12 +21,14 @@ from partywire.workers.errors import (
     WorkerDied,
 )
 from partywire.workers.retry import (
+    NOT_BEGUN,
     AttemptReport,
     BeginAnew,
     Ledger,
     Standing,
     Verdict,
     common_attempt,
+    common_batch,
     decide,
     first_failure,
     is_transient,
@@ -48,6 +50,7 @@ class Party:
     def __init__(self, jobs: int) -> None:
         self.ledger = Ledger(jobs)
         self.attempt = 1
+        self.batch = NOT_BEGUN
 
     def run(self, block: int, reach: list[int], sessions: int) -> None:
         """Jobs of one session end in order; `reach[s]` of session s become final here."""
@@ -61,11 +64,14 @@ def meet(parties: list[Party], jobs: int) -> int:
     """All parties begin an attempt together; which, as each of them finds alone."""
     while True:
         said = {
-            name: Standing(party.attempt, len(party.ledger.pending))
+            name: Standing(party.attempt, len(party.ledger.pending), party.batch)
             for name, party in zip(NAMES, parties, strict=False)
         }
         found: list[int | tuple[str, int]] = []
+        begun = {common_batch(0, name, said) for name in said}
+        assert len(begun) == 1
         for party in parties:
+            party.batch = max(*begun, 7)
             try:
                 found.append(common_attempt(dict(reversed(said.items())) if found else said, jobs))
             except BeginAnew as anew:
@@ -98,8 +104,7 @@ def test_no_result_is_lost_doubled_reordered_or_of_two_attempts_and_all_parties_
             party.attempt = attempt + 1
             party.run(round_, reach, sessions)
         said = {
-            name: AttemptReport() if party.ledger.is_full else LOST
-            for name, party in zip(NAMES, parties, strict=False)
+            name: AttemptReport() if party.ledger.is_full else LOST for name, party in zip(NAMES, parties, strict=False)
         }
         bitmaps = [bitmap(party.ledger) for party in parties]
         complete = [
@@ -119,6 +124,28 @@ def test_no_result_is_lost_doubled_reordered_or_of_two_attempts_and_all_parties_
     results = [party.ledger.results for party in parties]
     assert [index for index, _ in results[0]] == list(range(jobs))
     assert all(mine == results[0] for mine in results), "the results of a job are of one attempt at all parties"
+
+
+@pytest.mark.parametrize(
+    ("begun", "left", "batch"),
+    [
+        ((7, 7, 7), 3, 7),
+        ((NOT_BEGUN, 7, 7), NOT_BEGUN, 7),  # started again
+        ((NOT_BEGUN, 7, 7), 3, 7),  # did not hear that the first attempt was agreed on
+        ((NOT_BEGUN, NOT_BEGUN, NOT_BEGUN), 7, NOT_BEGUN),
+        ((NOT_BEGUN, NOT_BEGUN, 7), 7, None),  # has left it
+        ((8, 7, 7), 7, None),
+        ((8, 7, 7), NOT_BEGUN, None),
+    ],
+)
+def test_two_batches_never_meet(begun: tuple[int, int, int], left: int, batch: int | None) -> None:
+    said = {name: Standing(2, 4, one, left if name == "alice" else 1) for name, one in zip(NAMES, begun, strict=False)}
+    for name in said:
+        if batch is not None:
+            assert common_batch(3, name, said) == batch
+        else:
+            with pytest.raises(SetupMismatch, match="batch that has begun"):
+                common_batch(3, name, said)
 
 
 @given(
