@@ -221,6 +221,8 @@ Pair = namedtuple("Pair", "a b")
         (np.array([object()]), "object is of no kind"),
         (np.ma.masked_array([1], [True]), "mask of a masked array"),
         (np.zeros(2).view(np.recarray), "recarray would arrive as a plain array"),
+        (np.zeros(2, "i4,i4").view(np.dtype((np.record, "i4,i4"))), "record of numpy would arrive as a plain structure"),
+        (np.rec.array([(1, 2)])[0], "record of numpy would arrive as a plain structure"),
         (np.empty(2, "V0"), "no size"),
         (Fraction(1, 2**FRACTION_BITS_MAX), "Fraction"),
         (Decimal("1" * 70_000), "Decimal"),
