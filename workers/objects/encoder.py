@@ -442,7 +442,7 @@ def _put_numpy_scalar(encoder: Encoder, value: np.generic[Any]) -> None:
 
 def _array_meta(value: np.ndarray[Any, Any]) -> bytes:
     if value.dtype.type is np.record:
-        raise ObjectEncodeError("a record of numpy would arrive as a plain structure; send .view([...]) with its fields")
+        raise ObjectEncodeError("a numpy record would arrive as a plain structure; send .view([...]) with its fields")
     try:
         return values.array_meta(value)
     except TypeError as error:
