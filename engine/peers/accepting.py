@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 _LOG: Final = logging.getLogger("partywire.peers")
 
 _REASONS: Final = {
+    RefusalCode.BANNED: "the peer is banned",
     RefusalCode.FULL: "no room for another connection at the moment",
     RefusalCode.DUPLICATE: "the connection that stands stays",
     RefusalCode.OURSELVES: "both ends are the same peer",
+    RefusalCode.NOT_ALLOWED: "the peer is not on the list of those that may dial",
 }
 
 
@@ -56,7 +58,13 @@ class PeerAcceptor:
             return
         task = asyncio.get_running_loop().create_task(self._run(stream, address))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+        def is_done(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if task.cancelled():
+                stream.abort()  # a task that is cancelled at once never runs
+
+        task.add_done_callback(is_done)
 
     async def aclose(self) -> None:
         """Give up everybody who is no peer yet."""
@@ -141,8 +149,11 @@ class PeerAcceptor:
         return True
 
     async def _admit(self, claim: PeerClaim) -> tuple[RefusalCode, str] | None:
-        if self._parts.book.ban_of(claim.peer_id) is not None:
+        allowed = self._parts.options.allowed
+        code: RefusalCode | None = RefusalCode.NOT_ALLOWED
+        if allowed is None or claim.peer_id in allowed:
+            code = await self._parts.pool.admit(claim.peer_id)
+        if self._parts.book.ban_of(claim.peer_id) is not None:  # also since a moment ago
             self._parts.counters.banned_refused += 1
-            return RefusalCode.BANNED, "the peer is banned"
-        code = await self._parts.pool.admit(claim.peer_id)
+            code = RefusalCode.BANNED
         return None if code is None else (code, _REASONS[code])

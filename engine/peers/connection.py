@@ -119,8 +119,8 @@ class EstablishedConnection:
 
     @property
     def is_open(self) -> bool:
-        """Whether it stands, as far as is known here."""
-        return not self.closed.done()
+        """Whether it stands, as far as is known here, and neither side is leaving."""
+        return not (self.closed.done() or self._substreams.is_leaving)
 
     @property
     def substreams(self) -> int:
@@ -183,10 +183,11 @@ class EstablishedConnection:
             # Ended by the peer, or as good as: the handler had no reason to expect it.
             _LOG.debug("substream %s of peer %s ended early: %s", protocol, self.peer_id, error)
             writer.reset("it ended early")
-        except LinkProtocolError as error:
-            writer.reset("the protocol was broken")
-            self._on_violation(self, error)
-        except Exception:
+        except Exception as error:
+            if isinstance(error, LinkProtocolError) and error.peer in ("", str(self.peer_id)):
+                writer.reset("the protocol was broken")
+                self._on_violation(self, error)
+                return
             self._counters.handlers_failed += 1
             _LOG.exception("the handler of %s failed for peer %s", protocol, self.peer_id)
             writer.reset("the handler failed")

@@ -84,8 +84,8 @@ class PeerConnection(Protocol):
 ProtocolHandler: TypeAlias = "Callable[[PeerConnection, SubstreamReader, SubstreamWriter], Awaitable[None]]"
 """Serves one substream. Runs in a task of its own, which is cancelled when we close the connection, and a moment after
 the peer did; when it returns the substream is closed, when it raises the substream is reset and the log says so. What
-substreams raise, and LinkProtocolError, it may let pass: the first is no failure of its own, the second bans the
-peer."""
+substreams raise, and a LinkProtocolError of this peer, it may let pass: the first is no failure of its own, the second
+bans the peer."""
 
 
 class ConnectionManager(Protocol):

@@ -114,7 +114,13 @@ class PeerDialler:
         loop = asyncio.get_running_loop()
         dial = self._parts.pool.dials[peer_id] = Dial(peer_id, loop)
         dial.task = loop.create_task(self._run(dial))
+        dial.task.add_done_callback(lambda _: self._forget(dial))  # a task that is cancelled at once never runs
         return dial
+
+    def _forget(self, dial: Dial) -> None:
+        dial.settle()
+        del self._parts.pool.dials[dial.peer_id]
+        self._fail(dial, ConnectionsClosed())
 
     async def _wait(self, dial: Dial) -> EstablishedConnection:
         dial.waiters += 1
@@ -150,15 +156,9 @@ class PeerDialler:
                 parts.counters.dials_failed += 1
                 parts.hub.publish(PeerConnectFailed(dial.peer_id, str(error)))
                 self._fail(dial, error)
-        except asyncio.CancelledError:
-            self._fail(dial, ConnectionsClosed())
-            raise
         except Exception as error:
             _LOG.exception("dialling peer %s failed", dial.peer_id)
             self._fail(dial, error)
-        finally:
-            dial.settle()
-            del parts.pool.dials[dial.peer_id]
 
     def _fail(self, dial: Dial, error: Exception) -> None:
         if not dial.result.done():

@@ -25,6 +25,7 @@ class RefusalCode(IntEnum):
     FULL = 3  # no room for another connection at the moment
     DUPLICATE = 4  # there is a connection, which stays
     OURSELVES = 5  # both ends are the same peer
+    NOT_ALLOWED = 6  # it is none of those that may dial us
 
 
 class PeerNotKnown(PartyWireError):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..noise import CIPHERS, NoiseProtocol
 from ..yamux.limits import YamuxLimits
 from .wire import LivenessPermits, check_network_byte
+
+if TYPE_CHECKING:
+    from .peer_id import PeerId
 
 NOISE_PATTERNS: Final = ("XX", "IX")
 
@@ -76,6 +79,8 @@ class PeerOptions:
     duplicate_ping_s: float = 3.0
     """For a connection that stands to answer before another one to the same peer takes its place."""
 
+    allowed: frozenset[PeerId] | None = None
+    """Who may dial us; None: anybody who is not banned."""
     is_local: bool = False
     """Whether peers may claim addresses that mean something on this host alone: memory and unix sockets."""
 

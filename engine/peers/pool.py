@@ -126,7 +126,7 @@ class ConnectionPool:
         connection.closed.add_done_callback(lambda closed: self._on_closed(connection, closed.result()))
         self._counters.connected += 1
         if existing is not None:
-            self._counters.duplicates += 1
+            self._counters.duplicates += existing.is_open
             self.spawn(existing.aclose())
         dial = self.dials.get(peer_id)
         if dial is not None:

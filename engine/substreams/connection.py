@@ -97,6 +97,11 @@ class SubstreamConnection:
         """How many are open, or hold something that was not read."""
         return self._session.substreams
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether either side opens no further substreams."""
+        return self._session.is_leaving or self._session.is_peer_leaving
+
     async def open(self) -> tuple[SubstreamReader, SubstreamWriter]:
         """A new substream. It is announced with what is written first, or at the end of this turn of the loop.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,9 +18,9 @@ from partywire.engine.transports.router import Router
 from partywire.engine.transports.switchboard import Switchboard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
-    from partywire.engine.peers.contract import PeerConnection, Transports
+    from partywire.engine.peers.contract import AddressBook, ConnectionManager, PeerConnection, Transports
     from partywire.engine.peers.events import EventSubscription
     from partywire.engine.substreams.streams import SubstreamReader, SubstreamWriter
 
@@ -171,3 +172,32 @@ async def next_event(events: EventSubscription, kind: type[E]) -> E:
         if isinstance(event, kind):
             return event
     raise AssertionError("the events ended")
+
+
+class _Records(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@contextmanager
+def caught_logs() -> Iterator[list[logging.LogRecord]]:
+    """What the log is told of peers, which then goes nowhere else."""
+    logger, handler = logging.getLogger("partywire.peers"), _Records()
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield handler.records
+    finally:
+        logger.propagate = True
+        logger.removeHandler(handler)
+
+
+def satisfies_the_contract(node: Node) -> tuple[ConnectionManager, AddressBook]:
+    """For the type checker."""
+    return node.peers, node.book

@@ -24,7 +24,19 @@ from partywire.engine.peers.options import PeerOptions
 from partywire.engine.peers.upgrade import secure_dialled
 from partywire.engine.peers.wire import LIVENESS
 from partywire.engine.substreams.connection import SubstreamConnection
-from tests.peers.peer_net import ECHO, MEMORY, TCP, Node, PeerNet, ask, next_event, options_of, scenario, until
+from tests.peers.peer_net import (
+    ECHO,
+    MEMORY,
+    TCP,
+    Node,
+    PeerNet,
+    ask,
+    caught_logs,
+    next_event,
+    options_of,
+    scenario,
+    until,
+)
 
 if TYPE_CHECKING:
     from partywire.engine.peers.contract import PeerConnection
@@ -225,6 +237,23 @@ async def test_who_breaks_a_protocol_behind_its_identity_is_banned_for_a_while(n
     assert alice.book.ban_of(identity.peer_id) is not None
     await until(lambda: alice.peers.connections == [])
     assert alice.peers.counters.violations == 1
+
+
+@scenario
+async def test_a_handler_that_meets_the_violation_of_a_third_peer_bans_nobody_for_it(net: PeerNet) -> None:
+    alice = await net.node("alice")
+
+    @alice.peers.protocol("/test/proxy")
+    async def proxy(connection: PeerConnection, reader: SubstreamReader, writer: SubstreamWriter) -> None:
+        raise LinkProtocolError("another peer", "a word", "bad")
+
+    stranger, identity = await stranger_with(net, alice)
+    with caught_logs() as records:
+        await stranger.say(b"", "/test/proxy")
+        await until(lambda: alice.peers.counters.handlers_failed == 1)
+    assert len(records) == 1
+    assert alice.book.ban_of(identity.peer_id) is None
+    stranger.connection.abort("enough")
 
 
 @scenario

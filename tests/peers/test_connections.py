@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from partywire.engine.memory import memory_pair
 from partywire.engine.multiaddr import Multiaddr
 from partywire.engine.negotiation import NegotiationFailed
 from partywire.engine.peers.contract import Direction
@@ -30,37 +29,11 @@ from partywire.engine.peers.events import (
 from partywire.engine.peers.identity import NodeIdentity
 from partywire.engine.yamux.errors import SubstreamReset
 from partywire.engine.yamux.limits import YamuxLimits
-from tests.peers.peer_net import ECHO, MEMORY, TCP, PeerNet, ask, echo, next_event, scenario, until
+from tests.peers.peer_net import ECHO, MEMORY, TCP, PeerNet, ask, caught_logs, echo, next_event, scenario, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from partywire.engine.peers.contract import PeerConnection
     from partywire.engine.substreams.streams import SubstreamReader, SubstreamWriter
-
-
-class _Records(logging.Handler):
-    """Keeps what is logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
-
-
-@contextmanager
-def caught_logs() -> Iterator[list[logging.LogRecord]]:
-    """What the log is told of peers, which then goes nowhere else."""
-    logger, handler = logging.getLogger("partywire.peers"), _Records()
-    logger.addHandler(handler)
-    logger.propagate = False
-    try:
-        yield handler.records
-    finally:
-        logger.propagate = True
-        logger.removeHandler(handler)
 
 
 everywhere = pytest.mark.parametrize("listen", [MEMORY, TCP])
@@ -598,6 +571,38 @@ async def test_peers_above_the_limit_are_told_that_there_is_no_room(net: PeerNet
 
 
 @scenario
+async def test_only_peers_on_the_list_may_dial(net: PeerNet) -> None:
+    carol, dave = [await net.node(name, dial_attempts=1) for name in ("carol", "dave")]
+    hub = await net.node("hub", allowed=frozenset({carol.peers.peer_id}))
+    for node in (carol, dave):
+        node.knows(hub)
+        hub.knows(node)
+    await carol.connect(hub)
+    with pytest.raises(PeerNotReached, match="NOT_ALLOWED"):
+        await dave.connect(hub)
+    assert (await hub.connect(dave)).direction is Direction.DIALLED
+
+
+@scenario
+async def test_a_connection_that_is_being_closed_is_not_given_to_anybody(net: PeerNet) -> None:
+    alice, bob = await net.pair(close_timeout_s=5.0)
+    alice.serve_echo()
+    bob.serve_echo()
+    old = await alice.connect(bob)
+    _, _, writer = await old.open([ECHO])
+    writer.write(b"x")
+    closing = asyncio.create_task(old.aclose())
+    await until(lambda: alice.peers.connections == bob.peers.connections == [])
+    assert not old.closed.done()
+    new = await alice.connect(bob)
+    assert new is not old
+    assert await ask(new, b"new") == b"new"
+    assert await ask(await bob.connect(alice), b"back") == b"back"
+    writer.close()
+    await closing
+
+
+@scenario
 async def test_a_dead_peer_is_found_by_pings(net: PeerNet) -> None:
     alice = await net.node("alice", substreams=YamuxLimits(keepalive_s=0.02, ping_timeout_s=0.05))
     bob = await net.node("bob")
@@ -624,6 +629,22 @@ async def test_behind_its_end_a_node_does_nothing_any_more(net: PeerNet) -> None
     with pytest.raises(PeerNotReached):
         await bob.connect(alice)
     await alice.peers.aclose()
+
+
+@scenario
+async def test_what_is_cancelled_before_it_began_leaves_nothing(net: PeerNet) -> None:
+    alice, bob = await net.pair()
+    task = asyncio.create_task(alice.connect(bob))
+    await asyncio.sleep(0)
+    task.cancel()  # its dial has not run yet
+    await asyncio.wait((task,))
+    assert (await alice.connect(bob)).peer_id == bob.peers.peer_id
+    stream, accepted = memory_pair(net.loop)
+    bob.peers._acceptor.accept(accepted, bob.addresses[0])
+    await bob.peers.aclose()
+    with pytest.raises(OSError, match=r"."):
+        stream.try_recv_into(memoryview(bytearray(1)))
+    stream.close()
 
 
 @scenario

@@ -97,7 +97,7 @@ def test_an_observed_address_is_bounded_at_both_ends() -> None:
         assert core.result.observed == shown
 
 
-@pytest.mark.parametrize("verdict", [6, 255])
+@pytest.mark.parametrize("verdict", [7, 255])
 def test_another_verdict_is_refused(verdict: int) -> None:
     with pytest.raises(LinkProtocolError, match="verdict"):
         feed(reader(has_verdict=True), bytes((verdict,)))
