@@ -1,0 +1,207 @@
+"""The address book of a node (engine/peers/contract.py), kept in a peer store.
+
+Between the connections of a node, on its event loop, and the disk. The one invariant: no call waits for a disk, except
+`ban` and `unban`, whose word has to outlive everything at once. What dialling brought and what peers claim is written
+behind the caller, together, within FLUSH_AFTER_S, and at the end; what is asked meanwhile knows of it already. Killed
+in between, a node forgets these last moments, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from ..errors import LinkProtocolError
+from ..peers.claims import PeerClaim
+from .errors import PeerStoreError
+from .known_address import ADDRESSES_MAX, KnownAddress, Source, dial_order
+from .record import PeerRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..multiaddr import Multiaddr
+    from ..peers.contract import Ban
+    from ..peers.peer_id import PeerId
+    from .store import PeerStore
+    from .transactions import Change
+
+FLUSH_AFTER_S: Final = 1.0
+"""From the first news to the disk: what a node that is killed may forget."""
+
+FLUSH_AGAIN_S: Final = 10.0
+"""Until the next try, after one that failed."""
+
+PENDING_MAX: Final = 4096
+"""News that wait to be written. More come only if the disk refuses; then the oldest are dropped, and counted."""
+
+CLAIMS_CACHED: Final = 256
+"""Claims whose signature need not be verified again: 8 KiB each at most."""
+
+_logger = logging.getLogger("partywire.peer_store")
+
+
+class StoredAddressBook:
+    """An `AddressBook`. Of one event loop; the store may be shared with other threads and processes.
+
+    Raised by every call that reads or writes at once: PeerStoreError.
+    """
+
+    def __init__(self, store: PeerStore, *, clock: Callable[[], float] = time.time) -> None:
+        """The store stays the caller's, who closes it behind `aclose`."""
+        self.dropped = 0
+        """News that were never written, because the disk refused for too long."""
+        self._store = store
+        self._clock = clock
+        self._pending: deque[tuple[PeerId, Change]] = deque()
+        self._claimed: dict[PeerId, PeerClaim] = {}  # of what is pending
+        self._timer: asyncio.TimerHandle | None = None
+        self._flushing: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        self._decoded = lru_cache(CLAIMS_CACHED)(self._decode)
+
+    def claim_of(self, peer_id: PeerId) -> PeerClaim | None:
+        """The latest claim of a peer; verified, though it comes from our own disk."""
+        record = self._record(peer_id)
+        return self._decoded(record.claim) if record is not None and record.claim else None
+
+    def peer_of_noise_key(self, noise_key: bytes) -> PeerId | None:
+        """Who claimed this static key of Noise last."""
+        for peer_id, claim in reversed(self._claimed.items()):
+            if claim.noise_key == noise_key:
+                return peer_id
+        return self._store.peer_of_noise_key(noise_key)
+
+    def addresses_of(self, peer_id: PeerId) -> Sequence[Multiaddr]:
+        """Where the peer may be dialled, the best first (known_address.py). None of a removed peer."""
+        record = self._record(peer_id)
+        if record is None or record.deleted_at is not None:
+            return ()
+        return tuple(one.address for one in dial_order(record.addresses, self._clock()))
+
+    def add(self, peer_id: PeerId, addresses: Sequence[Multiaddr]) -> None:
+        """Tell where a peer may be dialled, beside what is known already. It is no more removed, if it was.
+
+        Raises:
+            ValueError: an address is too long.
+        """
+        now = self._clock()
+        told = [KnownAddress(address, Source.CONFIG) for address in addresses[:ADDRESSES_MAX]]
+
+        def adding(old: PeerRecord | None) -> PeerRecord:
+            return replace(old or PeerRecord(peer_id, now), deleted_at=None).with_addresses(told, now)
+
+        self._later(peer_id, adding)
+
+    def learn(self, claim: PeerClaim) -> None:
+        """Keep what a peer that is connected signed about itself, which was verified, unless a later claim is there."""
+        now = self._clock()
+        self._claimed.pop(claim.peer_id, None)
+        self._claimed[claim.peer_id] = claim  # at the end: of two peers that showed one key the last one has it
+        new = PeerRecord.of_key(claim.public_key, now)
+        self._later(claim.peer_id, lambda old: (old or new).with_claim(claim, now).seen(now))
+
+    def dial_succeeded(self, peer_id: PeerId, address: Multiaddr, latency_s: float) -> None:
+        """The peer was reached there, after `latency_s`. Of a peer that was forgotten meanwhile nothing is kept."""
+        now = self._clock()
+        self._later(peer_id, lambda old: None if old is None else old.reached(address, now, latency_s))
+
+    def dial_failed(self, peer_id: PeerId, address: Multiaddr, cause: str) -> None:
+        """The peer was not reached there."""
+        now = self._clock()
+        self._later(peer_id, lambda old: None if old is None else old.not_reached(address, now, cause))
+
+    def ban_of(self, peer_id: PeerId) -> Ban | None:
+        """The ban that holds now, whoever made it: also a person at a terminal, a moment ago."""
+        return self._store.ban_of(peer_id)
+
+    def ban(self, peer_id: PeerId, ban: Ban) -> None:
+        """Ban a peer, which need not be known otherwise; a longer ban that holds already stays. On disk on return."""
+        self._store.ban(peer_id, ban)
+
+    def unban(self, peer_id: PeerId) -> bool:
+        """Whether there was a ban."""
+        return self._store.unban(peer_id)
+
+    # Writing behind.
+
+    async def flush(self) -> None:
+        """Write everything that was told before.
+
+        Raises:
+            PeerStoreError: it could not be written; it is tried again later.
+        """
+        await self._write_pending()
+
+    async def aclose(self) -> None:
+        """Write what waits, once.
+
+        Raises:
+            PeerStoreError: it could not be written, and is lost.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._flushing is not None:
+            await asyncio.wait([self._flushing])
+        try:
+            await self.flush()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _record(self, peer_id: PeerId) -> PeerRecord | None:
+        record = self._store.get(peer_id)
+        for other, change in self._pending:
+            if other == peer_id:
+                record = change(record) or record
+        return record
+
+    def _later(self, peer_id: PeerId, change: Change) -> None:
+        self._pending.append((peer_id, change))
+        if len(self._pending) > PENDING_MAX:
+            self._pending.popleft()
+            self.dropped += 1
+        self._schedule(FLUSH_AFTER_S)
+
+    def _schedule(self, after_s: float) -> None:
+        if self._timer is None and self._flushing is None:
+            self._timer = asyncio.get_running_loop().call_later(after_s, self._begin_flush)
+
+    def _begin_flush(self) -> None:
+        self._timer = None
+        self._flushing = asyncio.get_running_loop().create_task(self._flush_in_turn())
+
+    async def _flush_in_turn(self) -> None:
+        after_s = FLUSH_AFTER_S
+        try:
+            await self._write_pending()
+        except PeerStoreError as error:
+            _logger.warning("what was learnt about peers is not written yet: %s", error)
+            after_s = FLUSH_AGAIN_S
+        finally:
+            self._flushing = None
+        if self._pending:
+            self._schedule(after_s)
+
+    async def _write_pending(self) -> None:
+        async with self._turn:
+            batch = list(self._pending)
+            if not batch:
+                return
+            await asyncio.to_thread(self._store.apply, batch)
+            written = set(map(id, batch))
+            self._pending = deque(one for one in self._pending if id(one) not in written)
+            waiting = {peer_id for peer_id, _ in self._pending}
+            self._claimed = {peer_id: claim for peer_id, claim in self._claimed.items() if peer_id in waiting}
+
+    def _decode(self, encoded: bytes) -> PeerClaim | None:
+        try:
+            return PeerClaim.decode_untrusted(encoded, self._clock(), is_local=True)
+        except LinkProtocolError as error:
+            _logger.warning("a claim in the peer store is none: %s", error)
+            return None
