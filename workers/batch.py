@@ -13,13 +13,13 @@ is done, the other jobs run again on other new sessions, or the failure is raise
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from partywire.engine import limits
 from partywire.engine.errors import LinkProtocolError, SetupAborted, SetupMismatch
 
 from .batch_attempt import BATCH, BatchAttempt, Failure
+from .batch_progress import BatchProgress as BatchProgress
 from .batch_share import Totals
 from .blocking_party import BlockingParty
 from .errors import (
@@ -69,21 +69,6 @@ END: Final = "the end of the batch"
 
 log = logging.getLogger("partywire.batch")
 log.addHandler(logging.NullHandler())
-
-
-@dataclass(frozen=True, slots=True)
-class BatchProgress:
-    """How far a batch is at this party, over all its workers. `rounds` counts messages received per peer; `retries` how
-    often jobs had to be run again, which may have taken `jobs_done` back."""
-
-    jobs_done: int
-    jobs_total: int
-    sessions: int
-    rounds: int
-    bytes_sent: int
-    bytes_received: int
-    is_start: bool = False
-    retries: int = 0
 
 
 class BatchRunner:
