@@ -1,4 +1,4 @@
-"""A network inside one process: the transport of tests, deterministic and without ports.
+"""Streams inside one process: of tests, which find them deterministic, and of /memory addresses (`transports`).
 
 Between two owners on one event loop. The one invariant: it keeps the contract of `transport` with the smallest buffers
 one likes, so that partial sends, full buffers and broken streams happen where a test wants them.

@@ -51,8 +51,11 @@ class Acceptor:
 
         def forget(_: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
-            if task.cancelled():
+            error = None if task.cancelled() else task.exception()
+            if task.cancelled() or error is not None:
                 stream.close()  # also if it had not begun
+            if error is not None:
+                self._loop.call_exception_handler({"message": "on_accept of a listening failed", "exception": error})
 
         task.add_done_callback(forget)
 

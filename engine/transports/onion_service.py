@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 RECONNECT_PAUSE_S: Final = 5.0
 """Between two attempts to reach a control port that was lost; that of the reference."""
 
+COLLISIONS_MAX: Final = 10
+COLLISION_PAUSE_S: Final = 0.1
+"""Between that many attempts while Tor still has the service of a connection that ended a moment ago: of the process
+that was here before us, say."""
+
 CONNECT_TIMEOUT_S: Final = 10.0
 """To a control port, which is on this host or near."""
 
@@ -184,13 +189,7 @@ class OnionListening(Listening):
         key = await loop.run_in_executor(None, read_key, path)
         known = key.service_id if key is not None else ""
         blob = key.blob if key is not None else _NEW_KEY
-        try:
-            service_id, made = await self._add_key(control, blob)
-        except OnionCollision:
-            if not known or known not in (await control.get_info("onions/detached")).split("\n"):
-                raise
-            await control.delete_onion(known)
-            service_id, made = await self._add_key(control, blob)
+        service_id, made = await self._add_key(control, blob, known)
         address = self._address_of(service_id)
         if known not in ("", service_id) or self._service_id not in ("", service_id):
             raise TorProtocolError(str(self._service.control), "it added another onion service than that of the key")
@@ -212,8 +211,20 @@ class OnionListening(Listening):
         except ValueError as error:
             raise TorProtocolError(str(self._service.control), f"it named a service that cannot be: {error}") from None
 
-    async def _add_key(self, control: TorControl, key: str) -> tuple[str, str | None]:
-        return await control.add_onion(key, self._service.onion_port, self._target, detach=self._service.detach)
+    async def _add_key(self, control: TorControl, blob: str, known: str) -> tuple[str, str | None]:
+        service = self._service
+        trials = COLLISIONS_MAX
+        while True:
+            try:
+                return await control.add_onion(blob, service.onion_port, self._target, detach=service.detach)
+            except OnionCollision:
+                trials -= 1
+                if known and known in (await control.get_info("onions/detached")).split("\n"):
+                    await control.delete_onion(known)
+                elif trials:
+                    await asyncio.sleep(COLLISION_PAUSE_S)
+                else:
+                    raise
 
     def _hear(self, event: str) -> None:
         words = event.split(" ")

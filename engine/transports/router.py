@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..eyeballs import Failed
     from ..resolver import Resolver
     from ..transport import Listener, Stream
+    from .websocket import WebSocketCore
 
     OnAccept = Callable[[Stream, Multiaddr], object]
 
@@ -83,11 +84,13 @@ class Router:
             DialFailed: nobody could be reached; the subclasses say what was in the way, DialTimeout that it was time.
         """
         route = route_of(address)
-        _check_upgrade(address, route)
+        core = self._websocket(address, route, dials=True)
         doing = _Doing()
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._upgrade(address, route, await self._carry(address, route, timeout_s, doing), doing)
+                stream = await self._carry(address, route, timeout_s, doing)
+                doing.what = "opening the WebSocket"
+                return stream if core is None else await self._open_websocket(stream, core, address)
         except TimeoutError:
             raise DialTimeout(str(address), f"{doing.what} took longer than {timeout_s:.3g} s") from None
 
@@ -183,29 +186,36 @@ class Router:
 
     # WebSockets.
 
-    async def _upgrade(self, address: Multiaddr, route: Route, stream: Stream, doing: _Doing) -> Stream:
+    def _websocket(self, address: Multiaddr, route: Route, *, dials: bool) -> WebSocketCore | None:
+        """The WebSocket that an address asks for; None if it asks for none."""
         if route.upgrade is Upgrade.NONE:
-            return stream
-        doing.what = "opening the WebSocket"
-        return await self._open_websocket(address, route, stream, dials=True)
+            return None
+        if find_spec("wsproto") is None:
+            raise AddressNotSupported(
+                str(address), "WebSockets need a further package: pip install 'partywire[websocket]'"
+            )
+        from .tls_pipe import TlsPipe
+        from .websocket import WebSocketCore
 
-    async def _open_websocket(self, address: Multiaddr, route: Route, stream: Stream, *, dials: bool) -> Stream:
         host = route.host.partition("%")[0]
         try:
-            from .tls_pipe import TlsPipe
-            from .websocket import WebSocketCore
-            from .websocket_stream import open_websocket
-
             tls = None
             if route.upgrade is Upgrade.WSS:
                 tls = TlsPipe(self._context(dials=dials), host if dials else None)
-            core = WebSocketCore(
-                dials=dials, host=format_address((host, route.port)), path=self._settings.websocket.path, tls=tls
-            )
-        except BaseException:
-            stream.close()
-            raise
+            named = format_address((host, route.port))
+            return WebSocketCore(dials=dials, host=named, path=self._settings.websocket.path, tls=tls)
+        except ValueError as error:  # also of the encoding for names
+            raise AddressNotSupported(str(address), f"a WebSocket cannot ask for this host: {error}") from error
+
+    async def _open_websocket(self, stream: Stream, core: WebSocketCore, address: Multiaddr) -> Stream:
+        from .websocket_stream import open_websocket
+
         return await open_websocket(stream, core, self._loop, str(address))
+
+    async def _accept_websocket(self, stream: Stream, address: Multiaddr, route: Route) -> Stream:
+        core = self._websocket(address, route, dials=False)
+        assert core is not None, "the address asks for one"
+        return await self._open_websocket(stream, core, address)
 
     def _context(self, *, dials: bool) -> ssl.SSLContext:
         settings = self._settings.websocket
@@ -250,10 +260,10 @@ class Router:
         if route.upgrade is Upgrade.NONE:
             listener = self._bind(address, pair, lambda stream: _accepted(stream, stream, Upgrade.NONE, on_accept))
             return Listening(tcp_address(*listener.address), listener.close)
-        _check_upgrade(address, route)
+        self._websocket(address, route, dials=False)  # to find out now whether that can be done
         acceptor = Acceptor(
             self._loop,
-            lambda stream: self._open_websocket(address, route, stream, dials=False),
+            lambda stream: self._accept_websocket(stream, address, route),
             lambda stream, opened: _accepted(stream, opened, route.upgrade, on_accept),
         )
         listener = self._bind(address, pair, acceptor.accept)
@@ -311,11 +321,6 @@ class _Doing:
 
     def __init__(self) -> None:
         self.what = "connecting"
-
-
-def _check_upgrade(address: Multiaddr, route: Route) -> None:
-    if route.upgrade is not Upgrade.NONE and find_spec("wsproto") is None:
-        raise AddressNotSupported(str(address), "WebSockets need one more package: pip install 'partywire[websocket]'")
 
 
 def _accepted(came: Stream, stream: Stream, upgrade: Upgrade, on_accept: OnAccept) -> None:

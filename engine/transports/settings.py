@@ -54,9 +54,13 @@ class WebSocketSettings:
     """For listening on /wss, with the certificate of this host; without one that is AddressNotSupported."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError if `path` is no path."""
+        """Raises ValueError if `path` is no path, or a context is of the other end."""
         if not self.path.startswith("/") or not all("!" <= character <= "~" for character in self.path):
             raise ValueError(f"{self.path[:40]!r} is not the path of a WebSocket, as in /party")
+        for name, context in (("CLIENT", self.client_context), ("SERVER", self.server_context)):
+            # By its name, because importing ssl takes longer than all of this.
+            if context is not None and context.protocol.name not in ("PROTOCOL_TLS", f"PROTOCOL_TLS_{name}"):
+                raise ValueError(f"{name.lower()}_context is an SSLContext of {context.protocol.name}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,9 +62,15 @@ class TorAuthentication:
     or by nothing if Tor asks for nothing."""
 
     password: str | None = field(default=None, repr=False)
+    """Without control characters."""
     cookie_path: Path | None = None
     """The file of the cookie, in place of the one that Tor names. Where Tor has no SAFECOOKIE, the plain COOKIE method
     is used for a file named here only: else any program at the port could have a file of 32 bytes read to it."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError if the password cannot be sent."""
+        if self.password is not None:
+            quote(self.password)
 
 
 class TorControl:
@@ -103,7 +109,7 @@ class TorControl:
             self._waiting.append(answer)
             try:
                 async with asyncio.timeout(COMMAND_TIMEOUT_S):
-                    await send_all(self._stream, line.encode("latin-1") + b"\r\n")
+                    await send_all(self._stream, line.encode() + b"\r\n")
                     reply = await answer
             except TimeoutError:
                 self._lose(f"no answer to {verb} within {COMMAND_TIMEOUT_S:.3g} s")
@@ -275,5 +281,6 @@ class TorControl:
 
 
 def _read_cookie(path: Path) -> bytes:
-    with path.open("rb") as file:
+    """Its first bytes. Not to wait for the other end of a named pipe, which whoever named the path may have chosen."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
         return file.read(COOKIE_SIZE + 1)

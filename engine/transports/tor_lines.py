@@ -122,13 +122,13 @@ class ReplyLines:
 
 
 def quote(text: str) -> str:
-    """A text as a quoted string of a command.
+    """A text as a quoted string of a command, which is sent as UTF-8.
 
     Raises:
-        ValueError: it has control characters, which would end the command.
+        ValueError: it has control characters, which would end the command, or is no text.
     """
-    if any(ord(character) < 32 or ord(character) == 127 for character in text):
-        raise ValueError("a control character cannot be sent to a control port")
+    if any(character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("control characters and surrogates cannot be sent to a control port")
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 

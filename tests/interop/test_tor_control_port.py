@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.interop
 
 DEADLINE_S = 60.0
-PASSWORD = 'ge"heim\\7 x'
+PASSWORD = 'ge"heim\\7 €'
 
 
 def run(scenario: Coroutine[object, object, None]) -> None:

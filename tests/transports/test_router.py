@@ -162,6 +162,8 @@ def test_ipv6_has_addresses_of_its_own() -> None:
             router = Router(asyncio.get_running_loop(), resolver=Names(both=["127.0.0.1", "::1"]))
             assert (await greeting(router, text)).startswith("hello /ip6/::1/tcp/")
             assert await greeting(router, f"/dns6/both/tcp/{port_of(text)}")
+        async with greeter("/ip6/::1/tcp/0/ws") as text:
+            assert (await greeting(router, text)).startswith("hello /ip6/::1/tcp/")
 
     run(scenario())
 
@@ -433,6 +435,45 @@ def test_a_listening_that_is_closed_turns_away_who_has_not_opened_the_websocket_
         stream.close()
 
     run(scenario())
+
+
+@pytest.mark.parametrize("host", [".bob", "b..ob", f"{'a' * 64}.example", "ü" * 63, "a" * 253])
+def test_a_host_that_no_request_or_certificate_can_name_is_a_typed_error(host: str) -> None:
+    async def scenario() -> None:
+        router = Router(asyncio.get_running_loop(), resolver=Names())
+        for upgrade in ("ws", "wss"):
+            with pytest.raises((AddressNotSupported, DialFailed)):
+                await router.dial(parse(f"/dns/{host}/tcp/80/{upgrade}"))
+
+    run(scenario())
+
+
+def test_what_fails_in_on_accept_is_reported_and_closes_the_stream() -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        reported: list[object] = []
+        loop.set_exception_handler(lambda loop, context: reported.append(context["exception"]))
+        router = Router(loop)
+
+        def fail(stream: Stream, source: Multiaddr) -> None:
+            raise KeyError("planted")
+
+        listening = await router.listen(parse("/ip4/127.0.0.1/tcp/0/ws"), fail)
+        stream = await router.dial(listening.address)
+        assert await ended(stream) == "break"
+        assert [type(error) for error in reported] == [KeyError]
+        stream.close()
+        listening.close()
+
+    run(scenario())
+
+
+def test_a_context_of_the_other_end_is_refused_at_once(tmp_path: Path) -> None:
+    settings = websocket_settings(tmp_path)
+    with pytest.raises(ValueError, match="client_context"):
+        WebSocketSettings(client_context=settings.server_context)
+    with pytest.raises(ValueError, match="server_context"):
+        WebSocketSettings(server_context=settings.client_context)
 
 
 def test_without_the_package_a_websocket_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -131,6 +132,23 @@ def test_what_keeps_us_out_says_what_to_do(
             assert "wrong" not in str(caught.value).replace("password is wrong", "")
 
     run(scenario())
+
+
+def test_a_named_pipe_in_place_of_the_cookie_is_not_waited_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "cookie"
+        os.mkfifo(path)
+        async with connected(path) as (tor, control):
+            tor.methods = "SAFECOOKIE"
+            with pytest.raises(TorAuthenticationFailed, match="32 bytes"):
+                await control.authenticate(TorAuthentication())
+
+    run(scenario())
+
+
+def test_a_password_that_would_end_the_command_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="control characters"):
+        TorAuthentication(password="a\r\nSIGNAL HALT")
 
 
 def test_no_secret_is_in_an_error_or_a_repr() -> None:

@@ -92,9 +92,9 @@ def test_what_is_quoted_reads_back(text: str) -> None:
     assert words_untrusted(f"A=b {'C'}={quote(text)} D=e") == {"A": "b", "C": text, "D": "e"}
 
 
-@pytest.mark.parametrize("text", ["a\r\nDEL_ONION x", "a\n", "\0", "\x7f"])
+@pytest.mark.parametrize("text", ["a\r\nDEL_ONION x", "a\n", "\0", "\x1f", "\x7f", "\ud800"])
 def test_a_control_character_cannot_end_a_command(text: str) -> None:
-    with pytest.raises(ValueError, match="control character"):
+    with pytest.raises(ValueError, match="control characters"):
         quote(text)
 
 
