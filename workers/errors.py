@@ -149,8 +149,10 @@ class PeerLost(SessionError):
         self.cause = cause
 
     def __str__(self) -> str:
-        who = "the party" if self.session is None else f"session {self.session}"
-        return f"{who} lost {self.peer} (link epoch {self.epoch}): {self.cause}"
+        what = (
+            f"the link to {self.peer} was lost" if self.session is None else f"session {self.session} lost {self.peer}"
+        )
+        return f"{what} (link epoch {self.epoch}): {self.cause}"
 
 
 class PeerClosed(SessionError):

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -39,6 +40,8 @@ INTRODUCTION_TAG: Final = hashlib.sha256(b"partywire introduction 1").digest()[:
 """The routing tag of every introduction: whom it is for is not known before it was heard."""
 
 _LAYOUT = struct.Struct("<H16sHB")
+
+_LINK_NAME = re.compile(rf"\b(?:dialler|acceptor)-[0-9a-f]{{{2 * ID_SIZE}}}\b")
 
 Refusal: TypeAlias = tuple[RejectCode, str]
 
@@ -97,6 +100,11 @@ def we_dial(ours: Introduction, theirs: Introduction) -> bool:
 def link_name(introduction: Introduction, is_dialler: bool) -> str:
     """What a pool is called in the handshakes of the link. The dialler's name is the greater one, as everywhere."""
     return f"{'dialler' if is_dialler else 'acceptor'}-{introduction.id.hex()}"
+
+
+def with_peer_name(text: str, peer: str) -> str:
+    """What a link says of itself, with what we call the peer in the place of its name in the handshakes."""
+    return _LINK_NAME.sub(lambda _: peer, text)
 
 
 class Meeting(Conversation):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import time
@@ -151,7 +152,10 @@ def test_the_death_of_an_engine_is_told_at_both_ends_at_once() -> None:
     async def scenario(rig: Rig) -> None:
         (_, bob), (bob_links, ear) = await rig.linked()
         os.kill(engine_pid(bob_links), signal.SIGKILL)  # the peer's
-        assert isinstance(await bob.ended(1.0), PeerLost)
+        ours = await bob.ended(1.0)
+        assert isinstance(ours, PeerLost)
+        assert re.match(r"the link to bob was lost \(link epoch 1\): .*\bbob\b", str(ours))  # by the name that we gave
+        assert not re.search("[0-9a-f]{32}", f"{ours} {ours.__cause__} {bob.channel.why_not_open}")
         theirs = await ear.ended(1.0)  # its own
         assert isinstance(theirs, PeerLost)
         assert "pair engine" in theirs.cause

@@ -10,9 +10,13 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from partywire.engine.pairing.meeting import with_peer_name
+
 from ..worker import Worker
 
 if TYPE_CHECKING:
+    from partywire.engine.records import StreamEnd
+
     from ..lane import Lane
     from ..peer_link import PeerLink
 
@@ -50,6 +54,20 @@ class PairWorker(Worker):
     def fail(self, cause: str) -> None:
         """The pair engine is gone, which is the only way in which this happens."""
         super().fail("its pair engine, the process that serves its links, has ended; make a new pool")
+
+    # What ends a link is told in the names of its handshakes, of which nobody here knows, nor is to learn.
+
+    def lose_lane(self, lane: Lane, cause: str, error: Exception | None = None) -> None:
+        """As any worker."""
+        super().lose_lane(lane, with_peer_name(cause, lane.link.name), error)
+
+    def end_control(self, link: PeerLink, end: StreamEnd) -> None:
+        """As any worker."""
+        super().end_control(link, end._replace(cause=with_peer_name(end.cause, link.name)))
+
+    def lose_link(self, link: PeerLink, cause: str) -> None:
+        """As any worker."""
+        super().lose_link(link, with_peer_name(cause, link.name))
 
     def _drop_lanes(self, link: PeerLink, cause: str) -> None:
         self.resume()
