@@ -8,6 +8,7 @@ too many it is not remembered how it had served. Times are seconds since the epo
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Final
 
 from ..peers.peer_id import PUBLIC_KEY_SIZE, PeerId
@@ -133,7 +134,9 @@ class PeerRecord:
 
     def with_addresses(self, addresses: Iterable[KnownAddress], now: float) -> PeerRecord:
         """With further addresses, or with more about those that are known."""
-        return replace(self, addresses=merged_addresses(self.addresses, addresses, now))
+        merged = merged_addresses(self.addresses, addresses, now)
+        seen_at = reduce(latest_time, (one.last_seen for one in merged), self.seen_at)
+        return replace(self, addresses=merged, seen_at=seen_at)
 
     def reached(self, address: Multiaddr, now: float, latency_s: float) -> PeerRecord:
         """It was dialled at `address`, and answered. An address that is not known any more is not learnt by that."""

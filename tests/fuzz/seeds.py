@@ -25,7 +25,7 @@ from partywire.engine.topology import PartySpec, PeerSpec, routing_tag
 from partywire.shm.record import RECORD_HEADER
 from partywire.workers import serve_words, values
 from partywire.workers.config import PartyConfig, write_config
-from tests.fuzz import object_targets, peer_targets, transport_targets
+from tests.fuzz import object_targets, peer_store_targets, peer_targets, transport_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -168,6 +168,8 @@ _MAKERS: Final[dict[str, Callable[[], Iterator[bytes]]]] = {
     "peer_claim": peer_targets.bodies,
     "identity_message": peer_targets.messages,
     "liveness": peer_targets.echoes,
+    "peer_record": peer_store_targets.records,
+    "peer_ban": peer_store_targets.bans,
     "object_tokens": object_targets.object_tokens,
     "format4": object_targets.format4,
     "socks": transport_targets.socks,

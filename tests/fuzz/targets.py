@@ -40,6 +40,8 @@ from partywire.workers.errors import ConfigError
 from tests.fuzz.object_targets import fuzz_format4 as fuzz_format4
 from tests.fuzz.object_targets import fuzz_object_tokens as fuzz_object_tokens
 from tests.fuzz.object_targets import fuzz_objects as fuzz_objects
+from tests.fuzz.peer_store_targets import fuzz_peer_ban as fuzz_peer_ban
+from tests.fuzz.peer_store_targets import fuzz_peer_record as fuzz_peer_record
 from tests.fuzz.peer_targets import fuzz_identity_message as fuzz_identity_message
 from tests.fuzz.peer_targets import fuzz_liveness as fuzz_liveness
 from tests.fuzz.peer_targets import fuzz_peer_claim as fuzz_peer_claim

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partywire.engine.multiaddr import Multiaddr
@@ -101,11 +101,13 @@ def test_of_too_many_addresses_the_best_are_kept_and_all_that_a_person_said() ->
     assert kept[:7] == dial_order(kept, NOW)[:7]
 
 
+@settings(max_examples=40)
 @given(some_addresses, some_addresses)
 def test_merging_knows_no_order(first: list[KnownAddress], second: list[KnownAddress]) -> None:
     assert merged_addresses(first, second, NOW) == merged_addresses(second, first, NOW)
 
 
+@settings(max_examples=40)
 @given(some_addresses)
 def test_merging_the_same_again_changes_nothing(some: list[KnownAddress]) -> None:
     merged = merged_addresses(some, some, NOW)
@@ -145,7 +147,7 @@ def test_what_cannot_be_is_refused() -> None:
         {"last_failure": "\x1b"},
     ):
         with pytest.raises(ValueError):
-            known(**fields)  # type: ignore[arg-type]
+            known(**fields)
     with pytest.raises(ValueError, match="bytes"):
         KnownAddress(Multiaddr([("dns4", "a" * 60)] * 6), Source.CLAIM)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import given
+from hypothesis import given, settings
 
 from partywire.engine.peer_store.codec import (
     REASON_SIZE_MAX,
@@ -49,6 +49,7 @@ def claim(updated_at: int, *hosts: int, agent: str = "") -> PeerClaim:
 same_peer = records(1)
 
 
+@settings(max_examples=40)
 @given(same_peer, same_peer)
 def test_which_of_two_records_comes_first_matters_for_metadata_only(first: PeerRecord, second: PeerRecord) -> None:
     one, other = merged_records(first, second, NOW), merged_records(second, first, NOW)
@@ -57,6 +58,7 @@ def test_which_of_two_records_comes_first_matters_for_metadata_only(first: PeerR
     assert dict(one.metadata).items() >= dict(second.metadata).items()
 
 
+@settings(max_examples=40)
 @given(same_peer, same_peer)
 def test_merging_a_record_again_changes_nothing(first: PeerRecord, second: PeerRecord) -> None:
     merged = merged_records(first, second, NOW)
@@ -156,6 +158,7 @@ def test_every_bound_of_a_record_is_checked_at_both_ends() -> None:
 # Bytes.
 
 
+@settings(max_examples=60)
 @given(records())
 def test_a_record_reads_back(one: PeerRecord) -> None:
     encoded = encode_record(one)
