@@ -102,6 +102,7 @@ class PeerAcceptor:
             peer=str(address),
             limits=parts.options.substreams,
         )
+        connection.closed.add_done_callback(gate.end)
         connection.start()
         is_established = False
 

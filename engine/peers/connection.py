@@ -43,6 +43,7 @@ class SubstreamGate:
         self._early: list[tuple[SubstreamReader, SubstreamWriter]] = []
         self._serve: Callable[[SubstreamReader, SubstreamWriter], object] | None = None
         self._came = asyncio.Event()
+        self._cause = ""  # why none comes any more
 
     def __call__(self, reader: SubstreamReader, writer: SubstreamWriter) -> None:
         if self._serve is not None:
@@ -54,9 +55,20 @@ class SubstreamGate:
             self._came.set()
 
     async def first(self) -> tuple[SubstreamReader, SubstreamWriter]:
-        """The first one, for the identity exchange of who accepted the connection."""
+        """The first one, for the identity exchange of who accepted the connection.
+
+        Raises:
+            SubstreamSessionOver: the connection ended without one.
+        """
         await self._came.wait()
+        if not self._early:
+            raise SubstreamSessionOver("", self._cause)
         return self._early.pop(0)
+
+    def end(self, closed: asyncio.Future[str]) -> None:
+        """The connection is over."""
+        self._cause = closed.result()
+        self._came.set()
 
     def open(self, serve: Callable[[SubstreamReader, SubstreamWriter], object]) -> None:
         """From now on `serve` gets them, those that wait at once."""

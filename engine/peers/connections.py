@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ..multiaddr import Multiaddr
     from ..substreams.connection import SubstreamConnection
     from ..substreams.streams import SubstreamReader, SubstreamWriter
+    from ..transport import Stream
     from .claims import PeerClaim
     from .connection import SubstreamGate
     from .contract import AddressBook, Direction, Listening, PeerConnection, ProtocolHandler, Transports
@@ -199,7 +200,7 @@ class PeerConnections:
             PartyWireError: no transport understands it.
         """
         self._require_open()
-        listening = await self._transports.listen(address, self._acceptor.accept)
+        listening = await self._transports.listen(address, self.accept)
         try:
             self._require_open()
         except ConnectionsClosed:
@@ -208,6 +209,11 @@ class PeerConnections:
         self._listenings.append(listening)
         self._change()
         return listening.address
+
+    def accept(self, stream: Stream, address: Multiaddr) -> None:
+        """Take in a stream that came by another way than `listen`: an onion service, or a port that others share. Owns
+        it; it is as if nothing had been read from it."""
+        self._acceptor.accept(stream, address)
 
     def _require_open(self) -> None:
         if self._is_over:

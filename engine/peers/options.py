@@ -27,7 +27,7 @@ class PeerOptions:
     network_byte: int = 0
     """The first byte of every connection."""
     noise_pattern: str = "XX"
-    """XX hides who dials from everybody who only listens in; IX shows it, and saves half a round trip."""
+    """XX hides who dials from everybody who only listens in; IX, which the seed has, shows it."""
     noise_cipher: str = "ChaChaPoly"
 
     dials_max: int = 32

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize("page", ["tutorial.md", "how-to.md", "objects.md", "transports.md"])
+@pytest.mark.parametrize("page", ["tutorial.md", "how-to.md", "objects.md", "peers.md", "transports.md"])
 def test_what_a_page_shows_is_taken_from_the_examples(page: str) -> None:
     files = [file.read_text() for file in EXAMPLES.glob("*.py")]
     shown = [block.text for block in blocks(DOCS / page) if block.language == "python"]
@@ -71,6 +71,13 @@ def test_the_recipes_run_on_two_parties_with_two_workers(tmp_path: Path, example
         assert line in outcome.text.splitlines()
     if example == "recipes.py":
         assert "SessionTimeout" in outcome.text
+
+
+def test_the_program_of_the_peers_runs(tmp_path: Path) -> None:
+    outcome = run(f"python {EXAMPLES / 'peers.py'} /ip4/127.0.0.1/tcp/0", tmp_path)
+    assert outcome.code == 0, outcome.text
+    assert "/example/shout/1: HELLO" in outcome.text.splitlines()
+    assert "PeerDisconnected the peer ended the connection" in outcome.text.splitlines()
 
 
 def test_the_program_of_the_transports_runs(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ async def test_a_claim_for_a_foreign_key_is_refused_and_its_owner_is_not_banned(
 
 @scenario
 async def test_a_key_that_is_shown_and_not_held_is_found_out_by_ix(net: PeerNet) -> None:
-    """With IX the responder learns only from the first record whether the initiator holds the key that it showed."""
+    """Who holds another key than it shows cannot read the answer."""
     alice, bob = await net.pair(noise_pattern="IX", identity_timeout_s=0.5)
     events = alice.peers.events()
     half_known = PrivateKey.generate()
@@ -124,6 +124,21 @@ async def test_a_key_that_is_shown_and_not_held_is_found_out_by_ix(net: PeerNet)
     await next_event(events, InboundFailed)
     assert alice.peers.connections == []
     assert alice.book.claim_of(bob.peers.peer_id) is None
+
+
+@scenario
+async def test_a_record_of_who_does_not_hold_the_key_that_it_showed_to_ix_ends_the_connection(net: PeerNet) -> None:
+    """The responder of IX learns only from the first record whether the initiator holds its key."""
+    alice, bob = await net.pair(noise_pattern="IX")
+    events = alice.peers.events()
+    stream = await net.router.dial(alice.addresses[0], 5.0)
+    shown = PrivateKey.generate().public.raw + bob.identity.noise_key.public.raw
+    await send_all(stream, b"\0" + b"\0\x40" + shown + b"\0\x20" + bytes(32))
+    cause = (await next_event(events, InboundFailed)).cause
+    assert "does not hold" in cause
+    assert alice.peers.connections == []
+    await read_to_the_end(stream)
+    stream.close()
 
 
 @pytest.mark.parametrize(
@@ -164,12 +179,13 @@ async def test_substreams_before_the_identity_are_bounded_and_served_by_nobody_b
     identity = NodeIdentity.generate()
     stranger = Stranger(net, identity.noise_key)
     await stranger.secure(alice)
-    first, writer = await stranger.say(message_of(identity)[:50])
+    message = message_of(identity)
+    first, writer = await stranger.say(message[:50])
     early = [await stranger.say(b"x", ECHO) for _ in range(200)]
     for _ in range(50):
         await asyncio.sleep(0)
     assert alice.peers.counters.negotiations == 0
-    writer.write(message_of(identity)[50:])
+    writer.write(message[50:])
     assert (await stranger.hear(first)).claim.peer_id == alice.peers.peer_id
     await until(lambda: alice.peers.counters.negotiations >= 63)
     assert [await reader.read(1) for reader, _ in early[:63]] == [b"x"] * 63
@@ -305,6 +321,16 @@ async def test_a_silent_identity_ends_with_its_deadline(net: PeerNet) -> None:
 
 
 @scenario
+async def test_who_leaves_before_it_says_who_it_is_is_forgotten_at_once(net: PeerNet) -> None:
+    alice = await net.node("alice")
+    events = alice.peers.events()
+    stranger = Stranger(net, PrivateKey.generate())
+    await stranger.secure(alice)
+    await stranger.connection.aclose()
+    assert "ended the connection" in (await next_event(events, InboundFailed)).cause
+
+
+@scenario
 async def test_streams_above_the_limit_are_closed_at_once_and_cost_nothing(net: PeerNet) -> None:
     alice, bob = await net.pair(inbound_upgrades_max=4, dial_attempts=1)
     streams = [await net.router.dial(alice.addresses[0], 5.0) for _ in range(10)]
@@ -407,7 +433,7 @@ async def test_no_secret_and_no_peer_is_in_what_an_impostor_gets_to_see(net: Pee
                     return count
 
                 stream.try_recv_into = note
-                impostor.peers._acceptor.accept(stream, of)
+                impostor.peers.accept(stream, of)
 
             self.listening = await net.router.listen(bob.addresses[0], accept)
 

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import uvloop
 
 from partywire.engine.memory import memory_pair
 from partywire.engine.multiaddr import Multiaddr
@@ -72,6 +73,19 @@ async def test_two_peers_connect_talk_and_part(net: PeerNet, listen: str, patter
     for events, other in zip(heard, (bob, alice), strict=True):
         assert (await next_event(events, PeerDisconnected)).peer_id == other.peers.peer_id
     assert alice.peers.connections == bob.peers.connections == []
+
+
+def test_peers_connect_on_uvloop_too() -> None:
+    async def main() -> None:
+        async with asyncio.timeout(20), PeerNet() as net:
+            alice, bob = await net.pair(TCP)
+            bob.serve_echo()
+            connections = await asyncio.gather(alice.connect(bob), bob.connect(alice))
+            assert await ask(connections[0], bytes(100_000)) == bytes(100_000)
+            await connections[1].aclose()
+            await connections[0].closed
+
+    uvloop.run(main())
 
 
 @scenario
@@ -640,7 +654,7 @@ async def test_what_is_cancelled_before_it_began_leaves_nothing(net: PeerNet) ->
     await asyncio.wait((task,))
     assert (await alice.connect(bob)).peer_id == bob.peers.peer_id
     stream, accepted = memory_pair(net.loop)
-    bob.peers._acceptor.accept(accepted, bob.addresses[0])
+    bob.peers.accept(accepted, bob.addresses[0])
     await bob.peers.aclose()
     with pytest.raises(OSError, match=r"."):
         stream.try_recv_into(memoryview(bytearray(1)))
