@@ -137,16 +137,16 @@ class Pair:
         return bool(self._host) and place in self._places and port in (0, self._port)
 
     def fingerprints(self) -> frozenset[str]:
-        """The certificates one of which the peer must show; empty: any.
+        """Of the certificate that the peer must show; empty: any.
 
         Raises:
             CredentialError: their file cannot be used.
         """
         if not self.certificate:
             return frozenset()
-        from .pool_tls import fingerprints_of  # only here: a pool without TLS needs none of it
+        from .pool_tls import fingerprint_of_file  # only here: a pool without TLS needs none of it
 
-        return fingerprints_of(self.certificate)
+        return frozenset((fingerprint_of_file(self.certificate),))
 
     # Introducing ourselves.
 

@@ -82,13 +82,15 @@ class PoolChannel(TlsChannel):
         super()._refuse_inside(f"{detail}: {describe_untrusted(self.certificate)}")
 
 
-def fingerprints_of(path: str) -> frozenset[str]:
-    """The certificates of a file, any of which the peer may show.
+def fingerprint_of_file(path: str) -> str:
+    """Of the certificate that a peer must show: the first of the file.
+
+    Behind it may be those of its issuers, whose keys make nobody the peer.
 
     Raises:
         CredentialError: it cannot be read, or holds none.
     """
-    return frozenset(fingerprint_of(certificate) for certificate in certificates_of(path))
+    return fingerprint_of(certificates_of(path)[0])
 
 
 def describe_file(path: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import ssl
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -24,9 +24,6 @@ from partywire.workers.pool.pairs import PairLinks
 from tests.support.certificates import DAY, Issued, issue
 from tests.support.pool_links import Ear, Rig, run
 from tests.support.reserved_ports import reserved_ports
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CA_NAME = x509.Name(
     [
@@ -152,6 +149,33 @@ def test_a_wrong_certificate_is_refused_by_a_sentence_at_both_ends(
             assert not waiting.lives
 
     run(scenario)
+
+
+def test_an_issuer_that_stands_behind_a_peers_certificate_is_not_the_peer(files: Files, tmp_path: Path) -> None:
+    chain = tmp_path / "chain.pem"
+    chain.write_text(
+        "".join(Path(path).read_text() for path in (files.bob.certificate_path, files.alice.certificate_path))
+    )
+
+    async def scenario(rig: Rig) -> None:
+        alice, impostor = rig.links(*files.of(files.alice)), rig.links(*files.of(files.alice))
+        ear = Ear(alice.add_peer("bob", "127.0.0.1", impostor.listen("127.0.0.1", 0), chain))
+        await ear.says("the certificate shown for bob is another one", "CN=alice")
+        assert not ear.lives
+
+    run(scenario)
+
+
+def test_one_certificate_is_one_peer(files: Files, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.pem"
+    copy.write_bytes(Path(files.bob.certificate_path).read_bytes())
+    links = PairLinks(*files.of(files.alice))
+    try:
+        links.add_peer("bob", "127.0.0.1", 1, files.bob.certificate_path)
+        with pytest.raises(ValueError, match="carl has the certificate of bob"):
+            links.add_peer("carl", "127.0.0.1", 2, copy)
+    finally:
+        links.kill()
 
 
 def test_a_pool_with_tls_and_one_without_say_what_is_missing(files: Files) -> None:

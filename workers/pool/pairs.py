@@ -79,6 +79,7 @@ class PairLinks:
         self._message_size_max = message_size_max
         self._channels: dict[str, PairChannel] = {}
         self._addresses: dict[tuple[str, int], str] = {}  # of peers without a certificate -> their names
+        self._certificates: dict[str, str] = {}  # the paths of those of peers, by their names
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: _Engine | None = None  # set by the first server or peer
         self._end_engine: weakref.finalize[..., PairLinks] | None = None  # with it
@@ -131,10 +132,10 @@ class PairLinks:
             name: what we call the peer; it need not know.
             addr: the host that it is dialled at, and known by if there is no `cert`. None: it dials us.
             port: the port that it listens at.
-            cert: path of the certificate (PEM) that it must show, exactly.
+            cert: path of the certificate (PEM) that it must show, exactly: the first one of the file.
 
         Raises:
-            ValueError: the name or the address is another peer's, or nothing would tell who the peer is.
+            ValueError: the name, the address or the certificate is another peer's, or nothing tells who the peer is.
             CredentialError: `cert` cannot be used.
             RuntimeError: the pool is closed.
         """
@@ -157,18 +158,23 @@ class PairLinks:
         channel = PairChannel(name, self._make_worker(engine, name, address, certificate))
         if cert is None:
             self._addresses[address] = name
+        else:
+            self._certificates[name] = certificate
         self._channels[name] = channel
         if self._loop is not None:
             channel.start(self._loop)
         return channel
 
     def _checked(self, name: str, cert: str | os.PathLike[str]) -> str:
-        from partywire.engine.channel.credentials import certificates_of
+        from partywire.engine.pairing.pool_tls import fingerprint_of_file
 
         if self._security.security_mode is not SecurityMode.TLS:
             raise ValueError(f"a certificate for {name} needs a pool with key, cert and ca_cert")
         path = os.path.abspath(cert)
-        certificates_of(path)
+        shown = fingerprint_of_file(path)
+        for other, certificate in self._certificates.items():
+            if fingerprint_of_file(certificate) == shown:
+                raise ValueError(f"{name} has the certificate of {other}: nothing would tell who is who")
         return path
 
     def _make_worker(self, engine: _Engine, name: str, address: tuple[str, int], certificate: str) -> PairWorker:
