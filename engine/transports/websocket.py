@@ -17,12 +17,11 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-import h11
 from wsproto.connection import ConnectionType
 from wsproto.events import AcceptConnection, RejectConnection, Request
 from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFailed
 from wsproto.handshake import H11Handshake
-from wsproto.utilities import LocalProtocolError, RemoteProtocolError
+from wsproto.utilities import RemoteProtocolError
 
 if TYPE_CHECKING:
     from wsproto.frame_protocol import Frame
@@ -208,10 +207,7 @@ class WebSocketCore:
         self._write(self._handshake.send(AcceptConnection(subprotocol=SUBPROTOCOL if self._half_closes else None)))
 
     def _reject(self, status: int) -> None:
-        try:
-            self._write(self._handshake.send(RejectConnection(status_code=status)))
-        except (LocalProtocolError, h11.LocalProtocolError):
-            pass  # h11 is in no state to say anything
+        self._write(self._handshake.send(RejectConnection(status_code=status)))
 
     def _take(self, data: bytes) -> None:
         self._frames.receive_bytes(data)

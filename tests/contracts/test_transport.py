@@ -35,6 +35,8 @@ from partywire.engine.transports import (
     TransportSettings,
     WebSocketSettings,
 )
+from partywire.engine.transports.websocket import WebSocketCore
+from partywire.engine.transports.websocket_stream import open_websocket
 from tests.support.certificates import issue, noise_links, tls_link
 from tests.support.channels import shake
 from tests.support.socks_proxy import SmallProxy
@@ -189,11 +191,42 @@ class SecuredTransport(Transport):
         return self._inner.listen(host, port, secure)
 
 
+class WebSocketTransport(Transport):
+    """WebSockets over the streams of another transport."""
+
+    def __init__(self, inner: Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._inner = inner
+        self._loop = loop
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def resolve(self, host: str, port: int) -> list[Address]:
+        return await self._inner.resolve(host, port)
+
+    async def connect(self, address: Address, client_host: str | None, timeout_s: float) -> Stream:
+        return await self._open(await self._inner.connect(address, client_host, timeout_s), dials=True)
+
+    async def _open(self, stream: Stream, *, dials: bool) -> Stream:
+        core = WebSocketCore(dials=dials, host="bob", path="/", tls=None)
+        return await open_websocket(stream, core, self._loop, "bob")
+
+    def listen(self, host: str, port: int, on_accept: Callable[[Stream], object]) -> Listener:
+        async def accept(stream: Stream) -> None:
+            on_accept(await self._open(stream, dials=False))
+
+        def begin(stream: Stream) -> None:
+            task = self._loop.create_task(accept(stream))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        return self._inner.listen(host, port, begin)
+
+
 MAKERS: dict[str, Callable[[asyncio.AbstractEventLoop], Transport]] = {
     "memory": MemoryTransport,
     "tiny memory": lambda loop: MemoryTransport(loop, capacity=7),
     "tcp": TcpTransport,
     "unix": TcpTransport,
+    "websocket over little memory": lambda loop: WebSocketTransport(MemoryTransport(loop, capacity=50), loop),
 }
 
 

@@ -171,7 +171,7 @@ def test_onion_services_come_collide_and_go(folder: Path) -> None:
         first.close()
         detached = OnionService(address, path, 80, detach=True)
         for _ in range(3):  # the second and third take over what the one before left
-            listening = await _when_free(router, detached)
+            listening = await router.listen_onion(detached, ignore)
             assert listening.address == first.address
             listening.close()
         control = await control_of(address)
@@ -185,14 +185,6 @@ def test_onion_services_come_collide_and_go(folder: Path) -> None:
             await control.add_onion(f"ED25519-V3:{'!' * 88}", 80, "127.0.0.1:1", detach=False)
         assert "!" not in str(caught.value)
         control.close()
-
-    async def _when_free(router: Router, service: OnionService) -> onion_service.OnionListening:
-        """Tor notices in its next turn that the connection of the service before was closed."""
-        while True:
-            try:
-                return await router.listen_onion(service, ignore)
-            except OnionCollision:
-                await asyncio.sleep(0.01)
 
     with tor(folder) as address:
         run(scenario(address))

@@ -90,7 +90,7 @@ def tor_network(folder: Path) -> Iterator[TorNetwork]:
             f"SocksPort 127.0.0.1:{network.client_socks}\nClientRejectInternalAddresses 0\n",
         )
         names = ["a0", "a1", "a2", "r0", "r1", "service", "client"]
-        with running(*(["tor", "-f", folder / name / "torrc"] for name in names)) as processes:
+        with running(*(["tor", "-f", str(folder / name / "torrc")] for name in names)) as processes:
             give_up_at = time.monotonic() + BOOTSTRAP_TIMEOUT_S
             while not all(_is_bootstrapped(folder / name) for name in ("service", "client")):
                 for name, process in zip(names, processes, strict=True):
@@ -116,8 +116,8 @@ def _authority(folder: Path, or_port: int, dir_port: int) -> str:
     nobody = "x 127.0.0.1:1 ffffffffffffffffffffffffffffffffffffffff"
     (folder / "torrc").touch()
     listed = subprocess.run(
-        ["tor", "-f", folder / "torrc", "--list-fingerprint", "--ORPort", "1", "--DirServer", nobody]
-        + ["--DataDirectory", folder, "--quiet"],
+        ["tor", "-f", str(folder / "torrc"), "--list-fingerprint", "--ORPort", "1", "--DirServer", nobody]
+        + ["--DataDirectory", str(folder), "--quiet"],
         check=False, text=True, capture_output=True,
     )  # fmt: skip
     fingerprint = "".join(listed.stdout.splitlines()[-1].split()[1:])

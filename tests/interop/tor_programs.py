@@ -49,7 +49,7 @@ def running(*commands: Sequence[str | Path]) -> Iterator[list[subprocess.Popen[b
         yield started
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
     """Kill it and wait for that."""
     process.kill()
     process.wait()

@@ -5,6 +5,7 @@ websocket_peer.py dial URL [CA]    sends 1 MiB in messages of all kinds, checks 
 """
 
 import asyncio
+import itertools
 import ssl
 import sys
 
@@ -39,10 +40,10 @@ async def dial(url: str, ca: str | None) -> None:
                 received.extend(message)
 
         receiving = asyncio.ensure_future(receive())
-        sizes = [1, 125, 126, 65535, 65536, 65537, 200_000]
+        sizes = itertools.cycle([1, 125, 126, 65535, 65536, 65537, 200_000])
         at = 0
         while at < SIZE:
-            size = sizes[at % len(sizes)]
+            size = next(sizes)
             await connection.send(sent[at : at + size])
             await (await connection.ping())
             at += size

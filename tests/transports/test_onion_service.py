@@ -21,6 +21,7 @@ from partywire.engine.transports import (
     SocksProxy,
     TransportSettings,
     onion_service,
+    tor_control,
 )
 from partywire.engine.transports.errors import OnionCollision, OnionKeyError, TorControlLost, TorProtocolError
 from partywire.engine.transports.onion_key import OnionKey, read_key, write_key
@@ -149,7 +150,11 @@ def test_a_service_is_added_again_when_tor_comes_back(
     assert SECRET_BLOB.removeprefix("ED25519-V3:")[:40] not in caplog.text
 
 
-def test_a_detached_service_of_ours_is_taken_over_and_one_in_use_is_not(tmp_path: Path) -> None:
+def test_a_detached_service_of_ours_is_taken_over_and_one_in_use_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onion_service, "COLLISION_PAUSE_S", 0.001)
+
     async def scenario(tor: ScriptedTor) -> None:
         router = Router(asyncio.get_running_loop())
         write_key(tmp_path / "onion.key", OnionKey(SECRET_BLOB, tor.service_id))
@@ -159,8 +164,29 @@ def test_a_detached_service_of_ours_is_taken_over_and_one_in_use_is_not(tmp_path
         assert f"DEL_ONION {tor.service_id}" in tor.heard
         assert tor.heard[-2].startswith(f"ADD_ONION {SECRET_BLOB} Flags=Detach")
         listening.close()
+        heard = len(tor.heard)
         with pytest.raises(OnionCollision):
             await router.listen_onion(service(tor, tmp_path), ignore)
+        trials = [line for line in tor.heard[heard:] if line.startswith("ADD_ONION")]
+        assert len(trials) == onion_service.COLLISIONS_MAX
+
+    run(scenario)
+
+
+def test_a_service_of_a_connection_that_ended_a_moment_ago_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onion_service, "COLLISION_PAUSE_S", 0.001)
+
+    async def scenario(tor: ScriptedTor) -> None:
+        router = Router(asyncio.get_running_loop())
+        (await router.listen_onion(service(tor, tmp_path), ignore)).close()
+        heard = len(tor.heard)
+        task = asyncio.ensure_future(router.listen_onion(service(tor, tmp_path), ignore))
+        while len([line for line in tor.heard[heard:] if line.startswith("ADD_ONION")]) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        tor.running.clear()  # now Tor has noticed
+        (await task).close()
 
     run(scenario)
 
@@ -199,6 +225,20 @@ def test_a_key_that_cannot_be_kept_leaves_no_service_behind(tmp_path: Path) -> N
         with pytest.raises(OnionKeyError, match="cannot be written"):
             await Router(asyncio.get_running_loop()).listen_onion(service(tor, tmp_path / "missing"), ignore)
         assert tor.heard[-1] == f"DEL_ONION {tor.service_id}"
+
+    run(scenario)
+
+
+def test_a_control_port_that_says_nothing_is_given_up_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tor_control, "COMMAND_TIMEOUT_S", 0.05)
+
+    async def scenario(tor: ScriptedTor) -> None:
+        router = Router(asyncio.get_running_loop())
+        for silent in ("PROTOCOLINFO", "ADD_ONION", "GETINFO net/listeners/socks"):
+            tor.replies = {silent: None}
+            with pytest.raises(TorControlLost, match=silent.split(" ")[0]):
+                await router.listen_onion(service(tor, tmp_path), ignore)
+            tor.running.clear()
 
     run(scenario)
 

@@ -346,6 +346,28 @@ def test_what_is_no_proxy_of_tor_is_a_typed_error_and_no_name_leaks(answers: byt
     run(scenario())
 
 
+def test_a_proxy_that_breaks_off_is_a_typed_error() -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        tasks: list[asyncio.Task[None]] = []
+
+        async def reset(stream: Stream) -> None:
+            await receive_some(stream, 100)
+            stream.abort()
+
+        plain = Router(loop)
+        listening = await plain.listen(
+            parse("/ip4/127.0.0.1/tcp/0"), lambda stream, source: tasks.append(loop.create_task(reset(stream)))
+        )
+        router = Router(loop, TransportSettings(SocksProxy(listening.address)))
+        with pytest.raises(SocksProtocolError, match="connection broke"):
+            await router.dial(parse(f"/onion3/{ONION}:80"))
+        await asyncio.gather(*tasks)
+        listening.close()
+
+    run(scenario())
+
+
 def test_a_proxy_that_is_not_there_is_named_and_not_gone_around() -> None:
     async def scenario() -> None:
         names = Names()

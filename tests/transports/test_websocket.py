@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -178,6 +179,7 @@ def test_what_rfc_6455_does_not_allow_ends_it(frame: bytes) -> None:
         (REQUEST.replace(b"Host: a", b"Host: a\r\nOrigin: http://evil.example"), b"403"),
         (REQUEST.replace(b"GET / ", b"GET /other "), b"404"),
         (b"SSH-2.0-x\r\n\r\n", b""),
+        (b"\r\n\r\n", b""),
         (REQUEST.replace(b"Host: a", b"Host: a\r\nContent-Length: 5"), b"400"),
         (REQUEST.replace(b"Host: a", b"Host: a\r\nTransfer-Encoding: chunked"), b"400"),
     ],
@@ -277,6 +279,24 @@ def test_a_certificate_that_is_not_the_hosts_or_of_an_unknown_issuer_ends_it(
         converse(left, right, 100_000)
     with pytest.raises(WebSocketError, match="TLS"):  # by the alert
         carry(left, right)
+
+
+def test_an_end_of_tls_without_a_close_is_a_break(tmp_path: Path) -> None:
+    settings = websocket_settings(tmp_path)
+    assert settings.client_context is not None
+    assert settings.server_context is not None
+    their_in, their_out = ssl.MemoryBIO(), ssl.MemoryBIO()
+    theirs = settings.server_context.wrap_bio(their_in, their_out, server_side=True)
+    ours = TlsPipe(settings.client_context, "127.0.0.1")
+    for _ in range(3):
+        their_in.write(ours.data_to_send())
+        with suppress(ssl.SSLWantReadError):
+            theirs.do_handshake()
+        ours.receive(their_out.read())
+    with suppress(ssl.SSLWantReadError):
+        theirs.unwrap()
+    assert ours.receive(their_out.read()) == b""
+    assert ours.is_established
 
 
 def test_what_is_no_tls_ends_it(tmp_path: Path) -> None:
