@@ -295,7 +295,8 @@ async def test_old_claims_change_nothing_and_only_one_change_is_taken_at_a_time(
 @pytest.mark.parametrize("said", [b"", b"\0", b"\0" + b"\0\x20" + bytes(5)])
 @scenario
 async def test_half_open_handshakes_end_with_their_deadline(net: PeerNet, listen: str, said: bytes) -> None:
-    alice = await net.node("alice", listen=listen, first_byte_timeout_s=0.05, handshake_timeout_s=0.05)
+    deadline: dict[str, Any] = {"handshake_timeout_s" if said else "first_byte_timeout_s": 0.05}
+    alice = await net.node("alice", listen=listen, **deadline)
     events = alice.peers.events()
     streams = [await net.router.dial(alice.addresses[0], 5.0) for _ in range(20)]
     for stream in streams:
