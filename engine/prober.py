@@ -163,14 +163,19 @@ class Prober:
         security = security_of(self._options.security, peer.index)
         guard = IrisGuard(asyncio.get_running_loop(), self._party.name, peer, security)
         try:
-            secured = await guard.admit(stream, Role.INITIATOR)
-            await dismiss(secured, b"")  # it sees our certificate last, and may refuse it until it closes
+            stream = await guard.admit(stream, Role.INITIATOR)
+            is_refused = await _is_left(stream)  # it sees our certificate last
+            await dismiss(stream, b"")
         except HandshakeRejected as error:
             return _rejected(error)
         except CredentialError as error:
             return Probed(Finding.CREDENTIALS, str(error))
         except GreetingFailed as error:
             return Probed(_OF_GREETING.get(error.kind, Finding.NOT_SECURED), error.cause)
+        finally:
+            stream.close()
+        if is_refused:
+            return Probed(Finding.CREDENTIALS, "it refuses us: it left when it had seen our certificate")
         return Probed(Finding.OK)
 
     async def is_running(self, host: str, port: int) -> bool:
@@ -248,6 +253,18 @@ async def _converse(stream: Stream, core: Probe, preamble: bytes) -> Probed:
     except OSError:
         # A gateway that closes before it has read everything resets the connection.
         return Probed(Finding.CLOSED)
+
+
+async def _is_left(stream: Stream) -> bool:
+    """Whether the other end, which waits for our first word, ends the connection before it; HandshakeRejected if it
+    says that our proof is why."""
+    try:
+        async with asyncio.timeout(HALF_CLOSE_AFTER_S):
+            return not await receive_some(stream)
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
 
 
 def _rejected(error: HandshakeRejected) -> Probed:
