@@ -89,7 +89,7 @@ class OnionListening(Listening):
         self._target = target
         self._connect = connect
         self._control: TorControl | None = None
-        self._service_id = ""
+        self._key: OnionKey | None = None  # set once Tor has the service; from then on the file is not read again
         self._keeper: asyncio.Task[None] | None = None
         self._published = asyncio.Event()
         self.network_is_up: bool | None = None
@@ -184,25 +184,25 @@ class OnionListening(Listening):
         self._control = control
 
     async def _add_to(self, control: TorControl) -> None:
-        path = self._service.key_path
         loop = asyncio.get_running_loop()
-        key = await loop.run_in_executor(None, read_key, path)
+        path = self._service.key_path
+        key = self._key or await loop.run_in_executor(None, read_key, path)
         known = key.service_id if key is not None else ""
-        blob = key.blob if key is not None else _NEW_KEY
-        service_id, made = await self._add_key(control, blob, known)
-        address = self._address_of(service_id)
-        if known not in ("", service_id) or self._service_id not in ("", service_id):
-            raise TorProtocolError(str(self._service.control), "it added another onion service than that of the key")
-        if key is None:
-            try:
+        service_id, made = await self._add_key(control, key.blob if key is not None else _NEW_KEY, known)
+        try:
+            address = self._address_of(service_id)
+            if known not in ("", service_id):
+                raise TorProtocolError(str(self._service.control), "it added another onion service than the key's")
+            if key is None:
                 if made is None:
                     raise TorProtocolError(str(self._service.control), "it made no key for the onion service")
-                await loop.run_in_executor(None, write_key, path, OnionKey(made, service_id))
-            except TorControlError:
-                with suppress(TorControlError):  # a detached one would stay else, and nobody have its key
-                    await control.delete_onion(service_id)
-                raise
-        self._service_id = service_id
+                key = OnionKey(made, service_id)
+                await loop.run_in_executor(None, write_key, path, key)
+        except TorControlError:
+            with suppress(TorControlError):  # a detached one would stay else, and nobody know of it
+                await control.delete_onion(service_id)
+            raise
+        self._key = OnionKey(key.blob, service_id)
         self.address = address
 
     def _address_of(self, service_id: str) -> Multiaddr:
@@ -219,17 +219,19 @@ class OnionListening(Listening):
                 return await control.add_onion(blob, service.onion_port, self._target, detach=service.detach)
             except OnionCollision:
                 trials -= 1
+                if not trials:
+                    raise
                 if known and known in (await control.get_info("onions/detached")).split("\n"):
                     await control.delete_onion(known)
-                elif trials:
-                    await asyncio.sleep(COLLISION_PAUSE_S)
                 else:
-                    raise
+                    await asyncio.sleep(COLLISION_PAUSE_S)
 
     def _hear(self, event: str) -> None:
         words = event.split(" ")
         match words:
-            case ["HS_DESC", "UPLOADED", service_id, *_] if service_id == self._service_id:
+            case ["HS_DESC", "UPLOADED", service_id, *_] if (
+                self._key is not None and service_id == self._key.service_id
+            ):
                 self._published.set()
             case ["NETWORK_LIVENESS", "UP" | "DOWN" as state]:
                 self.network_is_up = state == "UP"

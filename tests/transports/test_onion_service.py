@@ -133,6 +133,7 @@ def test_a_service_is_added_again_when_tor_comes_back(
     async def scenario(tor: ScriptedTor) -> None:
         listening = await Router(asyncio.get_running_loop()).listen_onion(service(tor, tmp_path), ignore)
         address = listening.address
+        (tmp_path / "onion.key").unlink()  # is not needed any more
         tor.stop_listening()
         tor.drop()
         await logged("is not in Tor", 1)
