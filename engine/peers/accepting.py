@@ -108,9 +108,9 @@ class PeerAcceptor:
 
         def establish(message: IdentityMessage) -> IdentityMessage:
             nonlocal is_established
-            is_established = True
             ours = IdentityMessage(parts.our_claim(), address)
             parts.establish(connection, gate, message, Direction.ACCEPTED, address, ours.claim)
+            is_established = True
             return ours
 
         try:

@@ -13,7 +13,7 @@ Numbers are big-endian; the signature is Ed25519 over the label CLAIM_LABEL and 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -126,12 +126,14 @@ def sign_claim(
         raise ValueError(
             f"addresses and protocols make a claim of {len(body)} bytes, at most {CLAIM_SIZE_MAX} are possible"
         )
-    return PeerClaim(**{**unsigned.__dict__, "signature": key.sign(CLAIM_LABEL + body)})
+    return replace(unsigned, signature=key.sign(CLAIM_LABEL + body))
 
 
 def check_protocol_id(protocol: str) -> None:
-    """Raises:
-    ValueError: no substream can be negotiated for this id.
+    """See that a substream can be negotiated for an id.
+
+    Raises:
+        ValueError: none can.
     """
     size = len(protocol.encode())
     if not 0 < size <= PROTOCOL_ID_SIZE_MAX or not protocol.isprintable():

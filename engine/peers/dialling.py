@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from ..errors import PartyWireError
 from ..noise import PublicKey
 from ..substreams.connection import SubstreamConnection
+from .address_rules import AddressRules
 from .claims import ADDRESSES_MAX
 from .connection import SubstreamGate
 from .contract import Direction
@@ -88,6 +89,7 @@ class PeerDialler:
         self._parts = parts
         self._chance = chance
         self._slots = asyncio.Semaphore(parts.options.dials_max)
+        self._never_dial = AddressRules(parts.options.never_dial)
         self._is_over = False
 
     async def connect(self, peer_id: PeerId) -> EstablishedConnection:
@@ -174,7 +176,12 @@ class PeerDialler:
             if not addresses:
                 raise PeerNotKnown(str(dial.peer_id))
             causes = []
-            if (connection := await self._try(dial, addresses, causes)) is not None:
+            for address in [address for address in addresses if self._never_dial.covers(address)]:
+                addresses.remove(address)
+                causes.append(f"{address}: never_dial excludes it")
+            if not addresses:
+                raise PeerNotReached(str(dial.peer_id), attempt, tuple(causes))
+            if (connection := await self._try(dial, addresses, causes, attempt)) is not None:
                 return connection
             if attempt < attempts:
                 await asyncio.sleep(back_off_s(attempt, parts.options, self._chance))
@@ -182,7 +189,9 @@ class PeerDialler:
                     return connection
         raise PeerNotReached(str(dial.peer_id), attempts, tuple(causes))
 
-    async def _try(self, dial: Dial, addresses: list[Multiaddr], causes: list[str]) -> EstablishedConnection | None:
+    async def _try(
+        self, dial: Dial, addresses: list[Multiaddr], causes: list[str], attempt: int
+    ) -> EstablishedConnection | None:
         """Each address once, until one leads to the peer."""
         parts = self._parts
 
@@ -206,11 +215,12 @@ class PeerDialler:
                 if (standing := parts.pool.get(dial.peer_id)) is not None:
                     return standing
                 if error.code in (RefusalCode.BANNED, RefusalCode.OURSELVES) and not error.by_us:
-                    raise PeerNotReached(str(dial.peer_id), 1, tuple(causes)) from None
+                    raise PeerNotReached(str(dial.peer_id), attempt, tuple(causes)) from None
             except UpgradeFailed as error:
                 failed(address, str(error))
             else:
-                parts.book.dial_succeeded(dial.peer_id, address, loop.time() - began_at)
+                if connection.address is address:  # else the peer dialled meanwhile
+                    parts.book.dial_succeeded(dial.peer_id, address, loop.time() - began_at)
                 return connection
         return None
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..noise import CIPHERS, NoiseProtocol
 from ..yamux.limits import YamuxLimits
+from .address_rules import AddressRules
 from .wire import LivenessPermits, check_network_byte
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ class PeerOptions:
     """Peers that are dialled at a time; more wait."""
     dial_attempts: int = 3
     """Tries of all addresses of a peer before `connect` gives up."""
+    never_dial: tuple[str, ...] = ()
+    """Networks (10.0.0.0/8) and addresses (/ip4/10.0.0.1/tcp/22) that are not dialled, whoever claims them. A name is
+    dialled wherever it leads."""
     dial_timeout_s: float = 10.0
     """For one address to be connected to. Give onion services more."""
     dial_stagger_s: float = 0.25
@@ -55,7 +59,7 @@ class PeerOptions:
     liveness_permits: int = 0
     """Liveness echoes at a time; 0: none."""
     liveness_networks: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
-    """From where one may ask for an echo."""
+    """From where one may ask for an echo: rules as in `never_dial`."""
     liveness_timeout_s: float = 60.0
     """For a whole echo."""
 
@@ -91,6 +95,7 @@ class PeerOptions:
                 f"{self.noise_pattern} with {self.noise_cipher}: the pattern is one of {', '.join(NOISE_PATTERNS)}, "
                 f"the cipher one of {', '.join(CIPHERS)}"
             )
+        AddressRules(self.never_dial)
         LivenessPermits(self.liveness_permits, self.liveness_networks)
         for name in ("dials_max", "dial_attempts", "inbound_upgrades_max", "connections_max", "negotiations_max"):
             if getattr(self, name) < 1:

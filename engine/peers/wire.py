@@ -11,10 +11,10 @@ Source: Tari Comms, wire mode; the echo is bounded in lines as well here, and by
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from ..errors import FrameTooLarge, LinkProtocolError
+from .address_rules import AddressRules
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,8 +28,6 @@ LINE_SIZE_MAX: Final = 50
 
 LINES_MAX: Final = 100
 """Lines that are echoed on one connection."""
-
-Network: TypeAlias = IPv4Network | IPv6Network
 
 
 class LivenessEcho:
@@ -71,11 +69,11 @@ class LivenessPermits:
         if permits < 0:
             raise ValueError(f"{permits} permits for liveness echoes")
         self._free = permits
-        self._networks: tuple[Network, ...] = tuple(ip_network(network) for network in networks)
+        self._allowed = AddressRules(networks)
 
     def take(self, address: Multiaddr) -> bool:
         """Whether who dialled from there gets an echo; `give_back` ends it."""
-        if self._free == 0 or not any(host in network for network in self._networks for host in _hosts_of(address)):
+        if self._free == 0 or not self._allowed.covers(address):
             return False
         self._free -= 1
         return True
@@ -85,19 +83,11 @@ class LivenessPermits:
         self._free += 1
 
 
-def _hosts_of(address: Multiaddr) -> list[IPv4Address | IPv6Address]:
-    name, value = address.parts[0]
-    if name not in ("ip4", "ip6"):
-        return []
-    host = ip_address(str(value))
-    mapped = host.ipv4_mapped if isinstance(host, IPv6Address) else None
-    return [mapped or host]
-
-
 def check_network_byte(byte: int) -> None:
-    """
+    """See that a byte can name a network.
+
     Raises:
-        ValueError: the byte cannot name a network.
+        ValueError: it cannot.
     """
     if not 0 <= byte <= 255 or byte == LIVENESS:
         raise ValueError(f"a network byte is 0 to 255 and not {LIVENESS:#04x}, which asks for an echo; this is {byte}")

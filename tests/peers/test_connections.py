@@ -268,6 +268,25 @@ async def test_a_bad_address_is_passed_over_and_a_good_one_remembered(net: PeerN
     assert alice.peers.counters.addresses_failed == 2
 
 
+@pytest.mark.parametrize("rule", ["127.0.0.0/8", "the address"])
+@scenario
+async def test_an_excluded_address_is_not_dialled_and_others_are(net: PeerNet, rule: str) -> None:
+    """Reference: excluded_yes, excluded_no."""
+    bob = await net.node("bob", listen=TCP)
+    rules = (str(bob.addresses[0]) if rule == "the address" else rule,)
+    alice = await net.node("alice", never_dial=rules)
+    alice.knows(bob)
+    with pytest.raises(PeerNotReached, match="never_dial excludes it"):
+        await alice.connect(bob)
+    assert bob.peers.counters.inbound == 0
+    await bob.listen()
+    alice.knows(bob)
+    assert (await alice.connect(bob)).address == bob.addresses[1]
+    carol = await net.node("carol", never_dial=("10.0.0.0/8", "/ip4/127.0.0.1/tcp/1"))
+    carol.knows(bob)
+    assert (await carol.connect(bob)).address == bob.addresses[0]
+
+
 @scenario
 async def test_an_address_that_does_not_answer_does_not_hold_up_the_next_one(net: PeerNet) -> None:
     class Stuck:

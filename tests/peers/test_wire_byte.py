@@ -100,6 +100,8 @@ def test_only_listed_networks_get_an_echo(address: str, is_allowed: bool) -> Non
         {"noise_cipher": "none"},
         {"liveness_permits": -1},
         {"liveness_networks": ("10.0.0.1/8",)},
+        {"never_dial": ("10.0.0.1/8",)},
+        {"never_dial": ("/ip4/10.0.0.1/tcp",)},
         {"dials_max": 0},
         {"negotiation_timeout_s": 0.0},
         {"idle_timeout_s": float("nan")},
