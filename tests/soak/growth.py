@@ -18,8 +18,8 @@ FIGURES_MIN: Final = 40
 """A life with fewer batches is not judged: ten to a quarter."""
 
 GROWTH_KIB_MAX: Final = 2048
-"""Growth from the third quarter of a life to the last one. Arbitrary, but above what was seen of malloc: the largest
-batch so far leaves its high-water mark, and the random order of batches decides when that comes."""
+"""Growth from the third quarter of a life to the last one, of what is in use. Arbitrary; pages that are kept for a few
+objects on them make several hundred KiB."""
 
 GROWTH_DESCRIPTORS_MAX: Final = 4
 """The same for descriptors: links that are being made anew at one of the two moments."""

@@ -7,6 +7,8 @@ was started again enters the one that the others are in.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import logging
 import os
@@ -26,6 +28,15 @@ RETRIES = 50
 
 def say(**document: object) -> None:
     print(json.dumps(document), flush=True)
+
+
+def give_back_freed_memory() -> None:
+    """What malloc keeps of freed messages is bounded (docs/memory.md), and depends on the order of the batches; what is
+    measured is what is in use."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def main() -> None:
@@ -53,6 +64,7 @@ def main() -> None:
                 say(order=order, error=f"{type(error).__name__}: {error}")
                 continue
             me = os.getpid()
+            give_back_freed_memory()
             say(
                 order=order,
                 results=results,
