@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ..errors import LinkProtocolError
@@ -26,6 +27,7 @@ from ..peers.peer_id import PUBLIC_KEY_SIZE, PeerId
 from .errors import PeerRecordInvalid
 from .known_address import (
     ADDRESS_SIZE_MAX,
+    ADDRESSES_CACHED,
     ADDRESSES_MAX,
     FAILURE_SIZE_MAX,
     KnownAddress,
@@ -35,6 +37,7 @@ from .known_address import (
 )
 from .record import (
     CLAIM_SIZE_MAX,
+    METADATA_KEY_MAX,
     METADATA_MAX,
     METADATA_SIZE_MAX,
     PROTOCOL_SIZE_MAX,
@@ -51,6 +54,9 @@ RECORD_SIZE_MAX: Final = 48 * 1024
 REASON_SIZE_MAX: Final = 512
 """Bytes of the reason of a ban: a sentence or two."""
 
+NEVER: Final = -1.0
+"""How a time is stored that never was."""
+
 _HAS_KEY: Final = 1
 _HAS_NOISE_KEY: Final = 2
 _IS_KEPT: Final = 4
@@ -61,17 +67,17 @@ _KEYS: Final = struct.Struct("<32s32sQ")
 _PAST: Final = struct.Struct("<BddIIdB")
 _BAN: Final = struct.Struct("<B13sdH")
 _U16: Final = struct.Struct("<H")
-_NEVER: Final = -1.0
 
 
 class RecordHead(NamedTuple):
-    """What most queries ask of a record, without the cost of reading it all."""
+    """What most queries ask of a record, without the cost of reading it all. A time that never was is NEVER."""
 
-    peer_id: PeerId
+    raw: bytes
+    """The id."""
     features: int
     added_at: float
-    seen_at: float | None
-    deleted_at: float | None
+    seen_at: float
+    deleted_at: float
     is_kept: bool
 
 
@@ -120,12 +126,8 @@ def decode_head_untrusted(key: bytes, data: bytes) -> RecordHead:
     Raises:
         PeerRecordInvalid: it has none.
     """
-    _, flags, raw, features, added_at, seen_at, deleted_at = _unpack_head(key, data)
-    try:
-        times = _restored(added_at) or 0.0, _restored(seen_at), _restored(deleted_at)
-    except ValueError as error:
-        raise PeerRecordInvalid("the head of a record", str(error)) from None
-    return RecordHead(PeerId(raw), features, *times, bool(flags & _IS_KEPT))
+    flags, features, added_at, seen_at, deleted_at = _unpack_head(key, data)
+    return RecordHead(key, features, added_at, seen_at, deleted_at, bool(flags & _IS_KEPT))
 
 
 def encode_ban(peer_id: PeerId, ban: Ban) -> bytes:
@@ -140,13 +142,13 @@ def decode_ban_untrusted(key: bytes, data: bytes) -> Ban:
     Raises:
         PeerRecordInvalid: it is none, or that of another peer.
     """
-    body = _unsealed(data)
-    if len(body) < _BAN.size:
+    _check_seal(data)
+    if len(data) < _CRC.size + _BAN.size:
         raise PeerRecordInvalid("bytes of a ban", len(data))
-    format_, raw, until, size = _BAN.unpack_from(body)
+    format_, raw, until, size = _BAN.unpack_from(data, _CRC.size)
     if format_ != FORMAT or raw != key:
         raise PeerRecordInvalid("a ban", "of another format, or of another peer")
-    reason = body[_BAN.size :]
+    reason = data[_CRC.size + _BAN.size :]
     if len(reason) != size or size > REASON_SIZE_MAX or not until >= 0:
         raise PeerRecordInvalid("a ban", "its size or its time cannot be")
     try:
@@ -158,33 +160,36 @@ def decode_ban_untrusted(key: bytes, data: bytes) -> Ban:
     return Ban(text, until)
 
 
-def _unpack_head(key: bytes, data: bytes) -> tuple[int, int, bytes, int, float, float, float]:
-    body = _unsealed(data)
-    if len(body) < _HEAD.size:
+def _unpack_head(key: bytes, data: bytes) -> tuple[int, int, float, float, float]:
+    """(flags, features, added, seen, removed)."""
+    _check_seal(data)
+    if len(data) < _CRC.size + _HEAD.size:
         raise PeerRecordInvalid("bytes of a record", len(data))
-    head: tuple[int, int, bytes, int, float, float, float] = _HEAD.unpack_from(body)
-    if head[0] != FORMAT:
-        raise PeerRecordInvalid("the format of a record", head[0])
-    if head[2] != key:
+    format_, flags, raw, features, added_at, seen_at, deleted_at = _HEAD.unpack_from(data, _CRC.size)
+    if format_ != FORMAT:
+        raise PeerRecordInvalid("the format of a record", format_)
+    if raw != key:
         raise PeerRecordInvalid("a record", "it is of another peer than its key says")
-    return head
+    return flags, features, added_at, seen_at, deleted_at
 
 
 def _decode_record(key: bytes, data: bytes) -> PeerRecord:
-    _, flags, raw, features, added_at, seen_at, deleted_at = _unpack_head(key, data)
+    flags, features, added_at, seen_at, deleted_at = _unpack_head(key, data)
     reader = _Reader(data, _CRC.size + _HEAD.size)
     public_key, noise_key, claimed_at = _KEYS.unpack(reader.take(_KEYS.size))
     user_agent = reader.text(reader.count8(USER_AGENT_SIZE_MAX))
     claim = reader.take(reader.count16(CLAIM_SIZE_MAX))
     protocols = tuple(reader.text(reader.count8(PROTOCOL_SIZE_MAX)) for _ in range(reader.count8(PROTOCOLS_MAX)))
     metadata = tuple(
-        (reader.count8(255), reader.take(reader.count16(METADATA_SIZE_MAX))) for _ in range(reader.count8(METADATA_MAX))
+        (reader.count8(METADATA_KEY_MAX), reader.take(reader.count16(METADATA_SIZE_MAX)))
+        for _ in range(reader.count8(METADATA_MAX))
     )
     addresses = tuple(_read_address(reader) for _ in range(reader.count8(ADDRESSES_MAX)))
     reader.end()
+    check_time(added_at)
     record = PeerRecord(
-        peer_id=PeerId(raw),
-        added_at=_restored(added_at) or 0.0,
+        peer_id=PeerId(key),
+        added_at=added_at,
         public_key=_optional_key(public_key, flags & _HAS_KEY),
         noise_key=_optional_key(noise_key, flags & _HAS_NOISE_KEY),
         addresses=addresses,
@@ -197,15 +202,15 @@ def _decode_record(key: bytes, data: bytes) -> PeerRecord:
         metadata=metadata,
         deleted_at=_restored(deleted_at),
     )
-    if encode_record(record) != data:
-        raise ValueError("its bytes are not those that a record is written as")
+    if flags & ~(_HAS_KEY | _HAS_NOISE_KEY | _IS_KEPT) or bool(flags & _IS_KEPT) != record.is_kept:
+        raise ValueError(f"flags {flags:#x}")
     return record
 
 
 def _encode_address(one: KnownAddress) -> bytes:
     return b"".join(
         (
-            _sized16(one.address.encode()),
+            _sized16(one.encoded),
             _PAST.pack(
                 one.source,
                 _stored(one.last_seen),
@@ -221,9 +226,10 @@ def _encode_address(one: KnownAddress) -> bytes:
 
 
 def _read_address(reader: _Reader) -> KnownAddress:
-    address = Multiaddr.decode_untrusted(reader.take(reader.count16(ADDRESS_SIZE_MAX)))
+    encoded = reader.take(reader.count16(ADDRESS_SIZE_MAX))
+    address = _decoded_address(encoded)
     source, last_seen, last_attempt, attempts, failures, latency_s, samples = _PAST.unpack(reader.take(_PAST.size))
-    return KnownAddress(
+    known = KnownAddress(
         address=address,
         source=Source(source),
         last_seen=_restored(last_seen),
@@ -234,6 +240,14 @@ def _read_address(reader: _Reader) -> KnownAddress:
         samples=samples,
         last_failure=reader.text(reader.count8(FAILURE_SIZE_MAX)),
     )
+    if known.encoded != encoded:
+        raise ValueError("the bytes of an address are not the shortest for it")
+    return known
+
+
+@lru_cache(ADDRESSES_CACHED)
+def _decoded_address(encoded: bytes) -> Multiaddr:
+    return Multiaddr.decode_untrusted(encoded)
 
 
 class _Reader:
@@ -275,13 +289,11 @@ def _sealed(body: bytes) -> bytes:
     return _CRC.pack(zlib.crc32(body)) + body
 
 
-def _unsealed(data: bytes) -> bytes:
+def _check_seal(data: bytes) -> None:
     if not _CRC.size < len(data) <= RECORD_SIZE_MAX:
         raise PeerRecordInvalid("bytes of a record", len(data))
-    body = data[_CRC.size :]
-    if _CRC.unpack_from(data)[0] != zlib.crc32(body):
+    if _CRC.unpack_from(data)[0] != zlib.crc32(memoryview(data)[_CRC.size :]):
         raise PeerRecordInvalid("a record", "its checksum is wrong")
-    return body
 
 
 def _sized8(data: bytes) -> bytes:
@@ -293,11 +305,11 @@ def _sized16(data: bytes) -> bytes:
 
 
 def _stored(time: float | None) -> float:
-    return _NEVER if time is None else time
+    return NEVER if time is None else time
 
 
 def _restored(time: float) -> float | None:
-    if time == _NEVER:
+    if time == NEVER:
         return None
     check_time(time)
     return time

@@ -11,8 +11,9 @@ dials what failed before what it never tried; `dial_order` does not.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ ADDRESSES_MAX: Final = 10
 
 ADDRESS_SIZE_MAX: Final = 320
 """Bytes of one address: those of the longest that a peer may claim."""
+
+ADDRESSES_CACHED: Final = 4096
+"""Addresses whose bytes are remembered, and bytes whose address is: a few MiB, and most of the time of reading."""
 
 FAILURE_SIZE_MAX: Final = 200
 """Bytes of the cause of a failure: a sentence."""
@@ -81,6 +85,8 @@ class KnownAddress:
     """Dials that the mean is of, at most SAMPLES_MAX."""
     last_failure: str = ""
     """Why the last dial failed; empty if it did not."""
+    encoded: bytes = field(init=False, repr=False, compare=False)
+    """The bytes of the address, which sorting and storing ask for again and again."""
 
     def __post_init__(self) -> None:
         for time in (self.last_seen, self.last_attempt):
@@ -91,9 +97,10 @@ class KnownAddress:
             raise ValueError(f"a latency of {self.latency_s} s")
         if (self.latency_s != 0) > (self.samples != 0):
             raise ValueError("a latency without a sample")
-        if bounded_text(self.last_failure, FAILURE_SIZE_MAX) != self.last_failure:
+        if self.last_failure and bounded_text(self.last_failure, FAILURE_SIZE_MAX) != self.last_failure:
             raise ValueError("the cause of a failure is too long, or cannot be printed")
-        if len(self.address.encode()) > ADDRESS_SIZE_MAX:
+        object.__setattr__(self, "encoded", _encoded(self.address))
+        if len(self.encoded) > ADDRESS_SIZE_MAX:
             raise ValueError(f"an address has at most {ADDRESS_SIZE_MAX} bytes")
 
     def succeeded(self, now: float, latency_s: float) -> KnownAddress:
@@ -193,15 +200,19 @@ def bounded_text(text: str, size_max: int) -> str:
     return text.strip().encode("utf-8", "replace")[:size_max].decode("utf-8", "ignore").strip()
 
 
+@lru_cache(ADDRESSES_CACHED)
+def _encoded(address: Multiaddr) -> bytes:
+    return address.encode()
+
+
 def _rank(one: KnownAddress, now: float) -> tuple[int, float, float, bytes]:
     """Less is better; never equal for two addresses."""
-    encoded = one.address.encode()
     if one.failures:
-        return 2, one.failures, one.last_attempt or 0.0, encoded
+        return 2, one.failures, one.last_attempt or 0.0, one.encoded
     score = one.score(now)
     if score is None:
-        return 1, -one.source, 0.0, encoded
-    return 0, -score, 0.0, encoded
+        return 1, -one.source, 0.0, one.encoded
+    return 0, -score, 0.0, one.encoded
 
 
 def _attempt_key(one: KnownAddress) -> tuple[float, int, str]:

@@ -52,10 +52,10 @@ class PeerFilter:
         """Whether the rest of the record is worth reading."""
         return (
             head.features & self.features == self.features
-            and (self.seen_since is None or (head.seen_at is not None and head.seen_at >= self.seen_since))
+            and (self.seen_since is None or head.seen_at >= max(self.seen_since, 0.0))
             and self.is_banned in (None, is_banned)
-            and self.is_deleted in (None, head.deleted_at is not None)
-            and head.peer_id not in self.exclude
+            and self.is_deleted in (None, head.deleted_at >= 0)
+            and (not self.exclude or PeerId(head.raw) not in self.exclude)
         )
 
     def matches(self, record: PeerRecord) -> bool:
@@ -71,13 +71,13 @@ EVERYBODY: Final = PeerFilter()
 """All peers that were neither removed nor banned."""
 
 
-def sort_key(order: Order) -> Callable[[RecordHead], tuple[bool, float, PeerId]]:
+def sort_key(order: Order) -> Callable[[RecordHead], tuple[float, bytes]]:
     """What heads are sorted by."""
     if order is Order.SEEN:
-        return lambda head: (head.seen_at is None, -(head.seen_at or 0.0), head.peer_id)
+        return lambda head: (-head.seen_at, head.raw)  # never is -1.0, and so behind all others
     if order is Order.ADDED:
-        return lambda head: (False, -head.added_at, head.peer_id)
-    return lambda head: (False, 0.0, head.peer_id)
+        return lambda head: (-head.added_at, head.raw)
+    return lambda head: (0.0, head.raw)
 
 
 def prefix_range(prefix: str) -> tuple[bytes, bytes]:

@@ -16,7 +16,6 @@ import struct
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from heapq import nsmallest
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
@@ -164,15 +163,18 @@ class PeerStore:
     def closest(self, target: PeerId, limit: int, filter_: PeerFilter = EVERYBODY) -> list[PeerRecord]:
         """The peers whose ids are nearest to `target` by XOR, the nearest first; `target` too if it is one of them.
 
-        It reads about twice as many records as it gives, not all, if most of them match.
+        It looks at about twice as many heads of records as it gives, not at all, if most of them match.
         """
         chosen: list[PeerRecord] = []
+        number = int.from_bytes(target.raw, "big")
         with self._reading() as reader:
             for least, greatest in rings_around(target, reader.common_bits_max(target)):
                 if len(chosen) >= limit:
                     break
-                ring = reader.records(filter_, least, greatest)
-                chosen += nsmallest(limit - len(chosen), ring, key=lambda one: one.peer_id.distance(target))
+                ring = list(reader.heads(filter_, least, greatest))
+                ring.sort(key=lambda head: int.from_bytes(head.raw, "big") ^ number)
+                found = (reader.matching(head, filter_) for head in ring)
+                chosen += islice((one for one in found if one is not None), limit - len(chosen))
         return chosen
 
     def random(

@@ -94,7 +94,7 @@ class StoreReader:
 
     def matching(self, head: RecordHead, filter_: PeerFilter) -> PeerRecord | None:
         """The record of a head that may match, if it does."""
-        record = self.record(head.peer_id.raw)
+        record = self.record(head.raw)
         return record if record is not None and filter_.matches(record) else None
 
     def shuffled(self, filter_: PeerFilter, chance: random.Random) -> Iterator[PeerRecord]:
@@ -206,9 +206,15 @@ class StoreWriter(StoreReader):
         heads = [head for head in self.heads(PeerFilter(is_banned=None, is_deleted=None)) if not head.is_kept]
         if not heads:
             raise PeerStoreFull(self._path, "peers", peers_max)
-        heads.sort(key=lambda head: (head.deleted_at is None, head.seen_at is not None, head.seen_at or head.added_at))
+        heads.sort(
+            key=lambda head: (
+                head.deleted_at < 0,
+                head.seen_at >= 0,
+                head.seen_at if head.seen_at >= 0 else head.added_at,
+            )
+        )
         for head in heads[: max(1, len(heads) // _DROP_FRACTION)]:
-            record = self.record(head.peer_id.raw)
+            record = self.record(head.raw)
             if record is not None:
                 self.forget(record)
 
