@@ -64,8 +64,12 @@ async def greet(
     core: Core,
     peer: str,
     preamble: bytes = b"",
+    *,
+    is_dialler: bool = True,
 ) -> bytes:
     """Exchange handshake messages until `core` is done; the initiator passes the preamble that goes out first.
+
+    `is_dialler`: whether the address of the stream is where we dialled, and may be wrong.
 
     Returns:
         Bytes behind the handshake, the start of the frame stream.
@@ -93,7 +97,8 @@ async def greet(
         await dismiss(stream, core.data_to_send())
         cause = f"{error.what} {error.seen}"
         if is_end_of_file:
-            cause = "it closed the connection without a word; does another party listen at this address?"
+            hint = "; does another party listen at this address?" if is_dialler else ""
+            cause = f"it closed the connection without a word{hint}"
         kind = GreetingFailure.CLOSED if is_end_of_file else GreetingFailure.GARBLED
         raise GreetingFailed(peer, stream.peer_address, cause, kind) from error
     except TimeoutError:

@@ -104,5 +104,6 @@ class Guard:
         except BaseException:
             stream.close()
             raise
-        await greet(stream, channel, self._peer, preamble if role is Role.INITIATOR else b"")
+        is_dialler = role is Role.INITIATOR
+        await greet(stream, channel, self._peer, preamble if is_dialler else b"", is_dialler=is_dialler)
         return SecureStream(stream, channel, self._loop)

@@ -180,7 +180,7 @@ class IrisKeeper(Keeper):
             assert task is not None
             self._callers.prove(task)
             core = Introducing(name)
-            await greet(stream, core, name)
+            await greet(stream, core, name, is_dialler=False)
         except (GreetingFailed, HandshakeRejected, CredentialError) as error:
             self._report.stranger_failed(str(error), self._loop.time())
             return
@@ -211,7 +211,8 @@ class IrisKeeper(Keeper):
 
     async def _accept(self, attempt: Attempt, stream: Stream, index: int) -> None:
         try:
-            received = await greet(stream, accepting(self._peer.name, self._iris), self._peer.name)
+            core = accepting(self._peer.name, self._iris)
+            received = await greet(stream, core, self._peer.name, is_dialler=False)
         except GreetingFailed as error:
             self._report.stranger_failed(str(error), self._loop.time())
             if attempt is self._attempt:

@@ -99,5 +99,5 @@ class IrisGuard:
         except BaseException:
             stream.close()
             raise
-        await greet(stream, channel, self._peer)
+        await greet(stream, channel, self._peer, is_dialler=role is Role.INITIATOR)
         return SecureStream(stream, channel, self._loop)

@@ -210,7 +210,7 @@ class LinkKeeper(Keeper):
             return
         self._greetings += 1
         try:
-            received = await greet(stream, core, self._peer.name)
+            received = await greet(stream, core, self._peer.name, is_dialler=False)
         except HandshakeRejected as error:
             self._greeting_rejected(error)
             return
@@ -288,7 +288,7 @@ class LinkKeeper(Keeper):
             Role.RESPONDER, self._our_name, self._peer.name, result.epoch, result.secret, index, preamble=preamble
         )
         try:
-            received = await greet(stream, core, self._peer.name)
+            received = await greet(stream, core, self._peer.name, is_dialler=False)
         except (HandshakeRejected, GreetingFailed) as error:
             self._report.stranger_failed(str(error), self._loop.time())
             return

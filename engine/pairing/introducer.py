@@ -82,10 +82,10 @@ async def be_introduced(
         channel: PoolChannel | None = None
         if tls is not None:
             channel = tls.make(Role.RESPONDER, STRANGER)
-            await greet(stream, channel, STRANGER)
+            await greet(stream, channel, STRANGER, is_dialler=False)
             stream = SecureStream(stream, channel, loop)
         meeting = Meeting(Role.RESPONDER, STRANGER, answer=lambda theirs: answer(theirs, channel))
-        await greet(stream, meeting, STRANGER)
+        await greet(stream, meeting, STRANGER, is_dialler=False)
         await dismiss(stream, b"")  # it is to have read the answer before the connection ends
     finally:
         stream.close()

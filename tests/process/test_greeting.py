@@ -107,6 +107,15 @@ def test_a_peer_that_closes_without_a_word_is_suspected_of_being_somebody_else()
     run(scenario)
 
 
+def test_who_dialled_us_and_closes_is_at_no_address_that_could_be_wrong() -> None:
+    async def scenario(left: MemoryStream, right: MemoryStream) -> None:
+        left.shutdown_write()
+        with pytest.raises(GreetingFailed, match="without a word$"):
+            await greet(right, cores()[1], "bob", is_dialler=False)
+
+    run(scenario)
+
+
 def test_a_peer_that_breaks_off_or_talks_nonsense_is_reported() -> None:
     async def broken(left: MemoryStream, right: MemoryStream) -> None:
         right.abort()
