@@ -16,6 +16,8 @@ if TYPE_CHECKING:
         SetupAborted,
         SetupMismatch,
     )
+    from partywire.engine.peers.peer_id import PeerId
+    from partywire.engine.rpc.service import RpcService
     from partywire.workers.batch import BatchRunner
     from partywire.workers.blocking_party import BlockingParty
     from partywire.workers.config import PartyConfig, load_config
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
     )
     from partywire.workers.http_handlers import Handlers, HttpError, HttpRequest, HttpResponse
     from partywire.workers.link_events import LinkEvent, LinkEventKind
+    from partywire.workers.node.config import NodeConfig
+    from partywire.workers.node.config_file import load_node_config
+    from partywire.workers.node.peer_node import PeerNode
     from partywire.workers.objects.errors import (
         AnnotationError,
         ObjectDecodeError,
@@ -146,15 +151,25 @@ __all__ = [
     "SendTimeout",
     "PoolInboxFull",
     "OutboxFull",
+    "PeerNode",
+    "NodeConfig",
+    "load_node_config",
+    "PeerId",
+    "RpcService",
 ]
 
 _HOME = {
     "engine.errors": ("HandshakeRejected", "LinkProtocolError", "PartyWireError", "SetupAborted", "SetupMismatch"),
+    "engine.peers.peer_id": ("PeerId",),
+    "engine.rpc.service": ("RpcService",),
     "workers.batch": ("BatchRunner",),
     "workers.config": ("PartyConfig", "load_config"),
     "workers.http_handlers": ("Handlers", "HttpError", "HttpRequest", "HttpResponse"),
     "workers.link_events": ("LinkEvent", "LinkEventKind"),
     "workers.blocking_party": ("BlockingParty",),
+    "workers.node.config": ("NodeConfig",),
+    "workers.node.config_file": ("load_node_config",),
+    "workers.node.peer_node": ("PeerNode",),
     "workers.objects.errors": (
         "AnnotationError", "ObjectDecodeError", "ObjectEncodeError", "PickleRefused", "RepetitionError",
     ),
