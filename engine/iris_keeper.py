@@ -136,9 +136,7 @@ class IrisKeeper(Keeper):
                     stream = await self._guard.admit(stream, Role.INITIATOR)
                 received = await greet(stream, dialling(name, self._our_name, index, self._iris), name)
             except GreetingFailed as error:
-                is_closed = error.kind is GreetingFailure.CLOSED
-                hint = " (a party that is not waiting for us yet does so, too)" if is_closed else ""
-                self._report.progress(f"{error}{hint}")
+                self._report.progress(f"{error}{self._hint(error.kind)}")
                 dialler.lost()
                 await dialler.back_off()
                 continue
@@ -150,6 +148,13 @@ class IrisKeeper(Keeper):
             self._report.dial_failed(dialler.state, cause)
         else:
             self._report.progress(cause)
+
+    def _hint(self, failure: GreetingFailure) -> str:
+        """What else a dial that came to nothing may mean."""
+        if failure is not GreetingFailure.CLOSED:
+            return ""
+        refuses = ", and one that refuses our certificate" if self._guard is not None else ""
+        return f" (a party that is not waiting for us yet does so, too{refuses})"
 
     # As the acceptor.
 

@@ -148,3 +148,22 @@ def test_a_wrong_certificate_at_the_peer_that_we_dial_is_told_at_once(
         assert isinstance(caught.value.__cause__, HandshakeRejected)
         expected = "belongs to charlie" if wrong == "theirs" else "does not know the issuer of our certificate"
         assert expected in str(caught.value)
+
+
+def test_a_peer_that_leaves_when_it_has_seen_our_certificate_may_have_refused_it(
+    at: Place, keys: dict[str, Issued]
+) -> None:
+    """One of ours does, where the name in it is another one: behind the handshake there is no alert for that."""
+    theirs = tls(keys, "alice", "")
+
+    def play() -> None:
+        sock, _ = at.listeners["alice"].accept()
+        with sock, suppress(OSError):
+            theirs.accepted(sock).close()
+
+    causes: list[str] = []
+    with playing(play):
+        config = at.config("bob", "alice", tls=True, security=security(keys, "bob"), connect_s=1.0)
+        with pytest.raises(ConnectFailed):
+            BlockingParty(config, at.listeners["bob"], on_progress=lambda _, cause: causes.append(cause)).open()
+    assert any("refuses our certificate" in cause for cause in causes)
