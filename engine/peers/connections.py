@@ -22,11 +22,12 @@ import asyncio
 import logging
 import random
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ..errors import LinkProtocolError, PartyWireError
 from .accepting import PeerAcceptor
-from .claims import PROTOCOLS_MAX, check_protocol_id, fault_of_address
+from .claims import ADDRESSES_MAX, PROTOCOLS_MAX, check_protocol_id, fault_of_address
 from .connection import EstablishedConnection
 from .contract import Ban
 from .counters import PeerCounters
@@ -119,8 +120,7 @@ class PeerConnections:
         self._dialler = PeerDialler(parts, chance or random.Random())
         self._acceptor = PeerAcceptor(parts)
         self._is_over = False
-        self._pushing: asyncio.Task[None] | None = None
-        self._is_push_due = False
+        self._pushes: dict[EstablishedConnection, asyncio.Task[None]] = {}  # to whom a change is being told
         self._claim = self._sign(0)
         self._reaper = self._loop.call_later(self._options.reap_interval_s, self._reap)
 
@@ -227,8 +227,12 @@ class PeerConnections:
         Raises:
             ValueError: they break a limit of claims, and nothing has changed.
         """
+        chosen = None if addresses is None else tuple(addresses)
+        for address in chosen or ():
+            if (fault := fault_of_address(address, is_local=self._options.is_local)) is not None:
+                raise ValueError(f"{address} cannot be claimed: {fault}")
         before = self._advertised, self._features
-        self._advertised = None if addresses is None else tuple(addresses)
+        self._advertised = chosen
         self._features = self._features if features is None else features
         try:
             self._change()
@@ -275,7 +279,8 @@ class PeerConnections:
         if addresses is None:
             local = self._options.is_local
             heard = dict.fromkeys(listening.address for listening in self._listenings)
-            addresses = tuple(address for address in heard if fault_of_address(address, is_local=local) is None)
+            claimable = [address for address in heard if fault_of_address(address, is_local=local) is None]
+            addresses = tuple(claimable[:ADDRESSES_MAX])
         return self._identity.sign(
             updated_at=max(int(self._clock()), after + 1),
             features=self._features,
@@ -290,39 +295,36 @@ class PeerConnections:
         self._push_soon()
 
     def _push_soon(self) -> None:
-        self._is_push_due = True
-        if self._pushing is None and not self._is_over and self._pool.standing:
-            self._pushing = self._loop.create_task(self._push())
+        """Tell everybody who has another claim of us; each in a task of its own, so that a slow peer holds up none."""
+        for connection in self._pool.standing.values():
+            if connection not in self._pushes and not self._is_over:
+                task = self._loop.create_task(self._push(connection))
+                self._pushes[connection] = task
+                task.add_done_callback(partial(self._forget_push, connection))
 
-    async def _push(self) -> None:
-        try:
-            while self._is_push_due:
-                await asyncio.sleep(0)  # what else changes in this turn of the loop goes along
-                self._is_push_due = False
-                await asyncio.gather(*(self._push_to(one) for one in list(self._pool.standing.values())))
-                await asyncio.sleep(PUSH_INTERVAL_S)
-        finally:
-            self._pushing = None
+    def _forget_push(self, connection: EstablishedConnection, _: asyncio.Task[None]) -> None:
+        del self._pushes[connection]
 
-    async def _push_to(self, connection: EstablishedConnection) -> None:
-        claim = self._claim
-        if PUSH_PROTOCOL not in connection.claim.protocols or connection.told is claim:
-            return
-        for _ in range(PUSH_ATTEMPTS):
+    async def _push(self, connection: EstablishedConnection) -> None:
+        await asyncio.sleep(0)  # what else changes in this turn of the loop goes along
+        attempts = 0
+        while connection.is_open and connection.told is not self._claim and attempts < PUSH_ATTEMPTS:
+            claim = self._claim
+            if PUSH_PROTOCOL not in connection.claim.protocols:
+                return
             try:
                 async with asyncio.timeout(self._options.identity_timeout_s):
                     _, reader, writer = await connection.open((PUSH_PROTOCOL,))
                     try:
                         writer.write(IdentityMessage(claim, connection.address).encode())
                         await reader.read(1)  # its end: taken in
-                        connection.told = claim
-                        return
                     finally:
                         writer.close()
+                connection.told = claim
+                attempts = 0
             except (PartyWireError, TimeoutError) as error:
                 _LOG.debug("peer %s did not take our new claim: %s", connection.peer_id, error)
-                if not connection.is_open:
-                    return
+                attempts += 1
             await asyncio.sleep(PUSH_INTERVAL_S)
 
     async def _take_push(self, connection: PeerConnection, reader: SubstreamReader, writer: SubstreamWriter) -> None:
@@ -388,8 +390,8 @@ class PeerConnections:
         for listening in self._listenings:
             listening.close()
         self._listenings.clear()
-        if self._pushing is not None:
-            self._pushing.cancel()
+        for task in self._pushes.values():
+            task.cancel()
         await self._acceptor.aclose()
         await self._dialler.aclose()
         await self._pool.aclose()

@@ -581,6 +581,35 @@ async def test_changes_are_told_to_connected_peers_and_kept_by_them(net: PeerNet
     assert alice.peers.claim.addresses == (elsewhere,)
 
 
+@scenario
+async def test_a_peer_that_takes_no_change_holds_up_no_other(net: PeerNet) -> None:
+    alice, slow, quick = [await net.node(name) for name in ("alice", "slow", "quick")]
+    alice.knows(slow, quick)
+    await alice.connect(slow)
+    await alice.connect(quick)
+    slow.peers._handlers["/partywire/identity/push/1"] = lambda *_: asyncio.Event().wait()  # type: ignore[assignment]
+    events = quick.peers.events()
+    alice.serve_echo()
+    await next_event(events, PeerUpdated)
+    alice.peers.unserve(ECHO)
+    await next_event(events, PeerUpdated)
+    heard = slow.to(alice)
+    assert heard is not None
+    assert heard.claim.updated_at < alice.peers.claim.updated_at
+
+
+@scenario
+async def test_more_addresses_than_a_claim_holds_are_listened_at(net: PeerNet) -> None:
+    node = await net.node("alice")
+    for _ in range(9):
+        await node.listen()
+    assert node.peers.claim.addresses == tuple(node.addresses[:8])
+    outside = await net.node("outside", is_local=False)
+    assert outside.peers.claim.addresses == ()
+    with pytest.raises(ValueError, match="outside its process"):
+        outside.peers.advertise(outside.addresses)
+
+
 @everywhere
 @scenario
 async def test_each_end_tells_where_it_sees_the_other_one(net: PeerNet, listen: str) -> None:
