@@ -142,10 +142,15 @@ class Stopped(ControlMessage):
 
 
 class LinkProgress(ControlMessage):
-    """To the opener: why the link is not up yet; sent again when the reason changes."""
+    """To the opener: why the link is not up yet; sent again when the reason changes.
+
+    `is_refusal`: who answered at the peer's address and we do not accept each other, which no waiting changes. A pair
+    engine says so after every attempt that ends like that; parties have LinkFailed.
+    """
 
     peer: int
     cause: str
+    is_refusal: bool = False
 
 
 class LinkFailed(ControlMessage):

@@ -161,7 +161,7 @@ class Pair:
                     await self._look_up()
                     await self._introduce_once(dialler)
                 except (DialFailed, GreetingFailed, HandshakeRejected, CredentialError) as error:
-                    self.say(words_of(error) + self._whose_certificate(error))
+                    self.say(words_of(error) + self._whose_certificate(error), is_refusal=_is_refusal(error))
                     await dialler.back_off()
                 else:
                     await asyncio.sleep(INTRODUCED_PAUSE_S)
@@ -278,14 +278,19 @@ class Pair:
         """A bug of the keeper."""
         self._engine.fail(error)
 
-    def say(self, cause: str) -> None:
-        """Why there is no link; told when it changes, if the worker reads what it is told."""
+    def say(self, cause: str, *, is_refusal: bool = False) -> None:
+        """Why there is no link; told when it changes, if the worker reads what it is told.
+
+        A refusal is told each time: whoever has begun to wait since the last one is told too. One is no refusal of the
+        peer's while a link with it is being made over a connection that came from there.
+        """
+        is_refusal = is_refusal and self._keeper is None
         if self._whom is not None:
             cause = cause.replace(link_name(self._whom.theirs, not self._whom.is_dialling), self.name)
             cause = cause.replace(link_name(self.introduction, self._whom.is_dialling), OUR_NAME)
-        if cause != self._cause and not self.is_up and not self._control.has_pending:
+        if (cause != self._cause or is_refusal) and not self.is_up and not self._control.has_pending:
             self._cause = cause
-            self._post(LinkProgress(1, cause))
+            self._post(LinkProgress(1, cause, is_refusal))
 
     def _post(self, message: Lanes | LinkProgress, fds: Sequence[int] = ()) -> None:
         try:
@@ -330,3 +335,11 @@ class Pair:
             self._engine.loop.remove_writer(self._control.fileno())
         self._control.close()
         self._bell.close()
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether an attempt to reach the peer has failed because one end does not accept who the other proves to be, or
+    the files that prove it cannot be used: somebody has to change something."""
+    if isinstance(error, HandshakeRejected):
+        return error.code in (RejectCode.CREDENTIALS, RejectCode.SECURITY)
+    return isinstance(error, CredentialError)

@@ -273,7 +273,8 @@ class PairEngine:
             if not known and (others := [pair for pair in there if pair.certificate]):
                 detail = f"{seen} {where} is refused: another certificate was given for that peer"
                 self._say_of_stranger(others[0], f"{detail}: {describe_file(others[0].certificate)}")
-                return RejectCode.CREDENTIALS, detail
+                # Without a port it may be yet another peer of that host, who is still to be added.
+                return RejectCode.CREDENTIALS if theirs.port else RejectCode.UNKNOWN_PEER, detail
         if len(known) == 1 or (known and theirs.port):
             return known[0]
         if known:

@@ -59,7 +59,15 @@ if TYPE_CHECKING:
     from partywire.workers.objects.registry import ObjectRegistry
     from partywire.workers.objects.serialization import Serialization, SupportsSerialization
     from partywire.workers.party import Party
-    from partywire.workers.pool.errors import OutboxFull, PoolClosed, PoolInboxFull, ReceiveTimeout, SendTimeout
+    from partywire.workers.pool.errors import (
+        OutboxFull,
+        PeerRefused,
+        PoolClosed,
+        PoolFailed,
+        PoolInboxFull,
+        ReceiveTimeout,
+        SendTimeout,
+    )
     from partywire.workers.pool.pool import Pool
     from partywire.workers.security import PeerSecurity, SecurityConfig
     from partywire.workers.session import BlockingSession, Session
@@ -147,6 +155,8 @@ __all__ = [
     "RepetitionError",
     "JobFailed",
     "PoolClosed",
+    "PeerRefused",
+    "PoolFailed",
     "ReceiveTimeout",
     "SendTimeout",
     "PoolInboxFull",
@@ -178,7 +188,9 @@ _HOME = {
     "workers.objects.registry": ("ObjectRegistry",),
     "workers.objects.serialization": ("Serialization", "SupportsSerialization"),
     "workers.party": ("Party",),
-    "workers.pool.errors": ("OutboxFull", "PoolClosed", "PoolInboxFull", "ReceiveTimeout", "SendTimeout"),
+    "workers.pool.errors": (
+        "OutboxFull", "PeerRefused", "PoolClosed", "PoolFailed", "PoolInboxFull", "ReceiveTimeout", "SendTimeout",
+    ),
     "workers.pool.pool": ("Pool",),
     "workers.security": ("PeerSecurity", "SecurityConfig"),
     "workers.session": ("BlockingSession", "Session"),

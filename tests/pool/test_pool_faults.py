@@ -499,7 +499,7 @@ def test_an_asend_that_times_out_leaves_the_line_and_is_raised_later() -> None:
 def test_the_log_says_once_whom_a_pool_waits_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("partywire.workers.pool.peer.HINT_S", 0.01)
+    monkeypatch.setattr("partywire.workers.pool.late.HINT_S", 0.01)
     network = MemoryNetwork()
     alice = Pool(links=network.links("alice"), timeout=0.05)
     alice.add_client("bob")

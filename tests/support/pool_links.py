@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from partywire.workers.errors import SessionError
+    from partywire.workers.pool.errors import PoolFailed
     from partywire.workers.pool.links import PeerChannel
 
 DEADLINE_S = 20.0
@@ -25,6 +26,8 @@ class Ear:
         self.lives = 0
         self.messages: deque[bytes | bytearray] = deque()
         self.ends: list[SessionError] = []
+        self.refusals: list[str] = []
+        self.failures: list[PoolFailed] = []
         self._changed = asyncio.Event()
         channel.attach(self)
 
@@ -38,6 +41,14 @@ class Ear:
 
     def channel_ended(self, error: SessionError) -> None:
         self.ends.append(error)
+        self._changed.set()
+
+    def channel_refused(self, cause: str) -> None:
+        self.refusals.append(cause)
+        self._changed.set()
+
+    def links_failed(self, error: PoolFailed) -> None:
+        self.failures.append(error)
         self._changed.set()
 
     async def until(self, condition: Callable[[], bool], timeout_s: float = DEADLINE_S) -> None:

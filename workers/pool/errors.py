@@ -5,7 +5,9 @@
     ├── SendTimeout      (a TimeoutError too) the peer has not taken a message in time
     ├── PoolInboxFull    (an InboxOverflow) what is asked for stands behind messages that nobody receives
     ├── OutboxFull       more was given to `asend` than may wait
-    └── PoolClosed       the pool was shut down
+    ├── PoolClosed       the pool was shut down
+    ├── PoolFailed       (a PartyFailed) the process that serves the pool's links has ended
+    └── PeerRefused      (a ConnectFailed) a peer and we do not accept each other's certificates
 
 Fields hold names, ids, sizes and times. An id is shown only if it is short text or a number.
 """
@@ -14,9 +16,18 @@ from __future__ import annotations
 
 from partywire.engine.errors import PartyWireError
 
-from ..errors import InboxOverflow, SessionError
+from ..errors import ConnectFailed, InboxOverflow, PartyFailed, SessionError
 
-__all__ = ["OutboxFull", "PoolClosed", "PoolInboxFull", "ReceiveTimeout", "SendTimeout", "show_id"]
+__all__ = [
+    "OutboxFull",
+    "PeerRefused",
+    "PoolClosed",
+    "PoolFailed",
+    "PoolInboxFull",
+    "ReceiveTimeout",
+    "SendTimeout",
+    "show_id",
+]
 
 ID_SHOWN_MAX = 64
 
@@ -108,3 +119,42 @@ class PoolClosed(PartyWireError):
 
     def __str__(self) -> str:
         return "the pool was shut down"
+
+
+class PoolFailed(PartyFailed):
+    """Raised by every call on a pool whose own process, which serves its links, has ended. What had arrived can still
+    be received; for everything else make a new pool. `cause` says what has happened."""
+
+    def __init__(self, cause: str) -> None:
+        PartyWireError.__init__(self, cause)
+        self.name = "the pool"
+        self.cause = cause
+
+    def again(self) -> PoolFailed:
+        """The same error as a fresh object, so that each call that meets it has its own traceback."""
+        return PoolFailed(self.cause)
+
+    def __str__(self) -> str:
+        return f"the pool has failed: {self.cause}"
+
+
+class PeerRefused(ConnectFailed):
+    """Raised when who answers at a peer's address and we do not accept each other: a certificate is wrong, or only one
+    end has certificates. Waiting would not help. `cause` says whose it is and why.
+
+    The pool goes on trying: when the files are right, the same call, or `reconnect`, succeeds.
+    """
+
+    def __init__(self, peer: str, cause: str) -> None:
+        PartyWireError.__init__(self, peer, cause)
+        self.name = "the pool"
+        self.causes = ((peer, cause),)
+        self.seconds = None
+        self.peer = peer
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return (
+            f"no link with {self.peer}: {self.cause}. Waiting will not help: compare key, cert, ca_cert and the cert "
+            "of add_client at both ends, put the right files in place, then call again"
+        )

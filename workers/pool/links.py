@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from partywire.engine.frames import Buffer
 
     from ..errors import SessionError
+    from .errors import PoolFailed
 
 
 class Receiver(Protocol):
@@ -38,6 +39,14 @@ class Receiver(Protocol):
 
     def channel_ended(self, error: SessionError) -> None:
         """The life is over: PeerLost or PeerClosed. Comes after the last message that arrived, once a life."""
+
+    def channel_refused(self, cause: str) -> None:
+        """No life has begun, and none will by waiting: an attempt has just ended because who answered at the peer's
+        address and we do not accept each other's certificates. Comes again after each such attempt; attempts go on."""
+
+    def links_failed(self, error: PoolFailed) -> None:
+        """What carries the messages of this pool has ended: nothing is ever sent or comes again. Comes once, after the
+        last message that arrived, and then nothing else does."""
 
 
 class PeerChannel(Protocol):

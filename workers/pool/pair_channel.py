@@ -20,6 +20,7 @@ from ..errors import MessageTooLarge, PeerClosed, PeerLost, SessionError
 from ..mailbox import MESSAGE_OVERHEAD, frame_of
 from ..objects.parts import PackedObject
 from ..waiting import LoopDriver
+from .errors import PoolFailed
 
 if TYPE_CHECKING:
     import asyncio
@@ -58,6 +59,7 @@ class PairChannel:
         self._progress = ""  # why there is no link, as the pair engine last said
         worker.on_command = self._take_command
         worker.on_link_up = self._link_is_up
+        worker.on_failure = self._worker_failed
         worker.agents.append(self._take_arrivals)
         worker.expect_sessions()
 
@@ -91,6 +93,21 @@ class PairChannel:
         close_all(fds)
         if isinstance(message, LinkProgress):
             self._progress = message.cause
+            if message.is_refusal and self._mailbox is None and self._receiver is not None:
+                self._receiver.channel_refused(message.cause)
+
+    def _worker_failed(self) -> None:
+        if self._loop is not None:
+            self._loop.call_soon(self._tell_failure)
+
+    def _tell_failure(self) -> None:
+        """What had arrived comes first."""
+        self.resume_reading()
+        self._take_arrivals()
+        receiver, failure = self._receiver, self._worker.failure
+        if receiver is not None and failure is not None:
+            self._receiver = None
+            receiver.links_failed(PoolFailed(failure.cause))
 
     def _link_is_up(self, link: PeerLink) -> None:
         """There are new lanes; what was on the old ones has failed."""

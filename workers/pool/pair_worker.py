@@ -15,6 +15,8 @@ from partywire.engine.pairing.meeting import with_peer_name
 from ..worker import Worker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from partywire.engine.records import StreamEnd
 
     from ..lane import Lane
@@ -25,6 +27,8 @@ class PairWorker(Worker):
     """Of a party of two: us, index 0, and the peer, index 1."""
 
     _paused: Lane | None = None
+    on_failure: Callable[[], None] | None = None
+    """Called when the pair engine is gone."""
 
     @property
     def link(self) -> PeerLink:
@@ -54,6 +58,8 @@ class PairWorker(Worker):
     def fail(self, cause: str) -> None:
         """The pair engine is gone, which is the only way in which this happens."""
         super().fail("its pair engine, the process that serves its links, has ended; make a new pool")
+        if self.on_failure is not None:
+            self.on_failure()
 
     # What ends a link is told in the names of its handshakes, of which nobody here knows, nor is to learn.
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from partywire.engine.errors import LinkProtocolError
 
-from ..errors import ConnectFailed
 from ..objects.errors import ObjectDecodeError
 from ..objects.limits import DEFAULT_LIMITS
 from ..objects.packing import unpack_object
 from ..objects.registry import DEFAULT
-from .errors import PoolClosed, PoolInboxFull, ReceiveTimeout, SendTimeout, show_id
+from .errors import PeerRefused, PoolClosed, PoolFailed, PoolInboxFull, ReceiveTimeout, SendTimeout, show_id
 from .inbox import Arrival, Entry, Inbox, Places
+from .late import Late
 from .outbox import Outbox
 from .sending import Sending
 from .stat import PeerTraffic
@@ -29,7 +29,7 @@ from .wire import ACKNOWLEDGEMENT, BYTES, RAW, decode_head_untrusted
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from ..errors import SessionError
+    from ..errors import ConnectFailed, SessionError
     from ..objects.limits import ObjectLimits
     from ..objects.registry import ObjectRegistry
     from .links import PeerChannel
@@ -38,11 +38,6 @@ log = logging.getLogger("partywire.pool")
 
 CANCEL_GRACE_S: Final = 1.0
 """How long a cancelled send whose buffers are being read right now waits for that, before it gives up the channel."""
-
-HINT_S: Final = 10.0
-"""How long a peer that was never met is waited for before the log says so, once: somebody may have mistyped a port."""
-
-POOL: Final = "the pool"
 
 
 class Shared:
@@ -61,6 +56,8 @@ class Shared:
         self.loop: asyncio.AbstractEventLoop | None = None
         # Whether the pool was shut down, or is being.
         self.is_closed = False
+        # Why the pool can do nothing any more.
+        self.failure: PoolFailed | None = None
         # Peers that are not read because too much is unread.
         self.paused: list[Peer] = []
         # Peers of which something arrived in this turn of the loop.
@@ -100,17 +97,16 @@ class Peer:
         self.places = Places()
         self.prefix = ""
         # Why the last life of the channel is over.
-        self.failure: SessionError | None = None
+        self.failure: SessionError | PoolFailed | None = None
         self.was_opened = False
         # The id of the message whose value the next message is.
         self._raw_id: Hashable = None
         self._is_raw_next = False
         # Whether this life is being ended because the peer broke the protocol; what still comes is ignored.
         self._is_broken = False
-        # Whoever waits for a first life, and until when.
-        self._late: dict[asyncio.Future[Any], asyncio.TimerHandle] = {}
+        # Whoever waits for a first life, with a message or for one.
+        self._late = Late(channel, self._has_not_come)
         self._opened_waits: list[asyncio.Future[None]] = []
-        self._hint: asyncio.TimerHandle | None = None
         # Sends that failed and that nobody has looked at.
         self._unseen: list[Sending] = []
         self.messages_received = 0
@@ -130,7 +126,7 @@ class Peer:
         """A life has begun."""
         self.was_opened = True
         self._is_broken = False
-        self._nobody_is_late()
+        self._late.clear()
         self.outbox.opened()
         waits, self._opened_waits = self._opened_waits, []
         for wait in waits:
@@ -203,6 +199,24 @@ class Peer:
 
     def channel_ended(self, error: SessionError) -> None:
         """The life is over: everybody who waits is told, what is unread stays."""
+        self._fail(error)
+
+    def links_failed(self, error: PoolFailed) -> None:
+        """So is the pool."""
+        self._shared.failure = error
+        self._fail(error)
+        self._late.clear()
+
+    def channel_refused(self, cause: str) -> None:
+        """Waiting does not help: whoever waits for a first life is told, the next call waits for the next attempt."""
+        if self.was_opened or self.failure is not None:
+            return
+        self._late.refused(cause)
+        for wait in self._opened_waits:
+            if not wait.done():
+                wait.set_exception(PeerRefused(self.name, cause))
+
+    def _fail(self, error: SessionError | PoolFailed) -> None:
         self.failure = error
         self._is_raw_next = False
         self.inbox.fail_waiting(lambda _: error.again())
@@ -225,7 +239,7 @@ class Peer:
         self.check()
         self.outbox.put(sending)
         if not self.was_opened and not sending.done():
-            self._expect(sending)
+            self._late.wait(sending, self._shared.late_s)
 
     def check(self) -> None:
         """Raises what a call towards this peer raises before it does anything."""
@@ -251,10 +265,10 @@ class Peer:
             if timer is not None:
                 timer.cancel()
             if self._late:
-                self._late_no_more(sending)
+                self._late.leave(sending)
 
     def send_timed_out(self, sending: Sending, seconds: float) -> None:
-        error = SendTimeout(self.name, seconds, sending.has_begun) if self.was_opened else self._not_met(seconds)
+        error = SendTimeout(self.name, seconds, sending.has_begun) if self.was_opened else self._late.not_met(seconds)
         self.outbox.discard(sending)
         self.outbox.end(sending, error)
 
@@ -337,12 +351,12 @@ class Peer:
         arrival = Arrival(loop=loop)
         self.inbox.wait(key, arrival)
         if not self.was_opened:
-            self._expect(arrival)
+            self._late.wait(arrival, self._shared.late_s)
         return arrival
 
     def end_wait(self, arrival: Arrival, key: Hashable, place: int | None, error: BaseException | None) -> None:
         """A receive ended with this error: whatever it was given goes to the next one."""
-        self._late_no_more(arrival)
+        self._late.leave(arrival)
         entry = arrival.entry
         if entry is None:
             self.inbox.leave(key, arrival)
@@ -381,7 +395,7 @@ class Peer:
             if timer is not None:
                 timer.cancel()
         if self._late:
-            self._late_no_more(arrival)
+            self._late.leave(arrival)
         return value
 
     def receive_timed_out(self, arrival: Arrival, key: Hashable, seconds: float) -> None:
@@ -392,38 +406,12 @@ class Peer:
 
     # A peer that has not come yet.
 
-    def _expect(self, future: asyncio.Future[Any]) -> None:
-        """The peer was never met: wait so long and no longer."""
-        if self._hint is None:
-            self._hint = future.get_loop().call_later(HINT_S, self._tell_late)
-        seconds = self._shared.late_s
-        if seconds is not None:
-            self._late[future] = future.get_loop().call_later(seconds, self._is_too_late, future, seconds)
-
-    def _tell_late(self) -> None:
-        log.warning("still waiting for %s: %s", self.name, self.channel.why_not_open)
-
-    def _nobody_is_late(self) -> None:
-        for timer in (*self._late.values(), *([] if self._hint is None else [self._hint])):
-            timer.cancel()
-        self._late.clear()
-        self._hint = None
-
-    def _is_too_late(self, future: asyncio.Future[Any], seconds: float) -> None:
-        self._late.pop(future, None)
+    def _has_not_come(self, future: asyncio.Future[Any], error: ConnectFailed) -> None:
         if not future.done():
-            future.set_exception(self._not_met(seconds))
+            future.set_exception(error)
             if isinstance(future, Sending):
                 self.outbox.discard(future)
                 self._send_failed(future)
-
-    def _late_no_more(self, future: asyncio.Future[Any]) -> None:
-        timer = self._late.pop(future, None)
-        if timer is not None:
-            timer.cancel()
-
-    def _not_met(self, seconds: float) -> ConnectFailed:
-        return ConnectFailed(POOL, ((self.name, self.channel.why_not_open),), float(seconds))
 
     async def wait_opened(self, timeout: float | None) -> None:
         """Wait until a life has begun.
@@ -441,13 +429,15 @@ class Peer:
         try:
             await asyncio.wait_for(wait, timeout)
         except TimeoutError:
-            raise self._not_met(timeout or 0) from None
+            raise self._late.not_met(timeout or 0) from None
         finally:
             if wait in self._opened_waits:
                 self._opened_waits.remove(wait)
 
     async def reconnect(self, timeout: float | None) -> None:
         """Begin the next life, after the end of one. See Pool.reconnect."""
+        if isinstance(self.failure, PoolFailed):
+            raise self.failure.again()
         if self.failure is None:
             await self.wait_opened(timeout)
             return
@@ -474,7 +464,7 @@ class Peer:
         """The pool is shut down: nobody waits any more."""
         self.stop_receiving()
         self.outbox.fail(PoolClosed)
-        self._nobody_is_late()
+        self._late.clear()
         for wait in self._opened_waits:
             if not wait.done():
                 wait.set_exception(PoolClosed())

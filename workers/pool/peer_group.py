@@ -236,6 +236,8 @@ class PeerGroup:
     def _refuse_if_closed(self) -> None:
         if self._shared.is_closed:
             raise PoolClosed
+        if self._shared.failure is not None:
+            raise self._shared.failure.again()
 
     # Running.
 
@@ -283,13 +285,17 @@ class PeerGroup:
 
         Raises:
             ConnectFailed: they do not within the timeout, by default that of the pool; says why.
+            PeerRefused: a certificate is wrong, so none will.
             PeerLost, PeerClosed: a peer is gone.
         """
         loop = self._loop()
         seconds = self._shared.late_s if timeout is None else timeout
-        deadline = None if seconds is None else loop.time() + seconds
-        for peer in self._peers_named(names):
-            await peer.wait_opened(None if deadline is None else max(0.0, deadline - loop.time()))
+        waits = [loop.create_task(peer.wait_opened(seconds)) for peer in self._peers_named(names)]
+        try:
+            await asyncio.gather(*waits)  # the first error counts
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     async def reconnect(self, name: str, *, timeout: float | None = None) -> None:
         """Begin anew with a peer that was lost or has shut down, restarted or not. Returns when both ends have.
@@ -300,6 +306,8 @@ class PeerGroup:
 
         Raises:
             ConnectFailed: the peer has not come within `timeout` seconds, by default that of the pool.
+            PeerRefused: a certificate is wrong.
+            PoolFailed: this pool itself is finished.
             PeerLost, PeerClosed: it came, and is gone again.
         """
         self._loop()

@@ -53,7 +53,9 @@ class Pool(PeerGroup):
             max_retries: for a peer that was never met, as of the constructor.
 
         Raises:
-            ConnectFailed: the peer has not come in time; says why.
+            ConnectFailed: the peer has not come in time; says why. PeerRefused, one of these, comes at once: who
+                answers at its address and we do not accept each other's certificates.
+            PoolFailed: this pool itself is finished.
             PeerLost, PeerClosed: it is gone. Whether the message arrived is not known.
             SendTimeout: it has not taken the message in time.
             ObjectEncodeError, MessageTooLarge: nothing was sent.
@@ -186,7 +188,7 @@ class Pool(PeerGroup):
 
         Raises:
             ReceiveTimeout: a TimeoutError; nothing came in time.
-            ConnectFailed: the peer has not come in time; says why.
+            ConnectFailed, PoolFailed: as for `send`.
             PeerLost, PeerClosed: it is gone, and had not sent this.
             PoolInboxFull: too much that nobody receives stands before it.
             Exception: an earlier `asend` to this peer failed with it, and nobody has looked.
