@@ -297,13 +297,15 @@ class PeerConnections:
     def _push_soon(self) -> None:
         """Tell everybody who has another claim of us; each in a task of its own, so that a slow peer holds up none."""
         for connection in self._pool.standing.values():
-            if connection not in self._pushes and not self._is_over:
+            telling = self._pushes.get(connection)
+            if (telling is None or telling.done()) and not self._is_over:
                 task = self._loop.create_task(self._push(connection))
                 self._pushes[connection] = task
                 task.add_done_callback(partial(self._forget_push, connection))
 
-    def _forget_push(self, connection: EstablishedConnection, _: asyncio.Task[None]) -> None:
-        del self._pushes[connection]
+    def _forget_push(self, connection: EstablishedConnection, task: asyncio.Task[None]) -> None:
+        if self._pushes.get(connection) is task:
+            del self._pushes[connection]
 
     async def _push(self, connection: EstablishedConnection) -> None:
         await asyncio.sleep(0)  # what else changes in this turn of the loop goes along

@@ -185,8 +185,6 @@ class PeerDialler:
                 return connection
             if attempt < attempts:
                 await asyncio.sleep(back_off_s(attempt, parts.options, self._chance))
-                if (connection := parts.pool.get(dial.peer_id)) is not None:
-                    return connection
         raise PeerNotReached(str(dial.peer_id), attempts, tuple(causes))
 
     async def _try(
@@ -219,7 +217,7 @@ class PeerDialler:
             except UpgradeFailed as error:
                 failed(address, str(error))
             else:
-                if connection.address is address:  # else the peer dialled meanwhile
+                if connection.address is address:  # else another one stays
                     parts.book.dial_succeeded(dial.peer_id, address, loop.time() - began_at)
                 return connection
         return None
@@ -282,8 +280,6 @@ class PeerDialler:
         connection.start()
         is_established = False
         try:
-            if (standing := parts.pool.get(dial.peer_id)) is not None:
-                return standing  # the peer dialled meanwhile
             dial.commit()
             ours = IdentityMessage(parts.our_claim(), address)
             theirs = IdentityReader(

@@ -4,7 +4,7 @@ Between whoever made a connection, either way, and everybody who wants one. Two 
 time get along by one rule: **the connection that the peer with the smaller id dialled stays**. So that it need not
 replace one that is in use, neither end says yes to both:
 
-- A dial is committed when our identity goes out on it. It is not committed if a connection stands by then.
+- A dial is committed when our identity goes out on it. A connection that comes to stand before ends the dial.
 - An acceptor with the smaller id whose own dial is committed waits for how that ends before it answers; and since the
   one with the larger id never waits, neither waits for the other.
 - An acceptor with the smaller id that has a connection it dialled itself refuses another one, if the first still
