@@ -55,6 +55,9 @@ if TYPE_CHECKING:
 
 _LOG: Final = logging.getLogger("partywire.peers")
 
+_FINAL: Final = (RefusalCode.BANNED, RefusalCode.OURSELVES, RefusalCode.NOT_ALLOWED)
+"""What another attempt does not change."""
+
 
 @dataclass(frozen=True, slots=True)
 class NodeParts:
@@ -208,14 +211,12 @@ class PeerDialler:
             addresses.remove(address)
             try:
                 connection = await self._upgrade(dial, address, stream)
-            except PeerRefused as error:
-                failed(address, str(error))
-                if (standing := parts.pool.get(dial.peer_id)) is not None:
-                    return standing
-                if error.code in (RefusalCode.BANNED, RefusalCode.OURSELVES) and not error.by_us:
-                    raise PeerNotReached(str(dial.peer_id), attempt, tuple(causes)) from None
             except UpgradeFailed as error:
                 failed(address, str(error))
+                if (standing := parts.pool.get(dial.peer_id)) is not None:
+                    return standing  # the peer dialled meanwhile
+                if isinstance(error, PeerRefused) and error.code in _FINAL and not error.by_us:
+                    raise PeerNotReached(str(dial.peer_id), attempt, tuple(causes)) from None
             else:
                 if connection.address is address:  # else another one stays
                     parts.book.dial_succeeded(dial.peer_id, address, loop.time() - began_at)
