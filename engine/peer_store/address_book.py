@@ -1,9 +1,9 @@
 """The address book of a node (engine/peers/contract.py), kept in a peer store.
 
-Between the connections of a node, on its event loop, and the disk. The one invariant: no call waits for a disk, except
-`ban` and `unban`, whose word has to outlive everything at once. What dialling brought and what peers claim is written
-behind the caller, together, within FLUSH_AFTER_S, and at the end; what is asked meanwhile knows of it already. Killed
-in between, a node forgets these last moments, and nothing else.
+Between the connections of a node, on its event loop, and the disk. The one invariant: no call waits for the disk, so
+that no stranger can make the node wait by misbehaving. What is told is known at once, and written behind the caller,
+together: bans and their ends as soon as the disk is free, what dialling brought and what peers claim within
+FLUSH_AFTER_S, and all of it at the end. Killed in between, a node forgets these last moments, and nothing else.
 """
 
 from __future__ import annotations
@@ -47,10 +47,8 @@ _logger = logging.getLogger("partywire.peer_store")
 
 
 class StoredAddressBook:
-    """An `AddressBook`. Of one event loop; the store may be shared with other threads and processes.
-
-    Raised by every call that reads or writes at once: PeerStoreError.
-    """
+    """An `AddressBook`. Of one event loop; the store may be shared with other threads and processes. Every call that
+    asks for something may raise PeerStoreError, should the files be unreadable."""
 
     def __init__(self, store: PeerStore, *, clock: Callable[[], float] = time.time) -> None:
         """The store stays the caller's, who closes it behind `aclose`."""
@@ -60,9 +58,11 @@ class StoredAddressBook:
         self._clock = clock
         self._pending: deque[tuple[PeerId, Change]] = deque()
         self._claimed: dict[PeerId, PeerClaim] = {}  # of what is pending
+        self._bans: dict[PeerId, Ban | None] = {}  # that are pending; None: ended
         self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
+        self._is_waiting_for_disk = False  # it refused; the timer is that of the next try
         self._decoded = lru_cache(CLAIMS_CACHED)(self._decode)
 
     def claim_of(self, peer_id: PeerId) -> PeerClaim | None:
@@ -118,15 +118,28 @@ class StoredAddressBook:
 
     def ban_of(self, peer_id: PeerId) -> Ban | None:
         """The ban that holds now, whoever made it: also a person at a terminal, a moment ago."""
-        return self._store.ban_of(peer_id)
+        if peer_id not in self._bans:
+            return self._store.ban_of(peer_id)
+        ban = self._bans[peer_id]
+        return ban if ban is not None and ban.until > self._clock() else None
 
     def ban(self, peer_id: PeerId, ban: Ban) -> None:
-        """Ban a peer, which need not be known otherwise; a longer ban that holds already stays. On disk on return."""
-        self._store.ban(peer_id, ban)
+        """Ban a peer, which need not be known otherwise; a longer ban that holds already stays.
+
+        Raises:
+            ValueError: `until` is no time.
+        """
+        if not ban.until >= 0:
+            raise ValueError(f"a ban until {ban.until}")
+        held = self.ban_of(peer_id)
+        if held is None or held.until < ban.until:
+            self._put_ban(peer_id, ban)
 
     def unban(self, peer_id: PeerId) -> bool:
         """Whether there was a ban."""
-        return self._store.unban(peer_id)
+        held = self.ban_of(peer_id) is not None
+        self._put_ban(peer_id, None)
+        return held
 
     # Writing behind.
 
@@ -168,6 +181,17 @@ class StoredAddressBook:
             self.dropped += 1
         self._schedule(FLUSH_AFTER_S)
 
+    def _put_ban(self, peer_id: PeerId, ban: Ban | None) -> None:
+        self._bans.pop(peer_id, None)
+        self._bans[peer_id] = ban
+        if len(self._bans) > PENDING_MAX:
+            del self._bans[next(iter(self._bans))]
+            self.dropped += 1
+        if self._timer is not None and not self._is_waiting_for_disk:
+            self._timer.cancel()
+            self._timer = None
+        self._schedule(0)
+
     def _schedule(self, after_s: float) -> None:
         if self._timer is None and self._flushing is None:
             self._timer = asyncio.get_running_loop().call_later(after_s, self._begin_flush)
@@ -177,27 +201,32 @@ class StoredAddressBook:
         self._flushing = asyncio.get_running_loop().create_task(self._flush_in_turn())
 
     async def _flush_in_turn(self) -> None:
-        after_s = FLUSH_AFTER_S
         try:
             await self._write_pending()
+            self._is_waiting_for_disk = False
         except PeerStoreError as error:
             _logger.warning("what was learnt about peers is not written yet: %s", error)
-            after_s = FLUSH_AGAIN_S
+            self._is_waiting_for_disk = True
         finally:
             self._flushing = None
-        if self._pending:
-            self._schedule(after_s)
+        if self._is_waiting_for_disk:
+            self._schedule(FLUSH_AGAIN_S)
+        elif self._pending or self._bans:
+            self._schedule(0 if self._bans else FLUSH_AFTER_S)
 
     async def _write_pending(self) -> None:
         async with self._turn:
-            batch = list(self._pending)
-            if not batch:
+            batch, bans = list(self._pending), dict(self._bans)
+            if not batch and not bans:
                 return
-            await asyncio.to_thread(self._store.apply, batch)
+            await asyncio.to_thread(self._store.apply, batch, list(bans.items()))
             written = set(map(id, batch))
             self._pending = deque(one for one in self._pending if id(one) not in written)
             waiting = {peer_id for peer_id, _ in self._pending}
             self._claimed = {peer_id: claim for peer_id, claim in self._claimed.items() if peer_id in waiting}
+            self._bans = {
+                peer_id: ban for peer_id, ban in self._bans.items() if peer_id not in bans or ban is not bans[peer_id]
+            }
 
     def _decode(self, encoded: bytes) -> PeerClaim | None:
         try:

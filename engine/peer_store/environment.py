@@ -3,8 +3,8 @@
 Between the store and files that other processes use at the same time. What is promised:
 
 - A write that returned is on disk, whole, whatever is killed afterwards; one that did not return is there whole or not.
-- Any number of processes read while one writes; each transaction sees one state. Writers take turns, and wait for each
-  other WRITE_TIMEOUT_S at most: LMDB's own lock has no deadline, so a lock on a file of ours is taken before it.
+- Any number of processes read while one writes; each transaction sees one state. Who writes or opens takes turns, and
+  waits WRITE_TIMEOUT_S at most: LMDB's own lock has no deadline, so a lock on a file of ours is taken before it.
 - One process is the owner of a folder (a node), which keeps a second node out of it. Others may write, in turns.
 - The map grows up to `map_size_max` when it is full, here and wherever else the folder is open.
 
@@ -18,6 +18,7 @@ import os
 import threading
 import time
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 from ..channel.credentials import what_others_may_write
@@ -110,11 +111,8 @@ class Environment:
             self._owner_fd = self._lock_file(OWNER_FILE)
             if not self._try_lock(self._owner_fd):
                 raise PeerStoreInUse(str(self.path), _pid_in(self._owner_fd))
-        if self.mode != "read":
-            self._writer_fd = self._lock_file(WRITER_FILE)
-            with self._turn():
-                self._open_lmdb()
-        else:
+        self._writer_fd = self._lock_file(WRITER_FILE)
+        with self._turn():  # also to read: what is looked at when a store is opened is not being changed
             self._open_lmdb()
 
     def _make_folder(self) -> None:
@@ -141,13 +139,7 @@ class Environment:
                 raise PeerStoreInUse(str(self.path), os.getpid()) from error
             raise PeerStoreUnusable(str(self.path), str(error)) from error
         self._env = env
-        needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
-        there = (self.path / DATA_FILE).stat().st_size
-        if env.info()["last_txnid"] and there < needed:
-            # A page beyond the end of the file would end this process with SIGBUS.
-            raise PeerStoreUnusable(
-                str(self.path), f"{DATA_FILE} has {there} bytes of {needed}: it was cut; put a copy in its place"
-            )
+        self._check_length(env)
         env.reader_check()  # forget readers that were killed: they would keep pages from being used again
         try:
             for name in DATABASES:
@@ -156,6 +148,26 @@ class Environment:
             raise PeerStoreUnusable(str(self.path), "it is a database of something else") from error
         except lmdb.Error as error:
             raise PeerStoreUnusable(str(self.path), str(error)) from error
+
+    def _check_length(self, env: lmdb.Environment) -> None:
+        """Refuse a file that was cut: a page beyond its end would end this process with SIGBUS.
+
+        That the file is shorter than its map proves nothing: LMDB does not write pages at the end that a transaction
+        took and gave back. So then the pages that are in use are looked at one by one, without LMDB.
+        """
+        needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+        there = (self.path / DATA_FILE).stat().st_size
+        if there >= needed:
+            return
+        verify = import_module("lmdb.verify")
+        try:
+            problems = [problem for problem in verify.verify(str(self.path)) if "beyond EOF" in problem]
+        except verify.VerifyError as error:
+            problems = [str(error)]
+        if problems:
+            raise PeerStoreUnusable(
+                str(self.path), f"{DATA_FILE} has {there} bytes of {needed}: it was cut; put a copy in its place"
+            )
 
     def close(self) -> None:
         """Give the folder back, behind whoever writes. Nothing may be called afterwards; a second time is fine."""
@@ -232,8 +244,7 @@ class Environment:
             pass  # another process needed more room
         except self._lmdb.Error as error:
             raise self._translated(error) from error
-        with self._gate:
-            self._env.set_mapsize(0)
+        self._set_map_size(0)
         try:
             return self._env.begin(write=write)
         except self._lmdb.Error as error:
@@ -246,13 +257,21 @@ class Environment:
             if size >= map_size_max:
                 raise MapIsFull
             self._env.reader_check()
-            self._env.set_mapsize(min(2 * size, map_size_max))
+            self._set_map_size(min(2 * size, map_size_max))
 
     def _end_reserve(self) -> None:
         assert self._env is not None
         if self._env.info()["map_size"] > self.map_size_max:
+            self._set_map_size(self.map_size_max)  # or, if more is used, to that
+
+    def _set_map_size(self, size: int) -> None:
+        """0: what another process made it."""
+        assert self._env is not None
+        try:
             with self._gate:
-                self._env.set_mapsize(self.map_size_max)  # or, if more is used, to that
+                self._env.set_mapsize(size)
+        except self._lmdb.Error as error:
+            raise self._translated(error) from error
 
     # Locks.
 

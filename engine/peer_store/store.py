@@ -209,13 +209,26 @@ class PeerStore:
 
         self.apply((record.peer_id, merging(record)) for record in records)
 
-    def apply(self, changes: Iterable[tuple[PeerId, Change]]) -> None:
-        """Make changes, in order, in one transaction. A change may be called again; it may not call the store."""
-        changes = list(changes)
+    def apply(self, changes: Iterable[tuple[PeerId, Change]], bans: Iterable[tuple[PeerId, Ban | None]] = ()) -> None:
+        """Make changes, in order, in one transaction. A change may be called again; it may not call the store.
+
+        Args:
+            bans: each is made as `ban` does, or ended if it is None. One for which there is no room, because all others
+                end later, is left out, and the log says so.
+        """
+        changes, bans = list(changes), list(bans)
 
         def applying(writer: StoreWriter) -> None:
             for peer_id, change in changes:
                 writer.change(peer_id, change, self._peers_max)
+            for peer_id, ban in bans:
+                if ban is None:
+                    writer.drop_ban(peer_id.raw)
+                    continue
+                try:
+                    writer.put_ban(peer_id, ban, self._bans_max)
+                except PeerStoreFull as error:
+                    _logger.warning("peer %s is not banned: %s", peer_id, error)
 
         self._write(applying)
 

@@ -20,7 +20,7 @@ from partywire.engine.peers.contract import Ban
 from partywire.engine.peers.errors import PeerIsBanned
 from partywire.engine.peers.identity import NodeIdentity
 from tests.peer_store.peers import ADDRESSES, NOW, peer_id, record
-from tests.peers.peer_net import MEMORY, PeerNet, options_of, scenario
+from tests.peers.peer_net import MEMORY, PeerNet, options_of, scenario, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -112,13 +112,44 @@ def test_a_removed_peer_is_dialled_no_more(tmp_path: Path) -> None:
     run(tmp_path, look)
 
 
-def test_bans_are_on_disk_when_the_call_returns(tmp_path: Path) -> None:
+def test_a_ban_holds_at_once_and_is_soon_on_the_disk(tmp_path: Path) -> None:
     async def ban(book: StoredAddressBook) -> None:
-        book.ban(peer_id(1), Ban("why", math.inf))
-        with book._store._reading() as reader:
-            assert reader.ban(peer_id(1).raw) == Ban("why", math.inf)
+        store = book._store
+        book.add(peer_id(9), [ADDRESSES[1]])  # whose writing may wait, but then does not
+        book.ban(peer_id(1), Ban("why", NOW + 10))
+        book.ban(peer_id(1), Ban("shorter", NOW + 5))
+        assert book.ban_of(peer_id(1)) == Ban("why", NOW + 10)
+        await until(lambda: store.ban_of(peer_id(1)) == book.ban_of(peer_id(1)) == Ban("why", NOW + 10))
+        assert store.get(peer_id(9)) is not None
+        book.ban(peer_id(1), Ban("shorter", NOW + 5))
+        assert book.ban_of(peer_id(1)) == Ban("why", NOW + 10)
         assert book.unban(peer_id(1))
         assert not book.unban(peer_id(1))
+        assert book.ban_of(peer_id(1)) is None
+        book.ban(peer_id(2), Ban("over", NOW))
+        assert book.ban_of(peer_id(2)) is None
+        await book.flush()
+        assert store.bans() == {}
+        for wrong in (-1.0, math.nan):
+            with pytest.raises(ValueError, match="until"):
+                book.ban(peer_id(1), Ban("why", wrong))
+
+    run(tmp_path, ban)
+
+
+def test_bans_that_wait_are_bounded_and_one_too_many_in_a_full_store_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(address_book, "PENDING_MAX", 3)
+
+    async def ban(book: StoredAddressBook) -> None:
+        book._store._bans_max = 2
+        for number in range(4):
+            book.ban(peer_id(number), Ban("why", NOW + 9 - number))
+        assert book.dropped == 1
+        await book.flush()
+        assert book._store.bans().keys() == {peer_id(1), peer_id(2)}
+        assert f"peer {peer_id(3)} is not banned" in caplog.text
 
     run(tmp_path, ban)
 
@@ -143,11 +174,11 @@ def test_news_are_written_together_behind_the_caller_and_again_when_the_disk_ref
     async def tell(book: StoredAddressBook) -> None:
         apply = book._store.apply
 
-        def counting(changes: list[tuple[PeerId, Change]]) -> None:
+        def counting(changes: list[tuple[PeerId, Change]], bans: list[tuple[PeerId, Ban | None]]) -> None:
             batches.append(len(changes))
             if len(batches) == 1:
                 raise PeerStoreFailed("somewhere", "no room")
-            apply(changes)
+            apply(changes, bans)
             loop.call_soon_threadsafe(done.set)
 
         loop = asyncio.get_running_loop()

@@ -178,14 +178,34 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
         PeerStore(tmp_path / "data.mdb")
 
 
-def test_a_store_that_was_cut_is_refused_instead_of_ending_the_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", [0.05, 0.3, 0.6, 0.95])
+def test_a_store_that_was_cut_is_refused_instead_of_ending_the_process(tmp_path: Path, part: float) -> None:
     with PeerStore(tmp_path) as store:
-        store.add(*(record(number) for number in range(500)))
+        store.add(*(record(number, claim=bytes(number % 7 * 1000)) for number in range(300)))
     size = (tmp_path / "data.mdb").stat().st_size
-    os.truncate(tmp_path / "data.mdb", size // 2)
+    os.truncate(tmp_path / "data.mdb", int(size * part) // 4096 * 4096)
     for mode in ("own", "read"):
         with pytest.raises(PeerStoreUnusable, match="it was cut"):
             PeerStore(tmp_path, mode)
+
+
+def test_a_store_whose_last_pages_were_never_written_was_not_cut(tmp_path: Path) -> None:
+    def taking_and_giving_back(transaction: Transaction) -> None:
+        for number in range(40):
+            transaction.put(b"%d" % number, bytes(9000), db=store._environment.databases["quarantine"])
+        for number in range(40):
+            transaction.delete(b"%d" % number, db=store._environment.databases["quarantine"])
+
+    with PeerStore(tmp_path) as store:
+        store.add(record(1))
+        store._environment.write(taking_and_giving_back)
+        env = store._environment._env
+        assert env is not None
+        needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+        assert (tmp_path / "data.mdb").stat().st_size < needed
+    for mode in ("read", "own"):
+        with PeerStore(tmp_path, mode) as store:
+            assert store.get(peer_id(1)) == record(1)
 
 
 def test_a_store_of_another_schema_is_migrated_or_refused(tmp_path: Path) -> None:
