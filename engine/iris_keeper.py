@@ -166,6 +166,9 @@ class IrisKeeper(Keeper):
             return
         stream = tcp.TcpStream(sock, self._loop)
         if self._guard is not None:
+            if self._standing is not None:
+                stream.close()  # nobody is waited for, so nobody need prove anything: that would cost a link's time
+                return
             task = self._spawn(self._admit(self._guard, stream), stream)
             self._callers.enter(task, stream.peer_address)
             return

@@ -86,6 +86,8 @@ def test_a_peer_dials_its_own_port_and_comes_again_while_strangers_are_refused(
     def play(own: tuple[str, int]) -> None:
         bob.dial(own)  # first, because only now anybody listens for certain
         converse_as_foreigner(bob, range(2))
+        with socket.create_connection(own) as sock, pytest.raises(OSError):  # while the link stands: not even TLS
+            tls(keys, "bob", HOSTS["alice"]).dialled(sock)
         bob.close()
         with socket.create_connection(own), socket.create_connection(own) as half:  # one says nothing at all
             half.sendall(b"\x16\x03\x01")
