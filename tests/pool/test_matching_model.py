@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from partywire.workers.pool.inbox import MESSAGE_OVERHEAD, Arrival, Entry, Inbox, Places
+from partywire.workers.pool.inbox import MESSAGE_OVERHEAD, Arrival, Entry, Inbox, Places, Unread
 
 IDS = st.sampled_from([0, 1, "1", ("a", 1)])
 
@@ -20,7 +20,8 @@ class Matching(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.inbox = Inbox()
+        self.total = Unread()
+        self.inbox = Inbox(self.total)
         self.messages = 0
         self.unread: dict[object, list[int]] = {}
         self.waiting: dict[object, list[Arrival]] = {}
@@ -87,6 +88,7 @@ class Matching(RuleBasedStateMachine):
         for arrival, message in self.expected.items():
             assert arrival.result() == message
         assert self.inbox.unread == {msg_id: line[0] for msg_id, line in self.unread.items() if line}
+        assert self.total.size == self.inbox.size
         assert self.inbox.size == sum(len(line) for line in self.unread.values()) * (10 + MESSAGE_OVERHEAD)
         for line in self.waiting.values():
             assert not any(arrival.done() for arrival in line)

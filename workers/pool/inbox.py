@@ -35,10 +35,19 @@ class Arrival(asyncio.Future[Any]):
     entry: Entry | None = None
 
 
+class Unread:
+    """What several inboxes hold together."""
+
+    def __init__(self) -> None:
+        # Bytes, with the overhead of each message.
+        self.size = 0
+
+
 class Inbox:
     """Driven by what arrives (put), by receives (take, wait, put_back) and by the end of the channel's life."""
 
-    def __init__(self) -> None:
+    def __init__(self, total: Unread) -> None:
+        self._total = total
         self._unread: dict[Hashable, deque[Entry]] = {}
         self._waiting: dict[Hashable, deque[Arrival]] = {}
         # Bytes of all that is unread, with the overhead of each.
@@ -52,7 +61,7 @@ class Inbox:
         if line is None:
             line = self._unread[msg_id] = deque()
         line.append(entry)
-        self.size += entry.size + MESSAGE_OVERHEAD
+        self._count(entry.size + MESSAGE_OVERHEAD)
         return False
 
     def put_back(self, msg_id: Hashable, entry: Entry) -> None:
@@ -60,7 +69,7 @@ class Inbox:
         if msg_id in self._waiting and self._give(msg_id, entry):
             return
         self._unread.setdefault(msg_id, deque()).appendleft(entry)
-        self.size += entry.size + MESSAGE_OVERHEAD
+        self._count(entry.size + MESSAGE_OVERHEAD)
 
     def _give(self, msg_id: Hashable, entry: Entry) -> bool:
         waiting = self._waiting[msg_id]
@@ -87,7 +96,7 @@ class Inbox:
         entry = line.popleft()
         if not line:
             del self._unread[msg_id]
-        self.size -= entry.size + MESSAGE_OVERHEAD
+        self._count(-entry.size - MESSAGE_OVERHEAD)
         return entry
 
     def wait(self, msg_id: Hashable, arrival: Arrival) -> None:
@@ -125,7 +134,11 @@ class Inbox:
     def clear(self) -> None:
         """Forget everything that is unread."""
         self._unread.clear()
-        self.size = 0
+        self._count(-self.size)
+
+    def _count(self, size: int) -> None:
+        self.size += size
+        self._total.size += size
 
 
 class Places:

@@ -19,7 +19,7 @@ from ..objects.limits import DEFAULT_LIMITS
 from ..objects.packing import unpack_object
 from ..objects.registry import DEFAULT
 from .errors import PeerRefused, PoolClosed, PoolFailed, PoolInboxFull, ReceiveTimeout, SendTimeout, show_id
-from .inbox import Arrival, Entry, Inbox, Places
+from .inbox import Arrival, Entry, Inbox, Places, Unread
 from .late import Late
 from .outbox import Outbox
 from .sending import Sending
@@ -63,11 +63,8 @@ class Shared:
         # Peers of which something arrived in this turn of the loop.
         self.arrived: list[Peer] = []
         self.peers: dict[str, Peer] = {}
-
-    @property
-    def unread(self) -> int:
-        """Bytes of all messages that nobody has received."""
-        return sum(peer.inbox.size for peer in self.peers.values())
+        # What all inboxes hold that nobody has received.
+        self.unread = Unread()
 
     def acknowledge(self) -> None:
         """At the end of a turn: what has arrived is acknowledged, where nothing that was sent said so already."""
@@ -77,7 +74,7 @@ class Shared:
 
     def resume(self) -> None:
         """Something was received: read again whom there is room for."""
-        if self.unread <= self.inbox_size_max:
+        if self.unread.size <= self.inbox_size_max:
             paused, self.paused = self.paused, []
             for peer in paused:
                 peer.channel.resume_reading()
@@ -92,7 +89,7 @@ class Peer:
         self.client = client
         self.channel = channel
         self._shared = shared
-        self.inbox = Inbox()
+        self.inbox = Inbox(shared.unread)
         self.outbox = Outbox(name, channel, self._send_failed)
         self.places = Places()
         self.prefix = ""
@@ -175,7 +172,7 @@ class Peer:
         outbox = self.outbox
         outbox.arrived += 1
         self.messages_received += 1
-        if not self.inbox.put(msg_id, entry) and shared.unread > shared.inbox_size_max:
+        if not self.inbox.put(msg_id, entry) and shared.unread.size > shared.inbox_size_max:
             self._pause()
         # Behind `put`, so that whoever was waiting runs first, and what it sends acknowledges.
         arrived = shared.arrived
@@ -195,7 +192,7 @@ class Peer:
             peer.inbox.fail_waiting(peer._inbox_full)
 
     def _inbox_full(self, msg_id: Hashable) -> Exception:
-        return PoolInboxFull(self.name, show_id(msg_id), self._shared.unread, self._shared.inbox_size_max)
+        return PoolInboxFull(self.name, show_id(msg_id), self._shared.unread.size, self._shared.inbox_size_max)
 
     def channel_ended(self, error: SessionError) -> None:
         """The life is over: everybody who waits is told, what is unread stays."""

@@ -67,7 +67,10 @@ class Pool(PeerGroup):
         pack(sending, message, self._shared.registry, peer.client)
         sending.is_seen = True
         peer.send(sending)
-        await peer.wait_sent(sending, send_seconds(timeout, max_retries))
+        if sending.has_begun and timeout is None and max_retries is None:
+            await sending  # Hot: it is in the channel already, so there is no deadline and nothing to take back
+        else:
+            await peer.wait_sent(sending, send_seconds(timeout, max_retries))
 
     def asend(
         self,
