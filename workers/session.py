@@ -32,6 +32,7 @@ from .errors import (
 )
 from .hot import IS_COMPILED, SessionHot
 from .mailbox import IN_PLACE, MESSAGE_OVERHEAD, Mailbox, Target, frame_of
+from .numpy_text import check_text_untrusted
 from .objects.calls import BlockingObjectCalls, ObjectCalls
 from .objects.parts import PackedObject
 from .values import SMALL_SIZE_MAX, array_meta, byte_view, decode, encode, split_array_untrusted
@@ -341,6 +342,7 @@ class Session(ObjectCalls, SessionHot):
                 what = f"is an array {dtype}{list(shape)}, not {out.dtype}{list(out.shape)}"
                 raise UnexpectedMessage(self.id, mailbox.peer, what)
             source: NDArray[Any] = np.ndarray(shape, dtype, body, offset)
+            check_text_untrusted(source, mailbox.peer)
             out[...] = source
         elif isinstance(out, (bytearray, memoryview)):
             if descriptor != _BYTES or len(body) != memoryview(out).nbytes:

@@ -24,6 +24,8 @@ import orjson
 from partywire.engine.errors import LinkProtocolError
 from partywire.engine.frames import Descriptor, decode_network_vec_untrusted, encode_network_vec
 
+from .numpy_text import check_text_untrusted
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -576,7 +578,9 @@ def _writable(body: Buffer) -> Buffer:
 
 def _decode_array_untrusted(length: int, body: Buffer, peer: str) -> NDArray[Any]:
     dtype, shape, offset = split_array_untrusted(body, peer)
-    return np.ndarray(shape, dtype, _writable(body), offset)
+    array: NDArray[Any] = np.ndarray(shape, dtype, _writable(body), offset)
+    check_text_untrusted(array, peer)
+    return array
 
 
 def _decode_bytes(length: int, body: Buffer, peer: str) -> bytes:

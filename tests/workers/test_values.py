@@ -207,6 +207,16 @@ def test_texts_that_numpy_might_take_for_more_are_refused(text: bytes) -> None:
         decode(Descriptor.ARRAY, len(body), bytearray(body))
 
 
+@pytest.mark.parametrize("dtype", ["<U2", ">U2", [("name", "<U2"), ("age", "<i4")]])
+def test_text_with_what_is_no_character_is_refused(dtype: Any) -> None:
+    array = np.zeros(3, dtype)
+    assert back(array).dtype == array.dtype
+    array.view(np.uint8)[:] = 0x7F
+    descriptor, length, head, body = encode(array)
+    with pytest.raises(LinkProtocolError, match="no character"):
+        decode(descriptor, length, bytearray(b"".join((head, body))))
+
+
 def test_an_unknown_message_is_refused() -> None:
     with pytest.raises(LinkProtocolError, match="descriptor"):
         decode(0x77, 0, b"")

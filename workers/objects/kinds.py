@@ -11,7 +11,6 @@ import datetime
 import math
 import re
 import struct
-import sys
 import uuid
 from array import array
 from decimal import Decimal
@@ -23,6 +22,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from ..numpy_text import is_text_whole
 from .errors import ObjectDecodeError, ObjectEncodeError
 
 if TYPE_CHECKING:
@@ -89,18 +89,9 @@ def _decode_complex(payload: Any) -> complex:
 
 
 def check_numpy_text_untrusted(array: np.ndarray[Any, Any]) -> None:
-    """Refuse numpy's text with what is no character, which any use of it would raise SystemError for.
-
-    Copies text that stands in fields.
-    """
-    dtype = array.dtype
-    if dtype.names is not None:
-        for name in dtype.names:
-            check_numpy_text_untrusted(array[name])
-    elif dtype.kind == "U":
-        codes = np.ascontiguousarray(array).view(f"{dtype.byteorder}u4")
-        if codes.size and codes.max() > sys.maxunicode:
-            raise ObjectDecodeError("an array with text that is none")
+    """Refuse numpy's text with what is no character, which any use of it would raise SystemError for."""
+    if not is_text_whole(array):
+        raise ObjectDecodeError("an array with text that is none")
 
 
 def _encode_numpy_objects(value: np.ndarray[Any, Any]) -> Any:
