@@ -517,11 +517,14 @@ class Multiplexer:
         if not self._is_over:
             self._say_goodbye_when_due()
 
+    def _may_say_goodbye(self) -> bool:
+        return self._link.state in (LinkState.UP, LinkState.PEER_CLOSING) and self._outcome is None
+
     def _say_goodbye_when_due(self) -> None:
         """Say goodbye once every lane is finished, or once everything of a peer that said goodbye was delivered."""
-        link = self._link
-        if link.state not in (LinkState.UP, LinkState.PEER_CLOSING) or self._outcome is not None:
+        if not self._may_say_goodbye():
             return
+        link = self._link
         finished = self._lane.is_finished and all(pump.is_finished for pump in self._served)
         delivered = link.goodbye_received and all(pump.incoming is not Incoming.OPEN for pump in self._served)
         if not finished and not delivered:
@@ -529,7 +532,7 @@ class Multiplexer:
         if self._lane.is_finished:
             for pump in self._served:
                 pump.discard_when_full()
-            if link.state not in (LinkState.UP, LinkState.PEER_CLOSING) or self._outcome is not None:
+            if not self._may_say_goodbye():
                 return  # behind what a full ring held up stood the end of a stream, which led here before us
         self._unsent += encode_goodbye()
         link.goodbye_said(self._loop.time())
