@@ -28,10 +28,6 @@ FILE_SIZE_MAX: Final = 1024 * 1024
 ALPN: Final = "partywire/1"
 """Named by both ends of a TLS handshake, so that a connection made for another protocol is refused."""
 
-_CERTIFICATE: Final = "CERTIFICATE"
-_REVOCATIONS: Final = "X509 CRL"
-"""How PEM calls what we read."""
-
 
 def read_file(path: str, *, private: bool = False) -> bytes:
     """The content of a file that nobody else may write; of a private one only if nobody else could have read it.
@@ -86,13 +82,7 @@ def certificates_of(path: str) -> list[bytes]:
     Raises:
         CredentialError: it cannot be read, or holds none.
     """
-    try:
-        found = [base64.b64decode("".join(body.split()), validate=True) for body in _bodies_of(path, _CERTIFICATE)]
-    except ValueError:
-        found = []
-    if not found:
-        raise CredentialError(path, "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)")
-    return found
+    return _blocks_of(path, "CERTIFICATE", "certificate")
 
 
 def revocations_of(path: str) -> list[bytes]:
@@ -101,19 +91,20 @@ def revocations_of(path: str) -> list[bytes]:
     Raises:
         CredentialError: it cannot be read, or holds none.
     """
+    return _blocks_of(path, "X509 CRL", "list of revoked certificates")
+
+
+def _blocks_of(path: str, kind: str, what: str) -> list[bytes]:
+    """What stands (DER) between the first and the last line of each block of a kind in a PEM file."""
+    parts = read_file(path).decode("ascii", "replace").split(f"-----BEGIN {kind}-----")[1:]
+    bodies = [part.partition(f"-----END {kind}-----")[0] for part in parts]
     try:
-        found = [base64.b64decode("".join(body.split()), validate=True) for body in _bodies_of(path, _REVOCATIONS)]
+        found = [base64.b64decode("".join(body.split()), validate=True) for body in bodies]
     except ValueError:
         found = []
     if not found:
-        raise CredentialError(path, "holds no list of revoked certificates in PEM form (-----BEGIN X509 CRL-----)")
+        raise CredentialError(path, f"holds no {what} in PEM form (-----BEGIN {kind}-----)")
     return found
-
-
-def _bodies_of(path: str, kind: str) -> list[str]:
-    """What stands between the first and the last line of each block of a kind in a PEM file."""
-    parts = read_file(path).decode("ascii", "replace").split(f"-----BEGIN {kind}-----")[1:]
-    return [part.partition(f"-----END {kind}-----")[0] for part in parts]
 
 
 def fingerprint_of(certificate: bytes) -> str:
