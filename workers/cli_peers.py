@@ -160,7 +160,7 @@ def list_command(
         click.echo(f"partywire: there are more; --limit shows more than {limit}", err=True)
     if unreadable:
         click.echo(
-            f"partywire: {unreadable} records cannot be read and count as unknown (docs/peer-store.md)", err=True
+            f"partywire: records that cannot be read, and count as unknown: {unreadable} (docs/peer-store.md)", err=True
         )
     return ExitCode.OK
 

@@ -125,7 +125,7 @@ def _row(peer_id: PeerId, record: PeerRecord | None, ban: Ban | None, now: float
         remarks.append(f"removed {_ago(record.deleted_at, now)}")
     best = next(iter(dial_order(record.addresses, now)), None)
     if best is not None and best.failures:
-        remarks.append(f"failed {best.failures} times: {best.last_failure}")
+        remarks.append(f"failures in a row: {best.failures} ({best.last_failure})")
     score = None if best is None else best.score(now)
     return [
         peer_id.short,

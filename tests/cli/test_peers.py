@@ -122,7 +122,7 @@ def test_the_list_is_sorted_and_cut_as_asked_for(peers: Peers, tmp_path: Path) -
     assert len(cut.out.splitlines()) == 3
     assert "--limit shows more than 2" in cut.sentence
     assert "1 h 1 min ago" in cut.out
-    assert "failed 1 times: refused" in cut.out
+    assert "failures in a row: 1 (refused)" in cut.out
     assert peers("list", "--limit", "2", "--json").document["has_more"] is True
     assert peers("list", "--limit", "3", "--json").document["has_more"] is False
 
@@ -175,7 +175,7 @@ def test_what_cannot_be_read_is_told(peers: Peers, tmp_path: Path) -> None:
     for _ in range(2):
         listed = peers("list")
         assert len(said(listed).splitlines()) == 2
-        assert listed.sentence.startswith("1 records cannot be read")
+        assert listed.sentence.startswith("records that cannot be read, and count as unknown: 1")
         peers("add", str(peer_id(3)))
         peers("remove", str(peer_id(3)), "--forget")
     assert peers("list", "--json").document["unreadable"] == 1
