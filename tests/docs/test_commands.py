@@ -46,6 +46,8 @@ def fault_of(command: str) -> str | None:
             return f"there is no command {name}"
         found = import_module(MODULE).perf_command if isinstance(below, PerfCommand) else below
         context = click.Context(found, parent=context)
+    if not found.context_settings.get("allow_interspersed_args", True):
+        words = words[: next((at for at, word in enumerate(words) if not word.startswith("-")), None)]
     known = {option for parameter in found.get_params(context) for option in parameter.opts}
     unknown = {word.partition("=")[0] for word in words if word.startswith("-") and len(word) > 1} - known
     return f"has no {', '.join(sorted(unknown))}" if unknown else None
@@ -63,6 +65,8 @@ def test_a_command_that_does_not_exist_is_found() -> None:
     assert "no command" in (fault_of("partywire walk") or "")
     assert "--global" in (fault_of("partywire run sum --global 2") or "")
     assert "nothing" in (fault_of("partywire run nothing") or "")
+    assert fault_of("partywire mpyc program.py --options-of the program") is None
+    assert "--options-of" in (fault_of("partywire mpyc --options-of the program") or "")
 
 
 def test_every_target_of_make_of_a_page_exists() -> None:
