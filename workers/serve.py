@@ -361,7 +361,7 @@ class Service:
             worker = self._party.worker
             worker.lose_link(worker.link_of(error.peer), str(error))
         told = isinstance(error, PeerAborted)  # it has lost somebody itself, and says whom
-        why = sentence(describe(error) if told else f"{peer} is gone: {describe(error)}")
+        why = sentence(f"{peer} {'says' if told else 'is gone'}: {describe(error)}")
         self._cause = f"the parties have to agree anew on the jobs: {why}"
         is_goodbye = isinstance(error, PeerClosed)  # most often all parties stop
         if not is_goodbye:

@@ -1,4 +1,5 @@
-"""A service that is told to stop at the worst moment: between the word to run a job and its first instruction."""
+"""A service that is told to stop at the worst moment: between the word to run a job and its first instruction; and one
+that has lost a peer."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import signal
 from types import SimpleNamespace
 from typing import Any, cast
 
+from partywire.workers.errors import PeerAborted
 from partywire.workers.http_config import HttpConfig
 from partywire.workers.serve import Service
 from partywire.workers.serve_book import FAILED, PREPARING, QUEUED, RUNNING, JobEntry
@@ -71,5 +73,18 @@ def test_a_signal_ends_a_wait_for_a_peer_that_takes_nothing_and_whatever_is_begu
             service._until_stopped(runner, wait_for_ever())
             service._until_stopped(runner, wait_once_more())
         assert steps == ["waits"]
+    finally:
+        os.close(service._alarm)
+
+
+def test_a_cause_that_a_peer_told_is_not_shown_as_our_own() -> None:
+    service = service_of(lambda: None)
+    said: list[str] = []
+    service._say = said.append
+    try:
+        service._lose("alice", PeerAborted("alice", 7, "session 7 lost charlie: our I/O process was killed by SIGKILL"))
+        words = "alice says: session 7 lost charlie: our I/O process was killed by SIGKILL"
+        assert said == [f"bob cannot serve now: {words}"]
+        assert service._cause.endswith(words)
     finally:
         os.close(service._alarm)
