@@ -5,7 +5,8 @@ invariant: whatever the session has to send is on its way or in the kernel's han
 peer that does not take it is not read from beyond the session's bounds; so memory stays bounded both ways.
 
 Per turn of the loop, however many substreams wrote: one flush, which is one `sendmsg` for each 256 KiB. Receiving is
-one `recv_into` for up to 256 KiB, behind which each reader with something new is woken once.
+one `recv_into` for up to 256 KiB, behind which each reader with something new is woken once; and the first of those
+woken that drains, closes, or waits to read on, has what was written until then sent at once: one more flush.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class SubstreamConnection:
         self._is_blocked = False  # the kernel takes no more for now
         self._is_reading = False
         self._is_flush_due = False
+        self._is_reply_due = False  # nobody who was woken by what came last has had anything sent yet
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._write_timer: asyncio.TimerHandle | None = None
@@ -156,7 +158,19 @@ class SubstreamConnection:
         """Something was written or read: send what follows from it at the end of this turn of the loop."""
         if not self._is_flush_due:
             self._is_flush_due = True
-            self.loop.call_soon(self._flush)
+            self.loop.call_soon(self._flush_if_due)
+
+    def flush_reply(self) -> None:
+        """Whoever wrote has come to a pause. The first time behind each receiving, send now: an answer that waited for
+        the end of the turn would be late by one look at all descriptors, and a second one gains little."""
+        if self._is_reply_due and self._is_flush_due:
+            self._is_reply_due = False
+            self._flush()
+
+    def was_read(self) -> None:
+        """Something was read; there may be credit to give, or a substream at its end."""
+        if not self._is_flush_due and self._session.has_news:
+            self.flush_soon()
 
     def close(self, substream: Substream) -> None:
         """End our side of a substream, and drop what still comes on the other."""
@@ -164,6 +178,8 @@ class SubstreamConnection:
         substream.close_write()
         self._drop_input(substream)
         self.flush_soon()
+        if substream.send_size:  # a bare end can wait for company
+            self.flush_reply()
 
     # Receiving.
 
@@ -180,7 +196,9 @@ class SubstreamConnection:
             self._end("the peer ended the connection")
         elif count:
             self._take(self._scratch[:count])
-            self._flush()
+            self._is_reply_due = True
+            if self._session.has_news:
+                self._flush()
 
     def _take(self, data: memoryview) -> None:
         try:
@@ -246,6 +264,10 @@ class SubstreamConnection:
 
     # Sending.
 
+    def _flush_if_due(self) -> None:
+        if self._is_flush_due:
+            self._flush()
+
     def _flush(self) -> None:
         """Send as much as the kernel takes."""
         self._is_flush_due = False
@@ -257,9 +279,10 @@ class SubstreamConnection:
         except OSError as error:
             self._end((error.strerror or str(error)).lower())
             return
-        self._meet(self._session.take_events())
-        if self.closed.done():
-            return
+        if self._session.has_news:
+            self._meet(self._session.take_events())
+            if self.closed.done():
+                return
         self._room.set()
         self._set_timer()
         if self._session.may_receive != self._is_reading:

@@ -68,6 +68,7 @@ class SubstreamReader:
             data, self._held = self._held[:n], self._held[n:]
             return data
         while not (data := self._take(n)) and not self._substream.is_at_end:
+            self._connection.flush_reply()
             await self._wait.wait("read from")
         return data
 
@@ -77,6 +78,8 @@ class SubstreamReader:
         Raises:
             asyncio.IncompleteReadError: the peer's end came before; it has what there was.
         """
+        if not self._held and 0 < n <= self._substream.received_size:
+            return self._take(n)
         parts: list[bytes] = []
         missing = n
         try:
@@ -136,12 +139,13 @@ class SubstreamReader:
     def _take(self, size_max: int) -> bytes:
         data = self._substream.read(size_max)
         if data:
-            self._connection.flush_soon()  # there may be credit to give
+            self._connection.was_read()
         return data
 
 
 class SubstreamWriter:
-    """The sending half. What was written in one turn of the event loop travels together."""
+    """The sending half. What was written in one turn of the event loop travels together, but for an answer, which does
+    not wait for the others (SubstreamConnection.flush_reply)."""
 
     def __init__(self, connection: SubstreamConnection, substream: Substream) -> None:
         self._connection = connection
@@ -185,6 +189,7 @@ class SubstreamWriter:
         """
         while self._push():
             await self._wait.wait("write to")
+        self._connection.flush_reply()
 
     def write_eof(self) -> None:
         """End our side behind everything that was written.

@@ -212,6 +212,11 @@ class YamuxSession:
         return bool(self._replies or self._turns)
 
     @property
+    def has_news(self) -> bool:
+        """Whether `take_output` or `take_events` would give anything."""
+        return bool(self._replies or self._turns or self._events)
+
+    @property
     def may_receive(self) -> bool:
         """Whether the owner should go on reading. A peer that makes us answer and does not listen is not heard."""
         return len(self._replies) <= self.limits.replies_max

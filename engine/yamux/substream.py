@@ -2,7 +2,8 @@
 
 Between its user (write, read, close_write, reset) and its session, which moves frames. The invariant of the receiving
 half: what the peer may still send (with the rest of a frame on its way), what waits to be read, and what was read and
-not credited, are together the window. So a substream that nobody reads costs its window and stalls nobody else.
+not credited, are together the window. So a substream that nobody reads costs its window and stalls nobody else. (Of a
+slice that was read in part all is kept until the rest was read: one slice more.)
 Nothing here blocks or does I/O.
 
 Copies: one of what is written, if it is small or may change later (anything but bytes); one out of the received slice,
@@ -50,6 +51,7 @@ class Substream:
         # Receiving half.
         self.received: deque[bytes | bytearray] = deque()
         self.received_size = 0
+        self.read_offset = 0  # where the first slice was read up to: cutting it would copy the rest for each read
         self.receive_window = WINDOW_SIZE  # what the peer may still send
         self.window_size = WINDOW_SIZE
         self.uncredited = 0  # read since the peer heard of it last
@@ -166,6 +168,7 @@ class Substream:
         self.drop_unsent()
         self.received.clear()
         self.received_size = 0
+        self.read_offset = 0
 
     def drop_unsent(self) -> None:
         """Nothing more goes out."""
@@ -222,14 +225,23 @@ class Substream:
 
     def _take(self, size_max: int) -> bytes:
         received = self.received
+        start = self.read_offset
+        end = start + size_max
+        if end < len(received[0]):
+            self.read_offset = end
+            return bytes(received[0][start:end])
         pieces: list[bytes | bytearray] = []
         while received and size_max > 0:
             piece = received[0]
-            if len(piece) <= size_max:
-                received.popleft()
-            else:
-                received[0] = piece[size_max:]
-                piece = piece[:size_max]
+            if start + size_max < len(piece):
+                self.read_offset = start + size_max
+                pieces.append(piece[start : self.read_offset])
+                break
+            received.popleft()
+            self.read_offset = 0
+            if start:
+                piece = piece[start:]
+                start = 0
             pieces.append(piece)
             size_max -= len(piece)
         return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)

@@ -24,10 +24,10 @@ from partywire.engine.yamux.frames import PING, SYN, WINDOW_SIZE, encode_header
 from partywire.engine.yamux.limits import YamuxLimits
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     from partywire.engine.substreams.streams import SubstreamReader, SubstreamWriter
-    from partywire.engine.transport import Stream, Transport
+    from partywire.engine.transport import Buffer, Stream, Transport
 
     Ends = tuple[SubstreamReader, SubstreamWriter]
     Scenario = Callable[["Net"], Coroutine[object, object, None]]
@@ -317,6 +317,46 @@ def test_bytes_that_are_no_yamux_end_the_connection(play: Callable[[Scenario], N
         dialled.try_send([b"GET / HTTP/1.1\r\n"])
         assert "mallory broke the wire protocol: version of yamux: 71" in await server.closed
         dialled.close()
+
+    play(scenario)
+
+
+def test_the_first_answer_goes_out_at_once_and_the_others_together(
+    play: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(net: Net) -> None:
+        sent: list[int] = []
+        answered: asyncio.Future[list[int]] = net.loop.create_future()
+
+        async def serve(reader: SubstreamReader, writer: SubstreamWriter) -> None:
+            await reader.readexactly(1)
+            await reader.readexactly(1)  # waits: what comes wakes this task, and nothing else is due
+            counts = []
+            for _ in range(3):
+                before = len(sent)
+                writer.write(b"answer")
+                await writer.drain()
+                counts.append(len(sent) - before)
+            answered.set_result(counts)
+            writer.close()
+
+        async with net.pair(serve) as (client, server):
+            stream = server._stream
+            try_send = stream.try_send
+
+            def counted(views: Sequence[Buffer]) -> int | None:
+                sent.append(len(views))
+                return try_send(views)
+
+            monkeypatch.setattr(stream, "try_send", counted)
+            reader, writer = await client.open()
+            writer.write(b"1")
+            await asyncio.sleep(0)  # the end of the turn: the second byte comes on its own
+            await client.ping()
+            writer.write(b"2")
+            assert await reader.read() == b"answer" * 3
+            writer.close()
+            assert await answered == [1, 0, 0]
 
     play(scenario)
 

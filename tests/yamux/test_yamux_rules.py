@@ -571,6 +571,26 @@ def test_byte_by_byte_costs_about_its_bytes() -> None:
     assert offered.substream.read(50_001) == b"x" * 50_000
 
 
+@pytest.mark.parametrize("slices", [[20_000, 1, 511, 512, 513, 30_000], [100] * 300, [65_524, 12]])
+@pytest.mark.parametrize("size", [1, 7, 511, 4096, 20_000, 100_000])
+def test_slices_are_read_in_parts_while_more_of_them_come(slices: list[int], size: int) -> None:
+    session = server()
+    (offered,) = session.receive_untrusted(encode_header(WINDOW_UPDATE, SYN, 1, 0))
+    assert isinstance(offered, Offered)
+    substream = offered.substream
+    sent = bytes(number % 251 for number in range(sum(slices)))
+    position, read = 0, b""
+    for length in slices:
+        session.receive_untrusted(encode_header(DATA, 0, 1, length) + sent[position : position + length])
+        position += length
+        read += substream.read(size)
+        assert substream.readable == position - len(read)
+    while part := substream.read(size):
+        assert len(part) == min(size, len(sent) - len(read))
+        read += part
+    assert read == sent
+
+
 def test_reads_give_any_part() -> None:
     pair = Pair()
     ours, theirs = pair.substreams()
