@@ -36,6 +36,9 @@ MEASUREMENTS = {
     "objects": Measurement("objects", "Python objects to bytes and back, beside tno.mpc.communication if it is there"),
     "pool": Measurement("pool", "a Pool beside that of tno.mpc.communication if it is there", ("--repeats", "3")),
     "peers": Measurement("peer_store", "a peer store with ten thousand peers: adding, looking up, searching, opening"),
+    "substreams": Measurement(
+        "substreams", "substreams of one connection, beside Go's yamux if it is there", ("--repeats", "3")
+    ),
     "lane": Measurement("ring", "one shared-memory ring between two processes"),
     "machine": Measurement("floors", "what this machine can do: memory, wake-ups, TCP, C", ("--seconds", "0.2")),
 }
