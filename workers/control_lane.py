@@ -127,7 +127,7 @@ class ControlLane(ReceiverHot):
             self._lose(f"the I/O process wrote an end of the stream that is none: {error}")
             return
         self.is_over = True
-        self._worker.end_control(self._link, end)
+        self._worker.link_life.end_control(self._link, end)
 
     def _received(self) -> None:
         self._is_receiving = False
@@ -136,8 +136,8 @@ class ControlLane(ReceiverHot):
     def _lose(self, cause: str) -> None:
         self.is_over = True
         self._pending.clear()
-        self._worker.lose_link(self._link, cause)
-        self._worker.ask_for_link(self._link, cause)
+        self._worker.link_life.lose_link(self._link, cause)
+        self._worker.link_life.ask_for_link(self._link, cause)
 
     def is_idle(self) -> bool:
         """The look after the doorbell was armed: nothing to receive, and no room for what waits."""

@@ -228,7 +228,8 @@ class IrisLane(Lane):
             except ValueError:
                 is_clean = False  # the Lane says what is wrong
             if is_clean:
-                self._worker.lose_lane(self, f"{self.link.name} closed connection {self.connection} inside a message")
+                cause = f"{self.link.name} closed connection {self.connection} inside a message"
+                self._worker.link_life.lose_lane(self, cause)
                 return
         super().take_record(kind, connection, epoch, payload)
 
@@ -252,7 +253,7 @@ class IrisLane(Lane):
         self._worker.table.forget_parked(link)
         if all(lane.is_finished or lane.is_over for lane in link.lanes.values()) and link.control is not None:
             link.control.finish()
-        self._worker.lose_link(link, cause)
+        self._worker.link_life.lose_link(link, cause)
 
     def _finish_ring(self) -> None:
         """Have the I/O process end our half of the stream, so that the peer hears of it; if the ring has no room, it

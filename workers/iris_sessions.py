@@ -87,5 +87,5 @@ async def _validate(
             if seen != PrfKey(index.to_bytes(16, "little")):
                 what = "first message of a new session, which must be its place among them, is another"
                 error = LinkProtocolError(link.name, what, type(seen).__name__)
-                worker.lose_link(link, str(error))
+                worker.link_life.lose_link(link, str(error))
                 raise error

@@ -155,7 +155,7 @@ class Lane(LaneHot):
                 return True
             self.writer.publish()
         except ShmError as error:
-            self._worker.lose_ring(self, f"the ring to the I/O process failed: {error}")
+            self._worker.link_life.lose_ring(self, f"the ring to the I/O process failed: {error}")
             return True
         self.stall()
         return False
@@ -184,7 +184,7 @@ class Lane(LaneHot):
             if self.waiters and not self.writer.request_space():
                 return 0
         except ShmError as error:
-            self._worker.lose_ring(self, f"the ring to the I/O process failed: {error}")
+            self._worker.link_life.lose_ring(self, f"the ring to the I/O process failed: {error}")
         self.wake_next()
         if not self.waiters:
             self.unstall()
@@ -233,15 +233,15 @@ class Lane(LaneHot):
 
     def receive_was_interrupted(self) -> None:
         """Between two calls of `receive` an exception (Ctrl-C) left the first: what it had polled is half delivered."""
-        self._worker.lose_ring(self, "an exception interrupted the worker while it received")
+        self._worker.link_life.lose_ring(self, "an exception interrupted the worker while it received")
 
     def ring_failed(self, error: ShmError) -> None:
         """The ring from the I/O process cannot be read."""
-        self._worker.lose_ring(self, f"the ring from the I/O process failed: {error}")
+        self._worker.link_life.lose_ring(self, f"the ring from the I/O process failed: {error}")
 
     def peer_broke_protocol(self, error: LinkProtocolError) -> None:
         """What arrived is not what the protocol allows: all sessions of this connection fail, and the peer is told."""
-        self._worker.lose_lane(self, str(error), error)
+        self._worker.link_life.lose_lane(self, str(error), error)
 
     def take_record(self, kind: int, connection: int, epoch: int, payload: memoryview) -> None:
         """A record that is no data of this connection."""
@@ -249,12 +249,13 @@ class Lane(LaneHot):
             try:
                 end = decode_stream_end(payload)
             except ValueError as error:
-                self._worker.lose_lane(self, f"the I/O process wrote an end of the stream that is none: {error}")
+                cause = f"the I/O process wrote an end of the stream that is none: {error}"
+                self._worker.link_life.lose_lane(self, cause)
                 return
             if end.clean:
-                self._worker.end_lane(self)
+                self._worker.link_life.end_lane(self)
             else:
-                self._worker.lose_lane(self, end.cause)
+                self._worker.link_life.lose_lane(self, end.cause)
 
     def take_carefully(self, data: memoryview) -> int:
         """One frame, or a piece of one, that the compiled core leaves to us. Returns the bytes taken."""
@@ -388,7 +389,7 @@ class Lane(LaneHot):
         try:
             self.deliver_untrusted(frames)
         except LinkProtocolError as error:
-            self._worker.lose_lane(self, str(error), error)
+            self._worker.link_life.lose_lane(self, str(error), error)
 
     # Ending.
 
@@ -416,7 +417,7 @@ class Lane(LaneHot):
             if not self._write_goodbye(encode_goodbye(reason)):
                 return False
         except ShmError as error:
-            self._worker.lose_ring(self, f"the ring to the I/O process failed: {error}")
+            self._worker.link_life.lose_ring(self, f"the ring to the I/O process failed: {error}")
         self.is_finished = True
         return True
 

@@ -331,7 +331,7 @@ class Party:
             if isinstance(message, Abort):
                 self._abort_agreed(link, message)
         except LinkProtocolError as error:
-            self.worker.lose_link(link, str(error))
+            self.worker.link_life.lose_link(link, str(error))
 
     # What a user may ask.
 
@@ -351,7 +351,7 @@ class Party:
         """Role -> process id of every process of the party but this one, as of now: others may have taken the place of
         those that died."""
         if self._worker is not None:
-            self._worker.look_at_commands()
+            self._worker.commands.look()
         supervisor = {} if self._supervisor is None else {"supervisor": self._supervisor.process.pid}
         return supervisor | self._pids
 
@@ -482,7 +482,7 @@ class Party:
             try:
                 block = self._agree_untrusted(round_, ours, outcome)
             except LinkProtocolError as error:
-                worker.lose_link(worker.link_of(error.peer), str(error))
+                worker.link_life.lose_link(worker.link_of(error.peer), str(error))
                 self._rounds.tell_all(encode_control(Abort(round_, str(error))))
                 raise
             self.take_sessions(block)

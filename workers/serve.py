@@ -359,7 +359,7 @@ class Service:
             if error.peer == self._name:
                 raise error  # what no honest party says, said by ourselves: a bug, which another meeting cannot mend
             worker = self._party.worker
-            worker.lose_link(worker.link_of(error.peer), str(error))
+            worker.link_life.lose_link(worker.link_of(error.peer), str(error))
         told = isinstance(error, PeerAborted)  # it has lost somebody itself, and says whom
         why = sentence(f"{peer} {'says' if told else 'is gone'}: {describe(error)}")
         self._cause = f"the parties have to agree anew on the jobs: {why}"

@@ -177,7 +177,7 @@ class Session(ObjectCalls, SessionHot):
                 in_turn = True
             await self._send_chunks(mailbox, encoded, deadline, timeout)
         except ShmError as error:
-            self.worker.lose_ring(lane, f"the ring to the I/O process failed: {error}")
+            self.worker.link_life.lose_ring(lane, f"the ring to the I/O process failed: {error}")
             self._raise_failure(mailbox)
             raise
         finally:

@@ -1,8 +1,8 @@
 """The worker: one compute process's share of its party. It moves arrivals into mailboxes and what is sent into rings.
 
-Between the I/O processes (one link each), the sessions, the supervisor (control socket), and whoever drives it all
-(waiting.py, scheduler.py). The one invariant: before the process sleeps it has published everything that was sent,
-armed its doorbell, and looked once more at every source.
+Between the rings of all links, the sessions, and whoever drives it all (waiting.py, scheduler.py); how links come and
+go is in link_life.py, what the supervisor says in command_socket.py. The one invariant: before the process sleeps it
+has published everything that was sent, armed its doorbell, and looked once more at every source.
 
 Guarantees: nothing is started, awaited or allocated per message; all messages that nobody has received yet, parked
 frames among them, together stay within `inbox_size_max` (plus one message, whose session fails); an unknown session is
@@ -15,49 +15,35 @@ from __future__ import annotations
 import math
 import select
 import time
-from threading import get_ident
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from partywire.engine import limits
-from partywire.engine.commands import (
-    Close,
-    CommandError,
-    Lanes,
-    LinkLost,
-    Message,
-    RemakeLink,
-    Welcome,
-    WorkerLost,
-)
-from partywire.engine.control_socket import ControlClosed, ControlSocket, ControlTimeout, close_all
+from partywire.engine.commands import CommandError, Message, Welcome
+from partywire.engine.control_socket import ControlSocket, close_all
 from partywire.engine.frames import ResetCode
 from partywire.engine.polling import POLL_NS, Polling
-from partywire.engine.restarts import STAYS_AWAY
-from partywire.shm.doorbell import Bell, Doorbell
+from partywire.shm.doorbell import Doorbell
 from partywire.shm.fence import Fence, probe
-from partywire.shm.ring import RingReader, RingWriter
-from partywire.shm.segment import Segment
 
 from .allocation import keep_freed_memory
-from .control_lane import ControlLane
-from .errors import InboxOverflow, PartyFailed, PeerLost, SessionClosed, UnknownPeer, WorkerDied
+from .command_socket import CommandSocket
+from .errors import InboxOverflow, PartyFailed, SessionClosed, UnknownPeer, WorkerDied
 from .forks import leave_forks
 from .hot import WorkerHot, all_idle, receive_all, watch
-from .iris_lane import IrisLane
-from .lane import Lane
+from .link_life import LinkLife
 from .peer_link import PeerLink, WorkerCounters
 from .session_table import SessionTable
 from .timers import Timers
-from .totals import Totals, add_totals
 from .waiting import NEVER, Wait
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from partywire.engine.records import StreamEnd
     from partywire.engine.topology import PartySpec
 
+    from .control_lane import ControlLane
+    from .lane import Lane
     from .mailbox import Mailbox
     from .resets import SessionResets
     from .session import Session
@@ -75,6 +61,9 @@ CONTROL_INTERVAL: Final = 64
 
 class Worker(WorkerHot):
     """One per process and party. Driven by exactly one driver at a time; not safe for several threads."""
+
+    link_life_type: ClassVar[type[LinkLife]] = LinkLife
+    """What a subclass's links live by."""
 
     def __init__(
         self,
@@ -95,8 +84,6 @@ class Worker(WorkerHot):
         self.clock = time.monotonic
         self.message_size_max = message_size_max
         self._doorbell = doorbell
-        self._fence = fence
-        self._control = control
         self.links = {peer.index: PeerLink(peer.index, peer.name, peer.iris) for peer in party.peers}
         self.counters = WorkerCounters()
         self.table = SessionTable(self)
@@ -114,6 +101,10 @@ class Worker(WorkerHot):
         # Why nothing works any more; raised by everything that waits.
         self.failure: PartyFailed | None = None
         self.lost_workers: dict[int, WorkerDied] = {}
+        # From the beginning of `finish`: a link that comes up now is told goodbye.
+        self.is_finishing = False
+        # Whether nothing is left here: closed, or left to the parent.
+        self.is_over = False
         # Whether this process is a fork of the one that the worker belongs to.
         self.is_of_parent = False
         # Whether the supervisor asked this process to end.
@@ -129,9 +120,9 @@ class Worker(WorkerHot):
         self.on_link_up: Callable[[PeerLink], None] | None = None
         # Who looks again, like everybody who waits, when a link, a worker or what a peer announced may have changed.
         self.on_notify: Callable[[], None] | None = None
+        # Lanes and control lanes of all links, which `link_life` puts there and takes away.
         self._receivers: list[Lane | ControlLane] = []
-        # Messages and bytes of lanes that are gone.
-        self._totals_before = Totals(0, 0, 0)
+        self.link_life = self.link_life_type(self, self._receivers, fence)
         self._dirty: list[Lane] = []
         self._timers = Timers()
         self._deadlines = self._timers.entries
@@ -139,14 +130,9 @@ class Worker(WorkerHot):
         self._passes = 0
         self._polling = Polling()
         self._watched: dict[int, Callable[[], None]] = {}
-        self._is_fully_closed = False
-        # From the beginning of `finish`: a link that comes up now is told goodbye.
-        self._is_finishing = False
-        # Whether the supervisor's end is gone; then the socket is readable for ever and nobody looks at it.
-        self._is_control_over = False
         self._poller = select.poll()
-        for fd in self.descriptors():
-            self._poller.register(fd, select.POLLIN)
+        self._poller.register(doorbell.fileno(), select.POLLIN)
+        self.commands = CommandSocket(self, control)
         keep_freed_memory()
         leave_forks(self)
 
@@ -276,14 +262,6 @@ class Worker(WorkerHot):
         self.flush()
         return work
 
-    def totals(self) -> Totals:
-        """Messages and bytes of all lanes, those that are gone included."""
-        totals = self._totals_before
-        for link in self.links.values():
-            for lane in link.lanes.values():
-                totals = add_totals(totals, lane)
-        return totals
-
     # Sleeping.
 
     def rest(self) -> None:
@@ -331,7 +309,7 @@ class Worker(WorkerHot):
 
     def _take_events(self, timeout_s: float) -> int:
         """Poll the descriptors and deal with those that are ready."""
-        if self._is_fully_closed:
+        if self.is_over:
             return 0  # by a callback of this pass
         # Rounded up: a poll that ends a fraction too early would come back to sleep for 0 ms until the deadline.
         events = self._poller.poll(math.ceil(timeout_s * 1000))
@@ -343,17 +321,12 @@ class Worker(WorkerHot):
         """A descriptor is readable."""
         if fd == self._doorbell.fileno():
             self._doorbell.drain()
-        elif self._control is not None and fd == self._control.fileno():
-            self._take_commands()
         elif (callback := self._watched.get(fd)) is not None:
             callback()
 
     def descriptors(self) -> list[int]:
         """What a loop has to watch for reading while the doorbell is armed."""
-        fds = [self._doorbell.fileno()]
-        if self._control is not None and not self._is_control_over:
-            fds.append(self._control.fileno())
-        return fds + list(self._watched)
+        return [self._doorbell.fileno(), *self._watched]
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """Call back whenever a descriptor is readable."""
@@ -426,238 +399,28 @@ class Worker(WorkerHot):
         for wait in waits:
             wait.wake()
 
-    # Links.
-
-    def _take_commands(self) -> None:
-        assert self._control is not None
-        while True:
-            try:
-                received = self._control.try_receive()
-            except (ControlClosed, CommandError) as error:
-                if not self._is_control_over:
-                    self._is_control_over = True
-                    self._poller.unregister(self._control.fileno())
-                if self.loop_driver is not None:
-                    self.loop_driver.remove_descriptor(self._control.fileno())
-                self.fail(f"its supervisor is gone: {error}")
-                return
-            if received is None:
-                return
-            self._take_command(*received)
-
-    def look_at_commands(self) -> None:
-        """Take in what the supervisor has said. Never waits, and does nothing in a thread that another one serves."""
-        if self._control is None or self._is_control_over or self._is_fully_closed:
-            return
-        if self.loop_driver is None and self.driving_thread in (0, get_ident()):
-            self._take_commands()
-        elif self.loop_driver is not None and self.loop_driver.is_running_here:
-            self._take_commands()
-            if self.loop_driver is not None:  # a callback may have closed the party
-                self.loop_driver.schedule()  # a ring that came may hold something already
-
-    def _take_command(self, message: Message, fds: list[int]) -> None:
-        match message:
-            case Lanes():
-                self.add_lanes(message, fds)
-            case LinkLost():
-                self.lose_link(self.links[message.peer], message.cause)
-            case WorkerLost():
-                self._lose_worker(message)
-            case Close():
-                self.is_closing = True
-                if self.on_command is not None:
-                    self.on_command(message, fds)
-            case _ if self.on_command is not None:
-                self.on_command(message, fds)
-            case _:
-                close_all(fds)
-        self.notify()
-
-    def add_lanes(self, message: Lanes, fds: list[int]) -> None:
-        """A link is up (again): take its rings. Owns the descriptors.
-
-        What the peer sent before its goodbye can still be received. Nothing of an epoch before this one is delivered to
-        a session that is made from now on.
-        """
-        link = self.links[message.peer]
-        self._receive_last(link)
-        self._drop_lanes(link, "the link was made anew")
-        self.counters.dropped_stale += sum(map(len, link.parked.values()))
-        self.table.forget_parked(link)
-        link.epoch = message.epoch
-        link.peer_workers = message.peer_workers
-        link.connection_count = message.connection_count
-        link.cause = ""
-        link.is_closed = False
-        link.bell = bell = Bell.from_fds(fds[0], fds[1])
-        pairs = [(fds[at], fds[at + 1]) for at in range(2, len(fds) - 1, 2)]
-        for connection, pair in zip(message.connections, pairs, strict=False):
-            writer, reader = self._open_rings(pair, bell)
-            kind = Lane if link.iris is None else IrisLane
-            self.add_lane(kind(self, link, connection, writer, reader, message.message_size_max))
-        if message.control:
-            writer, reader = self._open_rings(pairs[-1], bell)
-            link.control = ControlLane(self, link, writer, reader)
-            self._receivers.append(link.control)
-        if self._is_finishing:
-            self._finish_at_once(link)
-        elif message.control and self.on_link_up is not None:
-            self.on_link_up(link)
-
-    def add_lane(self, lane: Lane) -> None:
-        """Serve one more connection."""
-        lane.link.lanes[lane.connection] = lane
-        self._receivers.append(lane)
-
-    def _open_rings(self, pair: tuple[int, int], bell: Bell) -> tuple[RingWriter, RingReader]:
-        tx, rx = pair
-        return (
-            RingWriter(Segment.attach(tx), self._fence, bell),
-            RingReader(Segment.attach(rx), self._fence, bell),
-        )
-
-    def _receive_last(self, link: PeerLink) -> None:
-        """What stands in the rings of an epoch that is over, up to its end."""
-        receivers: list[Lane | ControlLane] = list(link.lanes.values())
-        if link.control is not None:
-            receivers.append(link.control)
-        for receiver in receivers:
-            while not receiver.is_over and receiver.receive():
-                pass
-
-    def _drop_lanes(self, link: PeerLink, cause: str) -> None:
-        """Give the rings of a link back; the sessions on them fail."""
-        for lane in link.lanes.values():
-            self.lose_lane(lane, cause)
-            self._totals_before = add_totals(self._totals_before, lane)
-            self._receivers.remove(lane)
-            lane.close()
-        link.lanes.clear()
-        control, link.control = link.control, None
-        if control is not None:
-            self._receivers.remove(control)
-            control.close()
-        bell, link.bell = link.bell, None
-        if bell is not None:
-            bell.close()
-
-    def lose_lane(self, lane: Lane, cause: str, error: Exception | None = None) -> None:
-        """A connection broke: every session on it fails here and, by our RESETs, at the other parties.
-
-        `error` is what the peer did wrong; then the connection still works in our direction, and the peer is told too.
-        """
-        if lane.is_over:
-            return
-        link = lane.link
-        lane.is_over = error is None
-        for session_id, mailbox in tuple(lane.mailboxes.items()):
-            lost = PeerLost(link.name, session_id, lane.epoch, cause)
-            lost.__cause__ = error
-            code = ResetCode.ABORTED if error is None else ResetCode.PROTOCOL
-            mailbox.session.fail(lost, code, str(lost))
-        lane.abandon(cause)
-        if all(other.is_over for other in link.lanes.values()):
-            link.cause = link.cause or cause
-        self.notify()
-
-    def lose_ring(self, lane: Lane, cause: str) -> None:
-        """We cannot use a ring of a connection any more: its sessions fail, and the link is made anew."""
-        was_over = lane.is_over
-        self.lose_lane(lane, cause)
-        if not was_over:
-            self.ask_for_link(lane.link, cause)
-
-    def ask_for_link(self, link: PeerLink, cause: str) -> None:
-        """Have the present epoch of a link ended and another one begun."""
-        if self._control is None or self._is_finishing or self._is_fully_closed:
-            return
-        try:
-            self._control.send(RemakeLink(self.index, link.index, link.epoch, cause))
-        except (ControlClosed, ControlTimeout):
-            pass  # the supervisor's end, which says more, or which follows
-
-    def end_lane(self, lane: Lane) -> None:
-        """The peer said goodbye on a connection: what it sent can still be received."""
-        lane.abandon("")
-        for session_id, mailbox in tuple(lane.mailboxes.items()):
-            mailbox.fail(lane.end_error(session_id))
-        if all(other.is_over for other in lane.link.lanes.values()):
-            lane.link.is_closed = True
-        self.notify()
-
-    def end_control(self, link: PeerLink, end: StreamEnd) -> None:
-        """The control connection is over; the data lanes have their own ends."""
-        if end.clean:
-            link.is_closed = True
-        else:
-            link.cause = link.cause or end.cause
-        self.notify()
-
-    def lose_link(self, link: PeerLink, cause: str) -> None:
-        """Nothing will come from a peer any more."""
-        if not link.cause or cause.endswith(STAYS_AWAY):  # which says more than how it was lost
-            link.cause = cause
-        for lane in tuple(link.lanes.values()):
-            self.lose_lane(lane, cause)
-        if link.control is not None:
-            link.control.is_over = True
-        self.notify()
-
-    def _lose_worker(self, message: WorkerLost) -> None:
-        self.lost_workers[message.index] = died = WorkerDied(self.party.name, message.index, message.cause)
-        if self.on_worker_lost is not None:
-            self.on_worker_lost(died)
-
     def fail(self, cause: str) -> None:
         """Our own party stopped working: everything that waits is told."""
         if self.failure is None:
             self.failure = PartyFailed(self.party.name, cause)
         for link in self.links.values():
-            self.lose_link(link, str(self.failure))
+            self.link_life.lose_link(link, str(self.failure))
         self.notify()
 
     # Ending.
 
     async def finish(self, deadline: float) -> bool:
-        """Say goodbye on every lane, after everything that was sent. False: a ring stayed full until the deadline."""
-        self._is_finishing = True
+        """Close all sessions and say goodbye to all peers. False: a ring stayed full until the deadline."""
+        self.is_finishing = True
         for session in tuple(self.table.live.values()):
             session.close()
-        finished = True
-        for link in self.links.values():
-            for lane in tuple(link.lanes.values()):
-                finished &= await self._finish_lane(lane, deadline)
-            if link.control is not None:
-                link.control.finish()
-        return finished
-
-    def _finish_at_once(self, link: PeerLink) -> None:
-        """The link came back while we say goodbye: its rings are empty, so there is room for that."""
-        for lane in link.lanes.values():
-            lane.try_finish()
-        if link.control is not None:
-            link.control.finish()
-
-    async def _finish_lane(self, lane: Lane, deadline: float) -> bool:
-        while not lane.try_finish():
-            if self.clock() >= deadline:
-                return False
-            wait = Wait(self)
-            self.set_timer(wait, deadline)
-            lane.add_waiter(wait)
-            try:
-                await wait
-            finally:
-                wait.deadline = NEVER
-                lane.remove_waiter(wait)
-        return True
+        return await self.link_life.finish(deadline)
 
     def close(self) -> None:
         """Give back every ring, the doorbell and the control socket. May be called again."""
-        if self._is_fully_closed:
+        if self.is_over:
             return
-        self._is_fully_closed = True
+        self.is_over = True
         if self.loop_driver is not None:
             self.loop_driver.detach()
         if self.failure is None:
@@ -665,10 +428,9 @@ class Worker(WorkerHot):
         for session in tuple(self.table.live.values()):
             session.close()
         for link in self.links.values():
-            self._drop_lanes(link, "the party is closed")
+            self.link_life.drop_lanes(link, "the party is closed")
         self._dirty.clear()
-        if self._control is not None:
-            self._control.close()
+        self.commands.close()
         self._doorbell.close()
         self.notify()
 
@@ -677,24 +439,17 @@ class Worker(WorkerHot):
 
         The rings and the doorbell are mapped here too, so even closing them would be seen there.
         """
-        if self._is_fully_closed:
+        if self.is_over:
             return
-        self._is_fully_closed = True
+        self.is_over = True
         self.is_of_parent = True
         cause = "this process is a fork of the one that opened the party; open a party of its own after the fork"
         self.failure = PartyFailed(self.party.name, cause)
-        self._receivers.clear()
         self._dirty.clear()
         self.stalled.clear()
         self._timers.clear()
-        for link in self.links.values():
-            link.cause = cause
-            for lane in link.lanes.values():
-                lane.leave_to_parent(cause)
-            if link.control is not None:
-                link.control.is_over = True
+        self.link_life.leave_to_parent(cause)
         for session in tuple(self.table.live.values()):
             session.on_final = session.on_failure = None
             session.fail(SessionClosed(session.id, cause))
-        if self._control is not None:
-            self._control.close()  # or the supervisor would not see the end of the opener while this process lives
+        self.commands.close()  # or the supervisor would not see the end of the opener while this process lives

@@ -118,7 +118,7 @@ class End:
         tx, rx = Segment.create(options.ring_size), Segment.create(options.ring_size)
         fds = [*duplicated(io_doorbell.fds), *duplicated((tx.fileno(), rx.fileno()))]
         lanes = Lanes(0, 1 - index, EPOCH, 1, [0], 1, False, limits.MESSAGE_SIZE_MAX)
-        self.worker.add_lanes(lanes, fds)
+        self.worker.link_life.add_lanes(lanes, fds)
         self.pump = ConnectionPump(
             Owner(),
             TcpStream(sock, loop),
@@ -237,13 +237,13 @@ class Walk:
 
     def _carry(self, ours: End, theirs: End, lap: Lap, messages: int) -> None:
         """What our sessions sent goes through all hops, until so many messages have come."""
-        wanted = theirs.worker.totals().messages_received + messages
+        wanted = theirs.worker.link_life.totals().messages_received + messages
         for attempt in range(PASSES_MAX):
             lap.time(PUBLISH, ours.worker.flush)
             lap.time(SOCKET_SEND, ours.pump.serve_ring)
             lap.time(SOCKET_RECV, theirs.pump.receive)
             lap.time(DEMULTIPLEX, theirs.worker.service)
-            if theirs.worker.totals().messages_received >= wanted:
+            if theirs.worker.link_life.totals().messages_received >= wanted:
                 return
             # More than the rings or the socket hold: whoever waits for room goes on when asked again.
             lap.time(SOCKET_RECV, theirs.pump.fill_ring)

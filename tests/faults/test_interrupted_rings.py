@@ -52,12 +52,12 @@ def test_what_is_asked_of_an_epoch_that_is_over_is_not_done() -> None:
             link = alice.worker.links[1]
             talks = await parties.talk()
             link.epoch += 1  # one that is still to come
-            alice.worker.ask_for_link(link, "too early")
+            alice.worker.link_life.ask_for_link(link, "too early")
             link.epoch -= 1
             await parties.go_on(talks, 20)
             assert (link.epoch, bob.worker.links[0].epoch) == (1, 1)
-            alice.worker.ask_for_link(link, "in vain")
-            alice.worker.ask_for_link(link, "asked for twice")
+            alice.worker.link_life.ask_for_link(link, "in vain")
+            alice.worker.link_life.ask_for_link(link, "asked for twice")
             await errors(talks)
             await until(lambda: link.epoch == bob.worker.links[0].epoch == 2)
             talks = await parties.talk(again=True)
@@ -75,7 +75,7 @@ def test_a_party_that_closes_asks_for_nothing() -> None:
             link = alice.worker.links[1]
             closing = asyncio.ensure_future(alice.close())
             await asyncio.sleep(0)
-            alice.worker.ask_for_link(link, "too late")
+            alice.worker.link_life.ask_for_link(link, "too late")
             await asyncio.wait_for(closing, DEADLINE_S)
             await until(lambda: parties.parties[1].worker.links[0].is_closed)
             assert not parties.parties[1].worker.links[0].cause

@@ -17,7 +17,7 @@ from partywire.engine.link_keeper import LinkKeeper
 from partywire.engine.multiplexer import Multiplexer
 from partywire.engine.records import DATA
 from partywire.engine.rendezvous import RendezvousBook, Resumption
-from partywire.workers import worker as worker_module
+from partywire.workers import link_life
 from partywire.workers.lane import Lane
 from partywire.workers.party import Party
 from partywire.workers.retry import Ledger
@@ -179,8 +179,8 @@ PLANTS: Final[dict[str, Callable[[], contextlib.AbstractContextManager[Any]]]] =
     "a record is lost": lambda: mock.patch.object(keeper, "ConnectionPump", LosingPump),
     "a partial send counts as whole": lambda: mock.patch.object(keeper, "ConnectionPump", ForgetfulPump),
     "a loss is told to nobody": lambda: mock.patch.object(keeper, "ConnectionPump", SilentPump),
-    "frames are doubled": lambda: mock.patch.object(worker_module, "Lane", DoublingLane),
-    "frames overtake": lambda: mock.patch.object(worker_module, "Lane", OvertakingLane),
+    "frames are doubled": lambda: mock.patch.object(link_life, "Lane", DoublingLane),
+    "frames overtake": lambda: mock.patch.object(link_life, "Lane", OvertakingLane),
     "no look behind the armed doorbell": lambda: mock.patch.object(Worker, "arm", _arm_without_looking),
     "a goodbye does not wait": lambda: mock.patch.object(Multiplexer, "begin_close", _close_at_once),
     "two peers are mixed up": lambda: mock.patch.object(Session, "register", _register_crosswise),

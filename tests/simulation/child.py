@@ -97,7 +97,7 @@ class SimChild:
         if self.is_over or self.loop.is_dead:
             close_all(fds)
             return
-        self.worker._take_command(message, fds)
+        self.worker.commands.take(message, fds)
         self.child._scheduler.notify()
         if self.worker.loop_driver is not None:
             self.worker.loop_driver.schedule()

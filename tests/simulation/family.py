@@ -449,7 +449,7 @@ class Family:
         if self.party._worker is None:  # it has closed meanwhile
             close_all(fds)
         else:
-            self.worker._take_command(message, fds)
+            self.worker.commands.take(message, fds)
             if self.worker.loop_driver is not None:
                 self.worker.loop_driver.schedule()
 

@@ -142,7 +142,8 @@ class Table:
             fds += [os.dup(tx.fileno()), os.dup(rx.fileno())]
             ends.append(End(RingWriter(rx, self._fence, bell), RingReader(tx, self._fence, bell), connection, epoch))
         self._ends[ours, theirs] = ends
-        worker.add_lanes(Lanes(0, theirs, epoch, workers[theirs], mine, connections, True, message_size_max), fds)
+        lanes = Lanes(0, theirs, epoch, workers[theirs], mine, connections, True, message_size_max)
+        worker.link_life.add_lanes(lanes, fds)
 
     # What I/O processes do.
 

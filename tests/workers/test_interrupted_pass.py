@@ -264,7 +264,7 @@ def test_an_interruption_inside_a_look_is_not_swallowed(
 ) -> None:
     worker = two.workers[0]
     lane = lane_of(worker)
-    worker.lose_lane(lane, "for this test")
+    worker.link_life.lose_lane(lane, "for this test")
     lane.reader.close()
     refuse = once_then(interrupt, lane.reader._refuse_dead)
     monkeypatch.setattr(lane.reader, "_refuse_dead", refuse)

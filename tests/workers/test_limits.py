@@ -169,7 +169,8 @@ def test_an_array_that_leaves_the_receivers_memory_and_finds_none(
         assert theirs.failure is not None
         assert "no memory" in str(theirs.failure) or "left" in leaves
         assert isinstance(sender.error, PeerAborted)
-        assert table.workers[0].totals().bytes_sent < len(sent)  # it does not go on with a session that is over
+        # It does not go on with a session that is over.
+        assert table.workers[0].link_life.totals().bytes_sent < len(sent)
         assert table.workers[1].inbox_size == 0
 
 

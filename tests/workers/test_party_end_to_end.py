@@ -160,7 +160,7 @@ def test_two_parties_in_one_loop_talk_and_close_in_any_order() -> None:
                 assert stat.links[0].is_up
                 assert stat.links[0].lanes[0].tx.records >= 1
                 assert stat.as_dict()["links"][0]["lanes"][0]["rx"]["records"] >= 0
-                assert alice.worker.totals().bytes_sent > 0
+                assert alice.worker.link_life.totals().bytes_sent > 0
                 with pytest.raises(RuntimeError, match="opened once"):
                     await alice.open()
             finally:

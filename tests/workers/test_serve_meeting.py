@@ -12,10 +12,10 @@ from partywire.engine.errors import SetupAborted, SetupMismatch
 from partywire.engine.restarts import STAYS_AWAY
 from partywire.workers import serve_meeting
 from partywire.workers.errors import PeerClosed, PeerLost, RendezvousTimeout, WorkerDied
+from partywire.workers.link_life import LinkLife
 from partywire.workers.peer_link import PeerLink
 from partywire.workers.serve_meeting import LinkWatch, Meeting, ServiceFailed
 from partywire.workers.waiting import NEVER
-from partywire.workers.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -172,7 +172,7 @@ def test_a_process_of_ours_that_stays_away_ends_the_service() -> None:
 
 def test_that_an_io_process_stays_away_is_known_though_its_link_was_lost_before() -> None:
     link = PeerLink(1, "bob")
-    worker = cast("Any", SimpleNamespace(notify=lambda: None))
+    life = LinkLife(cast("Any", SimpleNamespace(notify=lambda: None)), [], cast("Any", None))
     for cause, known in (("reset", "reset"), ("again", "reset"), ("killed" + STAYS_AWAY, "killed" + STAYS_AWAY)):
-        Worker.lose_link(worker, link, cause)
+        life.lose_link(link, cause)
         assert link.cause == known

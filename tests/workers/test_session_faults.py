@@ -338,7 +338,7 @@ def test_closing_a_worker_wakes_whoever_waits_for_a_common_step(two: Table) -> N
     slot = two.schedulers[0].spawn(two.workers[0].until(lambda: False))
     two.settle()
     for lane in two.workers[0].links[1].lanes.values():
-        two.workers[0].end_lane(lane)
+        two.workers[0].link_life.end_lane(lane)
     two.settle()
     assert not slot.is_done
     two.workers[0].close()

@@ -187,7 +187,7 @@ class PairChannel:
             receiver.message_arrived(data)
             count += 1
         if self._is_paused and mailbox.failure is None and worker.link.cause:
-            worker.lose_link(worker.link, worker.link.cause)  # the end of the lane is not read meanwhile
+            worker.link_life.lose_link(worker.link, worker.link.cause)  # the end of the lane is not read meanwhile
         if mailbox is self._mailbox and mailbox.failure is not None and not queue:
             self._tell_end(mailbox.failure)
         return count

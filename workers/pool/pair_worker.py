@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from partywire.engine.pairing.meeting import with_peer_name
 
+from ..link_life import LinkLife
 from ..worker import Worker
 
 if TYPE_CHECKING:
@@ -23,9 +24,33 @@ if TYPE_CHECKING:
     from ..peer_link import PeerLink
 
 
+class PairLinkLife(LinkLife):
+    """What ends the link is told in the names of its handshakes, of which nobody here knows, nor is to learn."""
+
+    _worker: PairWorker
+
+    def lose_lane(self, lane: Lane, cause: str, error: Exception | None = None) -> None:
+        """As of any worker."""
+        super().lose_lane(lane, with_peer_name(cause, lane.link.name), error)
+
+    def end_control(self, link: PeerLink, end: StreamEnd) -> None:
+        """As of any worker."""
+        super().end_control(link, end._replace(cause=with_peer_name(end.cause, link.name)))
+
+    def lose_link(self, link: PeerLink, cause: str) -> None:
+        """As of any worker."""
+        super().lose_link(link, with_peer_name(cause, link.name))
+
+    def drop_lanes(self, link: PeerLink, cause: str) -> None:
+        """As of any worker."""
+        self._worker.resume()
+        super().drop_lanes(link, cause)
+
+
 class PairWorker(Worker):
     """Of a party of two: us, index 0, and the peer, index 1."""
 
+    link_life_type = PairLinkLife
     _paused: Lane | None = None
     on_failure: Callable[[], None] | None = None
     """Called when the pair engine is gone."""
@@ -60,24 +85,6 @@ class PairWorker(Worker):
         super().fail("its pair engine, the process that serves its links, has ended; make a new pool")
         if self.on_failure is not None:
             self.on_failure()
-
-    # What ends a link is told in the names of its handshakes, of which nobody here knows, nor is to learn.
-
-    def lose_lane(self, lane: Lane, cause: str, error: Exception | None = None) -> None:
-        """As any worker."""
-        super().lose_lane(lane, with_peer_name(cause, lane.link.name), error)
-
-    def end_control(self, link: PeerLink, end: StreamEnd) -> None:
-        """As any worker."""
-        super().end_control(link, end._replace(cause=with_peer_name(end.cause, link.name)))
-
-    def lose_link(self, link: PeerLink, cause: str) -> None:
-        """As any worker."""
-        super().lose_link(link, with_peer_name(cause, link.name))
-
-    def _drop_lanes(self, link: PeerLink, cause: str) -> None:
-        self.resume()
-        super()._drop_lanes(link, cause)
 
     def close(self) -> None:
         """As any worker's; also when the loop that drove it was closed before."""

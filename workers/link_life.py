@@ -1,0 +1,224 @@
+"""The life of a worker's links: their lanes come, end, break, come again, and are given back.
+
+Between the supervisor's commands, what lanes and control lanes find in their rings, and the sessions on these lanes.
+The one invariant: the sessions on a lane fail before its rings are given back, and before the lanes of another epoch
+come; so no session writes to, or hears of, an epoch in which it was not made.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from partywire.engine.commands import RemakeLink
+from partywire.engine.frames import ResetCode
+from partywire.engine.restarts import STAYS_AWAY
+from partywire.shm.doorbell import Bell
+from partywire.shm.ring import RingReader, RingWriter
+from partywire.shm.segment import Segment
+
+from .control_lane import ControlLane
+from .errors import PeerLost
+from .iris_lane import IrisLane
+from .lane import Lane
+from .totals import Totals, add_totals
+from .waiting import NEVER, Wait
+
+if TYPE_CHECKING:
+    from partywire.engine.commands import Lanes
+    from partywire.engine.records import StreamEnd
+    from partywire.shm.fence import Fence
+
+    from .peer_link import PeerLink
+    from .worker import Worker
+
+
+class LinkLife:
+    """Of all links of one worker. Driven by its commands, its lanes and its end; has no part in what lanes carry."""
+
+    def __init__(self, worker: Worker, receivers: list[Lane | ControlLane], fence: Fence) -> None:
+        """`receivers`: what each pass of the worker reads; lanes are put there, and taken away, here."""
+        self._worker = worker
+        self._receivers = receivers
+        self._fence = fence
+        # Messages and bytes of lanes that are gone.
+        self._totals_before = Totals(0, 0, 0)
+
+    def totals(self) -> Totals:
+        """Messages and bytes of all lanes, those that are gone included."""
+        totals = self._totals_before
+        for link in self._worker.links.values():
+            for lane in link.lanes.values():
+                totals = add_totals(totals, lane)
+        return totals
+
+    # Up.
+
+    def add_lanes(self, message: Lanes, fds: list[int]) -> None:
+        """A link is up (again): take its rings. Owns the descriptors.
+
+        What the peer sent before its goodbye can still be received. Nothing of an epoch before this one is delivered to
+        a session that is made from now on.
+        """
+        link = self._worker.links[message.peer]
+        self._receive_last(link)
+        self.drop_lanes(link, "the link was made anew")
+        self._worker.counters.dropped_stale += sum(map(len, link.parked.values()))
+        self._worker.table.forget_parked(link)
+        link.epoch = message.epoch
+        link.peer_workers = message.peer_workers
+        link.connection_count = message.connection_count
+        link.cause = ""
+        link.is_closed = False
+        link.bell = bell = Bell.from_fds(fds[0], fds[1])
+        pairs = [(fds[at], fds[at + 1]) for at in range(2, len(fds) - 1, 2)]
+        for connection, pair in zip(message.connections, pairs, strict=False):
+            writer, reader = self._open_rings(pair, bell)
+            kind = Lane if link.iris is None else IrisLane
+            lane = kind(self._worker, link, connection, writer, reader, message.message_size_max)
+            link.lanes[connection] = lane
+            self._receivers.append(lane)
+        if message.control:
+            writer, reader = self._open_rings(pairs[-1], bell)
+            link.control = ControlLane(self._worker, link, writer, reader)
+            self._receivers.append(link.control)
+        if self._worker.is_finishing:
+            self._finish_at_once(link)
+        elif message.control and self._worker.on_link_up is not None:
+            self._worker.on_link_up(link)
+
+    def _open_rings(self, pair: tuple[int, int], bell: Bell) -> tuple[RingWriter, RingReader]:
+        tx, rx = pair
+        return (
+            RingWriter(Segment.attach(tx), self._fence, bell),
+            RingReader(Segment.attach(rx), self._fence, bell),
+        )
+
+    def _receive_last(self, link: PeerLink) -> None:
+        """What stands in the rings of an epoch that is over, up to its end."""
+        receivers: list[Lane | ControlLane] = list(link.lanes.values())
+        if link.control is not None:
+            receivers.append(link.control)
+        for receiver in receivers:
+            while not receiver.is_over and receiver.receive():
+                pass
+
+    # The peer's end.
+
+    def end_lane(self, lane: Lane) -> None:
+        """The peer said goodbye on a connection: what it sent can still be received."""
+        lane.abandon("")
+        for session_id, mailbox in tuple(lane.mailboxes.items()):
+            mailbox.fail(lane.end_error(session_id))
+        if all(other.is_over for other in lane.link.lanes.values()):
+            lane.link.is_closed = True
+        self._worker.notify()
+
+    def end_control(self, link: PeerLink, end: StreamEnd) -> None:
+        """The control connection is over; the data lanes have their own ends."""
+        if end.clean:
+            link.is_closed = True
+        else:
+            link.cause = link.cause or end.cause
+        self._worker.notify()
+
+    # Lost.
+
+    def lose_lane(self, lane: Lane, cause: str, error: Exception | None = None) -> None:
+        """A connection broke: every session on it fails here and, by our RESETs, at the other parties.
+
+        `error` is what the peer did wrong; then the connection still works in our direction, and the peer is told too.
+        """
+        if lane.is_over:
+            return
+        link = lane.link
+        lane.is_over = error is None
+        for session_id, mailbox in tuple(lane.mailboxes.items()):
+            lost = PeerLost(link.name, session_id, lane.epoch, cause)
+            lost.__cause__ = error
+            code = ResetCode.ABORTED if error is None else ResetCode.PROTOCOL
+            mailbox.session.fail(lost, code, str(lost))
+        lane.abandon(cause)
+        if all(other.is_over for other in link.lanes.values()):
+            link.cause = link.cause or cause
+        self._worker.notify()
+
+    def lose_ring(self, lane: Lane, cause: str) -> None:
+        """We cannot use a ring of a connection any more: its sessions fail, and the link is made anew."""
+        was_over = lane.is_over
+        self.lose_lane(lane, cause)
+        if not was_over:
+            self.ask_for_link(lane.link, cause)
+
+    def ask_for_link(self, link: PeerLink, cause: str) -> None:
+        """Have the present epoch of a link ended and another one begun."""
+        if not (self._worker.is_finishing or self._worker.is_over):
+            self._worker.commands.ask(RemakeLink(self._worker.index, link.index, link.epoch, cause))
+
+    def lose_link(self, link: PeerLink, cause: str) -> None:
+        """Nothing will come from a peer any more."""
+        if not link.cause or cause.endswith(STAYS_AWAY):  # which says more than how it was lost
+            link.cause = cause
+        for lane in tuple(link.lanes.values()):
+            self.lose_lane(lane, cause)
+        if link.control is not None:
+            link.control.is_over = True
+        self._worker.notify()
+
+    # Our own end.
+
+    async def finish(self, deadline: float) -> bool:
+        """Say goodbye on every lane, after everything that was sent. False: a ring stayed full until the deadline."""
+        finished = True
+        for link in self._worker.links.values():
+            for lane in tuple(link.lanes.values()):
+                finished &= await self._finish_lane(lane, deadline)
+            if link.control is not None:
+                link.control.finish()
+        return finished
+
+    def _finish_at_once(self, link: PeerLink) -> None:
+        """The link came back while we say goodbye: its rings are empty, so there is room for that."""
+        for lane in link.lanes.values():
+            lane.try_finish()
+        if link.control is not None:
+            link.control.finish()
+
+    async def _finish_lane(self, lane: Lane, deadline: float) -> bool:
+        while not lane.try_finish():
+            if self._worker.clock() >= deadline:
+                return False
+            wait = Wait(self._worker)
+            self._worker.set_timer(wait, deadline)
+            lane.add_waiter(wait)
+            try:
+                await wait
+            finally:
+                wait.deadline = NEVER
+                lane.remove_waiter(wait)
+        return True
+
+    def drop_lanes(self, link: PeerLink, cause: str) -> None:
+        """Give the rings of a link back; the sessions on them fail."""
+        for lane in link.lanes.values():
+            self.lose_lane(lane, cause)
+            self._totals_before = add_totals(self._totals_before, lane)
+            self._receivers.remove(lane)
+            lane.close()
+        link.lanes.clear()
+        control, link.control = link.control, None
+        if control is not None:
+            self._receivers.remove(control)
+            control.close()
+        bell, link.bell = link.bell, None
+        if bell is not None:
+            bell.close()
+
+    def leave_to_parent(self, cause: str) -> None:
+        """This process is a fork: the lanes, which the parent goes on using, are over here."""
+        self._receivers.clear()
+        for link in self._worker.links.values():
+            link.cause = cause
+            for lane in link.lanes.values():
+                lane.leave_to_parent(cause)
+            if link.control is not None:
+                link.control.is_over = True
