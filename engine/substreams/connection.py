@@ -5,8 +5,8 @@ invariant: whatever the session has to send is on its way or in the kernel's han
 peer that does not take it is not read from beyond the session's bounds; so memory stays bounded both ways.
 
 Per turn of the loop, however many substreams wrote: one flush, which is one `sendmsg` for each 256 KiB. Receiving is
-one `recv_into` for up to 256 KiB, behind which each reader with something new is woken once; and the first of those
-woken that drains, closes, or waits to read on, has what was written until then sent at once: one more flush.
+one `recv_into` for up to 256 KiB, behind which each reader with something new is woken once, and a flush behind them
+all, in the same turn: answers go out together, before anybody looks for what else has come.
 """
 
 from __future__ import annotations
@@ -76,7 +76,6 @@ class SubstreamConnection:
         self._is_blocked = False  # the kernel takes no more for now
         self._is_reading = False
         self._is_flush_due = False
-        self._is_reply_due = False  # nobody who was woken by what came last has had anything sent yet
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._write_timer: asyncio.TimerHandle | None = None
@@ -160,13 +159,6 @@ class SubstreamConnection:
             self._is_flush_due = True
             self.loop.call_soon(self._flush_if_due)
 
-    def flush_reply(self) -> None:
-        """Whoever wrote has come to a pause. The first time behind each receiving, send now: an answer that waited for
-        the end of the turn would be late by one look at all descriptors, and a second one gains little."""
-        if self._is_reply_due and self._is_flush_due:
-            self._is_reply_due = False
-            self._flush()
-
     def was_read(self) -> None:
         """Something was read; there may be credit to give, or a substream at its end."""
         if not self._is_flush_due and self._session.has_news:
@@ -178,8 +170,6 @@ class SubstreamConnection:
         substream.close_write()
         self._drop_input(substream)
         self.flush_soon()
-        if substream.send_size:  # a bare end can wait for company
-            self.flush_reply()
 
     # Receiving.
 
@@ -196,9 +186,9 @@ class SubstreamConnection:
             self._end("the peer ended the connection")
         elif count:
             self._take(self._scratch[:count])
-            self._is_reply_due = True
             if self._session.has_news:
                 self._flush()
+            self.flush_soon()  # runs behind those who were woken, and finds what they wrote
 
     def _take(self, data: memoryview) -> None:
         try:
@@ -265,8 +255,9 @@ class SubstreamConnection:
     # Sending.
 
     def _flush_if_due(self) -> None:
-        if self._is_flush_due:
+        if self._session.has_news:
             self._flush()
+        self._is_flush_due = False
 
     def _flush(self) -> None:
         """Send as much as the kernel takes."""

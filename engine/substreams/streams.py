@@ -68,7 +68,6 @@ class SubstreamReader:
             data, self._held = self._held[:n], self._held[n:]
             return data
         while not (data := self._take(n)) and not self._substream.is_at_end:
-            self._connection.flush_reply()
             await self._wait.wait("read from")
         return data
 
@@ -144,8 +143,7 @@ class SubstreamReader:
 
 
 class SubstreamWriter:
-    """The sending half. What was written in one turn of the event loop travels together, but for an answer, which does
-    not wait for the others (SubstreamConnection.flush_reply)."""
+    """The sending half. What was written in one turn of the event loop travels together."""
 
     def __init__(self, connection: SubstreamConnection, substream: Substream) -> None:
         self._connection = connection
@@ -189,7 +187,6 @@ class SubstreamWriter:
         """
         while self._push():
             await self._wait.wait("write to")
-        self._connection.flush_reply()
 
     def write_eof(self) -> None:
         """End our side behind everything that was written.

@@ -321,23 +321,22 @@ def test_bytes_that_are_no_yamux_end_the_connection(play: Callable[[Scenario], N
     play(scenario)
 
 
-def test_the_first_answer_goes_out_at_once_and_the_others_together(
+def test_answers_to_one_receiving_go_out_together_in_the_turn_of_those_who_were_woken(
     play: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario(net: Net) -> None:
         sent: list[int] = []
-        answered: asyncio.Future[list[int]] = net.loop.create_future()
+        counts: list[int] = []
 
         async def serve(reader: SubstreamReader, writer: SubstreamWriter) -> None:
             await reader.readexactly(1)
-            await reader.readexactly(1)  # waits: what comes wakes this task, and nothing else is due
-            counts = []
+            await reader.readexactly(1)  # waits: what comes wakes this task
+            net.loop.call_soon(lambda: counts.append(len(sent) - before))  # in the next turn, the first thing
+            before = len(sent)
             for _ in range(3):
-                before = len(sent)
                 writer.write(b"answer")
                 await writer.drain()
-                counts.append(len(sent) - before)
-            answered.set_result(counts)
+            assert len(sent) == before
             writer.close()
 
         async with net.pair(serve) as (client, server):
@@ -348,15 +347,18 @@ def test_the_first_answer_goes_out_at_once_and_the_others_together(
                 sent.append(len(views))
                 return try_send(views)
 
-            monkeypatch.setattr(stream, "try_send", counted)
-            reader, writer = await client.open()
-            writer.write(b"1")
-            await asyncio.sleep(0)  # the end of the turn: the second byte comes on its own
+            opened = [await client.open() for _ in range(3)]
+            for _, writer in opened:
+                writer.write(b"1")
+            await client.ping()  # behind it all three were woken by the first byte
             await client.ping()
-            writer.write(b"2")
-            assert await reader.read() == b"answer" * 3
-            writer.close()
-            assert await answered == [1, 0, 0]
+            monkeypatch.setattr(stream, "try_send", counted)
+            for _, writer in opened:
+                writer.write(b"2")
+            for reader, writer in opened:
+                assert await reader.read() == b"answer" * 3
+                writer.close()
+            assert counts == [1, 1, 1]
 
     play(scenario)
 
