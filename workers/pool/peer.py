@@ -381,9 +381,9 @@ class Peer:
         loop = asyncio.get_running_loop()
         arrival = self.wait(key, place, loop)
         timer = None
-        if timeout is not None:
-            timer = loop.call_later(timeout, self.receive_timed_out, arrival, key, timeout)
         try:
+            if timeout is not None:
+                timer = loop.call_later(timeout, self.receive_timed_out, arrival, key, timeout)
             value = await arrival
         except BaseException as error:
             self.end_wait(arrival, key, place, error)

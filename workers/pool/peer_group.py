@@ -172,12 +172,16 @@ class PeerGroup:
             cert: path of its certificate (PEM): only who has that is taken for the peer.
 
         Raises:
-            ValueError: there is a peer of that name already, or the certificate is none.
-            OSError: the certificate cannot be read.
+            ValueError: there is a peer of that name or address already, or something given is of no use.
+            CredentialError: the certificate cannot be used.
         """
         self._refuse_if_closed()
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"the name of a peer is a text that is not empty, not {name!r}")
         if name in self._peers:
             raise ValueError(f"there is a client {name} already")
+        if port is not None and type(port) is not int:
+            raise ValueError(f"the port of {name} is a number, not {port!r}")
         if port is None and addr is not None:
             port = self._default_port
         cert = _path(cert)

@@ -63,14 +63,15 @@ class Pool(PeerGroup):
         """
         loop = self._loop()
         peer = self._peer(handler_name)
+        seconds = send_seconds(timeout, max_retries)
         sending = new_sending(loop, peer.prefix, msg_id)
         pack(sending, message, self._shared.registry, peer.client)
         sending.is_seen = True
         peer.send(sending)
-        if sending.has_begun and timeout is None and max_retries is None:
+        if sending.has_begun and seconds is None:
             await sending  # Hot: it is in the channel already, so there is no deadline and nothing to take back
         else:
-            await peer.wait_sent(sending, send_seconds(timeout, max_retries))
+            await peer.wait_sent(sending, seconds)
 
     def asend(
         self,
@@ -87,10 +88,11 @@ class Pool(PeerGroup):
         """
         loop = self._loop()
         peer = self._peer(handler_name)
+        seconds = send_seconds(timeout, max_retries)
         sending = new_sending(loop, peer.prefix, msg_id)
         pack(sending, message, self._shared.registry, peer.client)
         self._give(peer, sending)
-        self._limit(peer, sending, send_seconds(timeout, max_retries))
+        self._limit(peer, sending, seconds)
         return sending
 
     def _give(self, peer: Peer, sending: Sending) -> None:
@@ -121,8 +123,8 @@ class Pool(PeerGroup):
         Raises:
             ValueError: the peers have different prefixes of message ids.
         """
-        sendings = self._broadcast(message, msg_id, handler_names, True)
         seconds = send_seconds(timeout, max_retries)
+        sendings = self._broadcast(message, msg_id, handler_names, True)
         for peer, sending in sendings:
             self._limit(peer, sending, seconds)
         errors: list[BaseException] = []
@@ -145,8 +147,8 @@ class Pool(PeerGroup):
         max_retries: int | None = None,
     ) -> list[Sending]:
         """Begin to send an object to all peers, or to those named, as `asend` does to one."""
-        sendings = self._broadcast(message, msg_id, handler_names, False)
         seconds = send_seconds(timeout, max_retries)
+        sendings = self._broadcast(message, msg_id, handler_names, False)
         for peer, sending in sendings:
             if not sending.has_begun:
                 sending.keep_copies()
