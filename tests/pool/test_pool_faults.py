@@ -174,9 +174,10 @@ def test_a_call_with_a_timeout_that_is_no_number_does_nothing(pair: Pair) -> Non
             await pair.bob.recv("alice", timeout=wrong)
         with pytest.raises((TypeError, ValueError)):
             await pair.bob.recv_all(timeout=wrong)
-        for call in (pair.alice.send, pair.alice.broadcast):
-            with pytest.raises(ValueError, match="5 s"):
-                await call(*(("bob", 1) if call == pair.alice.send else (1,)), timeout=wrong)  # type: ignore[operator]
+        with pytest.raises(ValueError, match="5 s"):
+            await pair.alice.send("bob", 1, timeout=wrong)
+        with pytest.raises(ValueError, match="5 s"):
+            await pair.alice.broadcast(1, timeout=wrong)
         with pytest.raises(ValueError, match="5 s"):
             pair.alice.asend("bob", 1, timeout=wrong)
         with pytest.raises(ValueError, match="5 s"):
@@ -190,7 +191,7 @@ def test_a_call_with_a_timeout_that_is_no_number_does_nothing(pair: Pair) -> Non
 @pytest.mark.parametrize(("name", "port"), [(5, 1), ("", 1), ("bob", "61002"), ("bob", True)])
 def test_a_name_is_text_and_a_port_a_number(name: Any, port: Any) -> None:
     pool = Pool()
-    with pytest.raises((TypeError, ValueError), match="name of a peer|port of bob"):
+    with pytest.raises(ValueError, match=r"name of a peer|port of bob"):
         pool.add_client(name, "127.0.0.1", port)
     assert pool.peers == ()
     pool.kill()
