@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,7 @@ from partywire import ConfigError, NodeConfig, PeerId, PeerNode, load_node_confi
 from partywire.engine.multiaddr import Multiaddr
 from partywire.workers.node import OnionConfig, SocksConfig
 from partywire.workers.node.config import TOR_DIAL_TIMEOUT_S
-from partywire.workers.node.config_file import FILE_SIZE_MAX, NUMBER_MAX, read_node_table
+from partywire.workers.node.config_file import FILE_SIZE_MAX, NUMBER_MAX, TABLES, read_node_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -157,6 +158,7 @@ def test_both_ends_of_a_number_are_taken() -> None:
         ({"features": -1}, "features"),
         ({"user_agent": "two\nlines"}, "user_agent"),
         ({"socks": SocksConfig(address="/ip4/127.0.0.1/udp/9050")}, "socks.address"),
+        ({"socks": SocksConfig(address=7)}, "socks.address"),  # type: ignore[arg-type]
         ({"onion": OnionConfig(control="tor", key_file="k", port=1)}, "onion.control"),
         (
             {
@@ -180,6 +182,11 @@ def test_a_program_hears_of_the_key_at_fault(settings: dict[str, Any], key: str)
     with pytest.raises(ConfigError) as caught:
         PeerNode(**settings)
     assert caught.value.keys == (key,)
+
+
+def test_every_limit_is_of_a_kind_that_a_file_can_say() -> None:
+    kinds = {one.type for table in TABLES.values() for one in fields(table) if one.name != "substreams"}
+    assert kinds == {"int", "float", "bool", "str", "tuple[str, ...]", "frozenset[PeerId] | None"}
 
 
 def test_eight_addresses_are_listened_on() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from partywire import NodeConfig, PartyWireError, PeerNode, RpcService
 from partywire.engine.channel.errors import CredentialError
 from partywire.engine.listening import ListenError
+from partywire.engine.peer_store.store import PeerStore
 from partywire.engine.peers.errors import PeerNotReached
 from partywire.engine.peers.options import PeerOptions
 from partywire.engine.transports import Switchboard, TransportSettings, WebSocketSettings
@@ -174,8 +176,47 @@ def test_a_node_says_when_it_is_used_too_early_or_too_late() -> None:
                 node.add_peer("ab" * 13, "bob:7300")
         await node.aclose()
         assert "ended" in repr(node)
+        with pytest.raises(RuntimeError, match="has ended"):
+            node.add_peer("ab" * 13, LOOPBACK)
         with pytest.raises(PartyWireError):
             await node.connect("ab" * 13)
+
+    in_time(scenario())
+
+
+def test_a_start_that_is_cancelled_leaves_the_store_to_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        began, may_open = asyncio.Event(), threading.Event()
+
+        def open_late(path: Path) -> PeerStore:
+            loop.call_soon_threadsafe(began.set)
+            assert may_open.wait(DEADLINE_S)
+            return PeerStore(path)
+
+        with monkeypatch.context() as patched:
+            patched.setattr("partywire.engine.peer_store.store.PeerStore", open_late)
+            starting = asyncio.create_task(PeerNode(store=tmp_path / "peers").start())
+            await began.wait()
+            starting.cancel()
+            await asyncio.sleep(0)
+            may_open.set()
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+        async with PeerNode(store=tmp_path / "peers"):
+            pass
+
+    in_time(scenario())
+
+
+def test_a_node_that_was_closed_is_not_started() -> None:
+    async def scenario() -> None:
+        node = PeerNode()
+        await node.aclose()
+        with pytest.raises(RuntimeError, match="once"):
+            await node.start()
 
     in_time(scenario())
 

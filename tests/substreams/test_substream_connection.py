@@ -331,8 +331,8 @@ def test_answers_to_one_receiving_go_out_together_in_the_turn_of_those_who_were_
         async def serve(reader: SubstreamReader, writer: SubstreamWriter) -> None:
             await reader.readexactly(1)
             await reader.readexactly(1)  # waits: what comes wakes this task
-            net.loop.call_soon(lambda: counts.append(len(sent) - before))  # in the next turn, the first thing
             before = len(sent)
+            net.loop.call_soon(lambda: counts.append(len(sent) - before))  # in the next turn, the first thing
             for _ in range(3):
                 writer.write(b"answer")
                 await writer.drain()

@@ -238,8 +238,8 @@ def _service_problems(key: str, text: str) -> Iterable[tuple[str, str]]:
     """A service of this host's, or near: over TCP or a unix socket."""
     try:
         address = Multiaddr.parse(text)
-    except ValueError as error:
-        yield key, str(error)
+    except (ValueError, AttributeError, TypeError) as error:
+        yield key, str(error) if isinstance(text, str) else f"{text!r} is not a multiaddress in quotes"
         return
     if address.protocols[-1] not in ("tcp", "unix"):
         yield key, f"{address} is neither an address of TCP nor of a unix socket"

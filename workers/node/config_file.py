@@ -30,7 +30,7 @@ TABLE: Final = "node"
 NUMBER_MAX: Final = 2**31 - 1
 """Of every limit and every time: sums of a few of them are still numbers of 64 bits."""
 
-_TABLES: Final[dict[str, type]] = {
+TABLES: Final[dict[str, type]] = {
     "connections": PeerOptions,
     "substreams": YamuxLimits,
     "messages": MessagingLimits,
@@ -77,12 +77,12 @@ def read_node_table(table: object, path: str = "") -> NodeConfig:
     values: dict[str, Any] = {key: table[key] for key in _PLAIN if key in table}
     made: dict[str, Any] = {}
     for key, given in table.items():
-        if key in _TABLES:
-            made[key] = _read(_TABLES[key], key, given, problems)
+        if key in TABLES:
+            made[key] = _read(TABLES[key], key, given, problems)
         elif key not in _PLAIN:
-            problems.append((key, f"is not a setting; known are {', '.join((*_PLAIN, *_TABLES))}"))
+            problems.append((key, f"is not a setting; known are {', '.join((*_PLAIN, *TABLES))}"))
     for key in ("messages", "rpc", "socks", "onion"):
-        values[key] = _built(_TABLES[key], made[key]) if key in made else None
+        values[key] = _built(TABLES[key], made[key]) if key in made else None
     connections, substreams = made.get("connections"), made.get("substreams")
     if connections is not None or substreams is not None:
         options = dict(connections or {})

@@ -6,7 +6,7 @@ Every function either returns what can be used or raises an error that says what
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeAlias
 
 from partywire.engine.channel.credentials import read_file
@@ -68,9 +68,16 @@ async def open_book(config: NodeConfig) -> AsyncGenerator[Book, None]:
         yield MemoryAddressBook()
         return
     from partywire.engine.peer_store.address_book import StoredAddressBook
+    from partywire.engine.peer_store.errors import PeerStoreError
     from partywire.engine.peer_store.store import PeerStore
 
-    store = await asyncio.to_thread(PeerStore, config.file(config.store))
+    opening = asyncio.create_task(asyncio.to_thread(PeerStore, config.file(config.store)))
+    try:
+        store = await asyncio.shield(opening)
+    except asyncio.CancelledError:  # the thread cannot be: what it opens is given back
+        with suppress(PeerStoreError):
+            (await opening).close()
+        raise
     try:
         book = StoredAddressBook(store)
         try:

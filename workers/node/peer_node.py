@@ -110,9 +110,9 @@ class PeerNode:
             ListenError: an address is in use, or not ours.
             TransportError: Tor cannot be reached, or does not take the onion service; a library is missing.
             ValueError: what we say about ourselves breaks a limit of claims.
-            RuntimeError: the node was started before.
+            RuntimeError: the node was started or closed before.
         """
-        if self._was_started:
+        if self._was_started or self._is_over:
             raise RuntimeError("a node is started once; make a new one")
         self._was_started = True
         try:
@@ -222,14 +222,15 @@ class PeerNode:
 
         Raises:
             ValueError: the id is none, or an address is none.
+            RuntimeError: the node was not started, or has ended.
         """
         known = _id_of(peer_id)
         problems: Problems = []
         found = addresses_of("addresses", addresses, problems)
         if problems:
             raise ValueError("; ".join(what for _, what in problems))
-        if self._book is None:
-            raise RuntimeError(_NOT_STARTED)
+        if self._book is None or self._is_over:
+            raise RuntimeError("the node has ended" if self._is_over else _NOT_STARTED)
         self._book.add(known, found)
         return known
 
