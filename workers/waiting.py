@@ -190,6 +190,7 @@ class LoopDriver:
             self._loop.remove_reader(fd)
         if self._timer is not None:
             self._timer.cancel()
+            self._timer, self._timer_at = None, NEVER  # else the next attach would rely on it
         self._worker.disarm()
         self._worker.flush()
 

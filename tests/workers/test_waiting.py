@@ -209,6 +209,24 @@ def test_one_loop_at_a_time_drives_a_worker(two: Table) -> None:
     asyncio.run(main())
 
 
+def test_a_driver_that_left_and_came_back_ends_waits_in_time(two: Table) -> None:
+    """A service does that around each of its jobs."""
+    [(ours, _)] = two.sessions(0)
+
+    async def main() -> None:
+        driver = two.workers[0].loop_driver
+        assert driver is not None
+        waiting = asyncio.ensure_future(ours.recv(1, timeout=0.1))
+        while driver._timer is None:
+            await asyncio.sleep(0)
+        driver.detach()
+        driver.attach()
+        with pytest.raises(SessionTimeout):
+            await asyncio.wait_for(waiting, 5)
+
+    drive(two, main)
+
+
 def test_a_blocking_call_inside_a_driven_loop_loses_no_bell(two: Table) -> None:
     [(ours, theirs)] = two.sessions(0)
 
