@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -116,7 +117,8 @@ def play(player: Player, seconds: float) -> dict[str, float]:
     try:
         server = start("serve")
         assert server.stdout is not None
-        port = server.stdout.readline().strip()
+        is_there, _, _ = select.select([server.stdout], [], [], DEADLINE_S)
+        port = server.stdout.readline().strip() if is_there else ""
         if not port:
             raise PlayFailed(f"{player.name}: {_last_words(server)}")
         dialler = start("dial", port, str(seconds))
@@ -125,6 +127,8 @@ def play(player: Player, seconds: float) -> dict[str, float]:
             raise PlayFailed(f"{player.name}: {(errors.strip().splitlines() or ['it said nothing'])[-1]}")
     except subprocess.TimeoutExpired:
         raise PlayFailed(f"{player.name} did not end within {DEADLINE_S} s") from None
+    except OSError as error:
+        raise PlayFailed(f"{player.name}: {player.command[0]} cannot be started: {error.strerror}") from None
     finally:
         for process in started:
             process.kill()
