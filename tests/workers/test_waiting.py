@@ -212,13 +212,16 @@ def test_one_loop_at_a_time_drives_a_worker(two: Table) -> None:
 def test_a_driver_that_left_and_came_back_ends_waits_in_time(two: Table) -> None:
     """A service does that around each of its jobs."""
     [(ours, _)] = two.sessions(0)
+    for worker in two.workers:
+        worker.clock = time.monotonic
 
     async def main() -> None:
         driver = two.workers[0].loop_driver
         assert driver is not None
         waiting = asyncio.ensure_future(ours.recv(1, timeout=0.1))
-        while driver._timer is None:
+        for _ in range(100):
             await asyncio.sleep(0)
+        assert driver._timer is not None
         driver.detach()
         driver.attach()
         with pytest.raises(SessionTimeout):
