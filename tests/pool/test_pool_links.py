@@ -17,7 +17,7 @@ from partywire.workers.batch import BatchRunner
 from partywire.workers.config import PartyConfig
 from partywire.workers.errors import AddressUnavailable, ConnectFailed, PeerClosed, PeerLost, UnknownPeer
 from partywire.workers.party import Party
-from partywire.workers.pool.errors import PoolClosed, PoolInboxFull, ReceiveTimeout
+from partywire.workers.pool.errors import PoolClosed, PoolFailed, PoolInboxFull, ReceiveTimeout
 from partywire.workers.pool.pool import Pool
 from tests.pool.asyncio_run import run, turns
 
@@ -230,6 +230,25 @@ def test_pools_over_a_session_talk_end_apart_from_it_and_begin_again_with_it() -
             with pytest.raises(PoolClosed):
                 await bob.recv("alice")
             await asyncio.gather(alice_party.barrier(), bob_party.barrier())  # the parties have other sessions
+
+    run(main())
+
+
+def test_a_pool_whose_party_has_failed_says_so_instead_of_waiting_to_begin_again() -> None:
+    async def main() -> None:
+        async for alice_party, bob_party in two_parties():
+            alice, bob = await asyncio.gather(Pool.of_party(alice_party), Pool.of_party(bob_party))
+            await alice.wait_connected()
+            alice_party.worker.fail("its supervisor is gone")
+            sentence = "party alice failed: its supervisor is gone"
+            with pytest.raises(PeerLost, match=sentence):
+                await alice.recv("bob")
+            with pytest.raises(PoolFailed, match=sentence):
+                await alice.reconnect("bob")
+            with pytest.raises(PoolFailed, match=sentence):
+                await alice.send("bob", 1)
+            for pool in (alice, bob):
+                pool.kill()
 
     run(main())
 

@@ -266,7 +266,7 @@ class PeerGroup:
         shared = self._shared
         if loop is not shared.loop or loop is None:
             if loop is None:
-                loop = shared.loop or asyncio.get_event_loop()
+                loop = shared.loop or _loop_to_come()
             if shared.loop is None:
                 self._start(loop)
             elif loop is not shared.loop:
@@ -412,6 +412,14 @@ class PeerGroup:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self._peers)})"
+
+
+def _loop_to_come() -> asyncio.AbstractEventLoop:
+    """The loop that was set for this thread and does not run yet."""
+    try:
+        return asyncio.get_event_loop()
+    except RuntimeError:
+        raise RuntimeError("there is no event loop; call this inside one, as in asyncio.run(main())") from None
 
 
 def _path(given: str | Path | None) -> Path | None:

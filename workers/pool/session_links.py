@@ -17,7 +17,6 @@ session fails with InboxOverflow.
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from partywire.engine.errors import PartyWireError
@@ -27,6 +26,7 @@ from ..errors import MessageTooLarge, PartyFailed, PeerClosed, PeerLost, Session
 from ..mailbox import MESSAGE_OVERHEAD, frame_of
 from ..objects.calls import HEAD_SIZE_MAX
 from ..objects.parts import PackedObject
+from .errors import PoolFailed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from ..mailbox import Mailbox
     from ..session import Session
     from .links import PeerChannel, Receiver
-
-log = logging.getLogger("partywire.pool")
 
 RESET_PAUSE_S: Final = 0.5
 """Between two attempts to begin the session again, when a link broke meanwhile."""
@@ -138,7 +136,8 @@ class SessionLinks:
                     self.why_not_reset = str(error)
                     await asyncio.sleep(RESET_PAUSE_S)
         except PartyFailed as error:
-            log.warning("%s", error)
+            for channel in self._channels.values():
+                channel.fail(PoolFailed(str(error)))
             return
         finally:
             self._reset = None
@@ -230,6 +229,11 @@ class SessionChannel:
         if not self.has_ended:
             self._ended = asyncio.get_running_loop().create_future()
             await self._ended
+
+    def fail(self, error: PoolFailed) -> None:
+        """The party can do nothing any more."""
+        if self._receiver is not None:
+            self._receiver.links_failed(error)
 
     def leave(self) -> None:
         """The pool is over: tell nobody of anything any more."""
