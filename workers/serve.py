@@ -152,8 +152,7 @@ class Service:
         meeting = Meeting(party, self._links, fields, self._settings.retry_timeout_s)
         self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         party.worker.watch(self._alarm, self._on_alarm)
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        handlers = {number: signal.signal(number, self._on_signal) for number in numbers}
+        handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             self._until_stopped(runner, self._begin(listener))
             while not self._is_stopping:
@@ -161,10 +160,12 @@ class Service:
                 if self._follower.going and not self._is_stopping:
                     self._run_native()
         finally:
-            runner.run(self._end())
             for number, handler in handlers.items():
-                signal.signal(number, handler)
-            os.close(self._alarm)
+                signal.signal(number, handler)  # first, so that a signal in the end of the party ends us at once
+            try:
+                runner.run(self._end())
+            finally:
+                os.close(self._alarm)
 
     def _until_stopped(self, runner: asyncio.Runner, steps: Coroutine[Any, Any, None]) -> None:
         """Take steps until they are done or a signal says stop: a peer that takes nothing must not hold us up."""

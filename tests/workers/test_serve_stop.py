@@ -9,6 +9,8 @@ import signal
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from partywire.workers.errors import PeerAborted
 from partywire.workers.http_config import HttpConfig
 from partywire.workers.serve import Service
@@ -75,6 +77,27 @@ def test_a_signal_ends_a_wait_for_a_peer_that_takes_nothing_and_whatever_is_begu
         assert steps == ["waits"]
     finally:
         os.close(service._alarm)
+
+
+def test_a_second_signal_does_not_wait_until_the_party_is_closed() -> None:
+    service = service_of(lambda: None)
+    os.close(service._alarm)
+
+    async def begin(_listener: object) -> None:
+        service._on_signal(signal.SIGINT, None)
+
+    async def close() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.wait_for(asyncio.Event().wait(), 5)  # for a process of ours that answers no more, say
+
+    party = cast("Any", service._party)
+    for name in ("watch", "unwatch"):
+        setattr(party.worker, name, lambda *_: None)
+    party.worker.lost_workers = {}
+    party.asynchronous = SimpleNamespace(worker=party.worker, open=lambda: asyncio.sleep(0), close=close)
+    service._begin = begin  # type: ignore[method-assign,assignment]
+    with asyncio.Runner() as runner, pytest.raises(KeyboardInterrupt):
+        service.run(runner, cast("Any", None), print)
 
 
 def test_a_cause_that_a_peer_told_is_not_shown_as_our_own() -> None:
