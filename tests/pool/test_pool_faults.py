@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -270,6 +271,19 @@ def test_the_error_of_an_asend_is_raised_by_the_next_call_or_by_shutdown(pair: P
         await pair.alice.shutdown()  # it was raised once
 
     run(main())
+
+
+def test_a_killed_pool_says_nothing_of_what_it_was_sending(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        alice = Pool(links=MemoryNetwork().links("alice"))
+        alice.add_client("bob")
+        alice.asend("bob", 1)
+        alice.kill()
+        del alice
+        gc.collect()  # asyncio tells of errors that nobody looked at when their futures go
+
+    run(main())
+    assert not caplog.messages
 
 
 def test_shutdown_raises_the_error_of_an_asend_that_nobody_looked_at(caplog: pytest.LogCaptureFixture) -> None:

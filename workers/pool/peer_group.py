@@ -386,6 +386,7 @@ class PeerGroup:
         if shared.loop is not None and not shared.loop.is_closed():
             for peer in self._peers.values():
                 peer.close()
+                peer.take_unseen()  # who kills a pool does not ask what became of its sends
         if self._own_links is not None:
             self._own_links.kill()
 
