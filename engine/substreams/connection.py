@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from ..errors import HandshakeRejected, LinkProtocolError
 from ..transport import VIEWS_MAX
 from ..yamux.errors import SubstreamReset, SubstreamSessionOver
-from ..yamux.events import Answered, Offered, Over, Readable, RoundTrip, SessionOver, WasReset, Writable
+from ..yamux.events import Answered, GoingAway, Offered, Over, Readable, RoundTrip, SessionOver, WasReset, Writable
 from ..yamux.session import YamuxSession
 from .streams import SubstreamReader, SubstreamWriter
 
@@ -229,10 +229,8 @@ class SubstreamConnection:
                     self._round_trips.clear()
                 case SessionOver(cause):
                     self._end(cause)
-                case Answered():
+                case Answered() | GoingAway():  # `open` finds room, or says that the peer is leaving
                     self._room.set()
-                case _:
-                    pass  # the peer is leaving: `open` says so
 
     def _add(self, substream: Substream) -> tuple[SubstreamReader, SubstreamWriter]:
         ends = SubstreamReader(self, substream), SubstreamWriter(self, substream)
@@ -255,9 +253,9 @@ class SubstreamConnection:
     # Sending.
 
     def _flush_if_due(self) -> None:
+        self._is_flush_due = False
         if self._session.has_news:
             self._flush()
-        self._is_flush_due = False
 
     def _flush(self) -> None:
         """Send as much as the kernel takes."""

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from partywire.perf.substreams.__main__ import CASES, GO, LIBP2P, OURS, PlayFailed, Player, measure, play
+from partywire.perf.substreams.__main__ import CASES, GO, LIBP2P, OURS, Player, PlayFailed, measure, play
 
 SAYS = "import sys; print({answer!r} if sys.argv[1] == 'dial' else 1)"
 

@@ -271,6 +271,22 @@ def test_a_goodbye_lets_open_substreams_end(play: Callable[[Scenario], None]) ->
     play(scenario)
 
 
+def test_opening_that_waits_hears_that_the_peer_leaves(play: Callable[[Scenario], None]) -> None:
+    async def scenario(net: Net) -> None:
+        async with net.pair(silent, YamuxLimits(unanswered_max=1)) as (client, server):
+            await client.open()
+            opening = net.loop.create_task(client.open())
+            await client.ping()
+            await server.ping()  # whatever was due has been sent: nothing but the goodbye can wake the opening
+            closing = net.loop.create_task(server.aclose(10 * DEADLINE_S))
+            with pytest.raises(SubstreamRefused, match="goodbye"):
+                await opening
+            closing.cancel()
+            await asyncio.gather(closing, return_exceptions=True)
+
+    play(scenario)
+
+
 def test_opening_waits_while_too_many_wait_for_an_answer(play: Callable[[Scenario], None]) -> None:
     async def scenario(net: Net) -> None:
         async with net.pair(echo, YamuxLimits(unanswered_max=2)) as (client, _):
