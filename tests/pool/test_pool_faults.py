@@ -279,6 +279,7 @@ def test_a_killed_pool_says_nothing_of_what_it_was_sending(caplog: pytest.LogCap
         alice.add_client("bob")
         alice.asend("bob", 1)
         alice.kill()
+        await turns()
         del alice
         gc.collect()  # asyncio tells of errors that nobody looked at when their futures go
 
