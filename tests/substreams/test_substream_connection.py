@@ -273,7 +273,8 @@ def test_a_goodbye_lets_open_substreams_end(play: Callable[[Scenario], None]) ->
 
 def test_opening_that_waits_hears_that_the_peer_leaves(play: Callable[[Scenario], None]) -> None:
     async def scenario(net: Net) -> None:
-        async with net.pair(silent, YamuxLimits(unanswered_max=1)) as (client, server):
+        limits = YamuxLimits(unanswered_max=1, keepalive_s=1000, ping_timeout_s=1000)  # no timer wakes anybody
+        async with net.pair(silent, limits) as (client, server):
             await client.open()
             opening = net.loop.create_task(client.open())
             await client.ping()
