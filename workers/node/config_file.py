@@ -38,7 +38,7 @@ TABLES: Final[dict[str, type]] = {
     "socks": SocksConfig,
     "onion": OnionConfig,
 }
-_ZERO: Final = ("network_byte", "liveness_permits", "idle_keep", "growth_max", "features", "local_port")
+_ZERO: Final = ("network_byte", "liveness_permits", "idle_keep", "growth_max", "local_port")
 """Numbers that may be 0."""
 
 _PLAIN: Final = ("identity", "listen", "advertise", "peers", "store", "user_agent", "features")
