@@ -145,7 +145,8 @@ class LinkProgress(ControlMessage):
     """To the opener: why the link is not up yet; sent again when the reason changes.
 
     `is_refusal`: who answered at the peer's address and we do not accept each other, which no waiting changes. A pair
-    engine says so after every attempt that ends like that; parties have LinkFailed.
+    engine says so soon after the first attempt that ends like that, and after each further one. Parties have
+    LinkFailed.
     """
 
     peer: int

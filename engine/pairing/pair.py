@@ -44,6 +44,10 @@ INTRODUCED_PAUSE_S: Final = 1.0
 """After an introduction that went well, until the next one if the link is not up by then: time for its handshakes over
 any path. Only if the peer is started anew in the meantime is a further one of use."""
 
+REFUSAL_GRACE_S: Final = 1.5
+"""From a refused attempt until it is told, and ends calls and perhaps the program: the peer, which tries once a second
+(dialler.BACKOFF_MAX_S), is to meet us until then and to hear of it as well. And files may just be being exchanged."""
+
 OUR_NAME: Final = "this pool"
 """What we are called in what the user reads, in the place of the name that the link has for us."""
 
@@ -117,6 +121,8 @@ class Pair:
         self._down.set()
         self._is_closing = False
         self._cause = ""  # why there is no link, as last told
+        self._refusal: asyncio.TimerHandle | None = None  # set while one is to be told
+        self._has_told_refusal = False  # and no attempt has ended otherwise since
         self._introducing: asyncio.Task[None] | None = None
         if self._host:
             self._introducing = engine.loop.create_task(self._introduce())
@@ -161,10 +167,33 @@ class Pair:
                     await self._look_up()
                     await self._introduce_once(dialler)
                 except (DialFailed, GreetingFailed, HandshakeRejected, CredentialError) as error:
-                    self.say(words_of(error) + self._whose_certificate(error), is_refusal=_is_refusal(error))
+                    words = words_of(error) + self._whose_certificate(error)
+                    if _is_refusal(error):
+                        self._refused(words)
+                    else:
+                        self._has_told_refusal = False
+                        self.say(words)
                     await dialler.back_off()
                 else:
+                    self._forget_refusal()
                     await asyncio.sleep(INTRODUCED_PAUSE_S)
+
+    def _refused(self, words: str) -> None:
+        """An attempt of ours was refused: told soon, and after each further one at once."""
+        self.say(words, is_refusal=self._has_told_refusal)
+        if not self._has_told_refusal and self._refusal is None:
+            self._refusal = self._engine.loop.call_later(REFUSAL_GRACE_S, self._tell_refusal, words)
+
+    def _tell_refusal(self, words: str) -> None:
+        self._refusal = None
+        self._has_told_refusal = True
+        self.say(words, is_refusal=True)
+
+    def _forget_refusal(self) -> None:
+        self._has_told_refusal = False
+        if self._refusal is not None:
+            self._refusal.cancel()
+            self._refusal = None
 
     def _whose_certificate(self, error: Exception) -> str:
         """Ours, if that is what the peer refuses: an alert of TLS cannot say which it was."""
@@ -313,6 +342,7 @@ class Pair:
     def begin_close(self) -> None:
         """A link that is up says goodbye, any other is given up."""
         self._is_closing = True
+        self._forget_refusal()
         if self._introducing is not None:
             self._introducing.cancel()
         if self._keeper is not None:
@@ -326,6 +356,7 @@ class Pair:
     async def close(self) -> None:
         """Give everything back, whatever state it is in."""
         self._is_closing = True
+        self._forget_refusal()
         tasks = [task for task in (self._introducing, self._keeping) if task is not None]
         for task in tasks:
             task.cancel()

@@ -41,8 +41,8 @@ class Receiver(Protocol):
         """The life is over: PeerLost or PeerClosed. Comes after the last message that arrived, once a life."""
 
     def channel_refused(self, cause: str) -> None:
-        """No life has begun, and none will by waiting: an attempt has just ended because who answered at the peer's
-        address and we do not accept each other's certificates. Comes again after each such attempt; attempts go on."""
+        """No life has begun, and none will by waiting: an attempt has ended because who answered at the peer's address
+        and we do not accept each other's certificates. Comes again after each such attempt; attempts go on."""
 
     def links_failed(self, error: PoolFailed) -> None:
         """What carries the messages of this pool has ended: nothing is ever sent or comes again. Comes once, after the

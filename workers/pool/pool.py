@@ -53,7 +53,7 @@ class Pool(PeerGroup):
             max_retries: for a peer that was never met, as of the constructor.
 
         Raises:
-            ConnectFailed: the peer has not come in time; says why. PeerRefused, one of these, comes at once: who
+            ConnectFailed: the peer has not come in time; says why. PeerRefused, one of these, comes soon: who
                 answers at its address and we do not accept each other's certificates.
             PoolFailed: this pool itself is finished.
             PeerLost, PeerClosed: it is gone. Whether the message arrived is not known.
