@@ -16,6 +16,7 @@ from tno.mpc.communication.exceptions import CommunicationError
 
 from partywire.engine.errors import PartyWireError
 
+from ..errors import ConnectFailed
 from ..pool.deadlines import LATE_S
 from ..pool.errors import PoolClosed
 from ..pool.pool import Pool
@@ -67,12 +68,17 @@ class PartyWireCommunicator(Communicator):  # type: ignore[misc]
             self._readers.append(asyncio.create_task(self._read(name)))
 
     async def _read(self, name: str) -> None:
+        said = ""
         while True:
             try:
                 packet = await self._pool.recv(name)
                 await self.receive_handler(name, packet)
             except PoolClosed:
                 return
+            except ConnectFailed as error:  # it may still come, or get the right certificate
+                if str(error) != said:
+                    said = str(error)
+                    log.warning("%s", said)
             except PartyWireError as error:
                 log.warning("%s", error)
                 return
