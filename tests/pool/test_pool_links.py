@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -260,6 +261,33 @@ async def pool_job(session: Session, value: int) -> list[Any]:
         if session.party_index:
             await asyncio.sleep(0.01)  # the other one has ended its pool by then
         return await pool.recv_all(msg_id="value")
+
+
+async def reconnecting_job(session: Session, value: int) -> None:
+    """One party's job ends without its pool, the other's looks for it."""
+    if session.party_index:
+        return
+    pool = Pool.over(session)
+    try:
+        with pytest.raises(PeerLost):
+            await pool.recv("bob")
+        with pytest.raises(PeerLost) as caught:
+            await pool.reconnect("bob")
+        raise RuntimeError(f"looked for bob in vain: {caught.value}")
+    finally:
+        pool.kill()
+
+
+def test_a_pool_in_a_job_of_a_batch_cannot_begin_again_and_says_so() -> None:
+    async def main() -> None:
+        async for parties in two_parties():
+            runners = [BatchRunner(party, sessions=1, retries=0) for party in parties]
+            ours, _ = await asyncio.gather(
+                *(runner.amap(reconnecting_job, [0]) for runner in runners), return_exceptions=True
+            )
+            assert re.search("looked for bob in vain: .*the batch runs it again on another session", str(ours))
+
+    run(main())
 
 
 def test_a_job_of_a_batch_can_use_a_pool() -> None:

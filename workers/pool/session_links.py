@@ -118,9 +118,7 @@ class SessionLinks:
 
     def reset(self) -> None:
         """Begin the session again, once for all channels."""
-        if self._is_lent:
-            self.why_not_reset = self.session.reset_refusal
-        elif self._reset is None:
+        if self._reset is None:
             assert self.loop is not None
             self._reset = self.loop.create_task(self._run_reset())
 
@@ -201,12 +199,21 @@ class SessionChannel:
     def renew(self) -> None:
         """See PeerChannel. All parties of the session have to reset it."""
         self._is_renewed = True
+        loop = self._links.loop
+        assert loop is not None
         if not self.has_ended:
-            loop = self._links.loop
-            assert loop is not None
             loop.call_soon(self.open)
-            return
-        self._links.reset()
+        elif reason := self._session.reset_refusal:
+            loop.call_soon(self._refuse_life, reason)
+        else:
+            self._links.reset()
+
+    def _refuse_life(self, reason: str) -> None:
+        """In a job of a batch there is one life only."""
+        self._is_renewed = False
+        if self._receiver is not None:
+            epoch = self._mailbox.lane.epoch
+            self._receiver.channel_ended(PeerLost(self.name, self._session.id, epoch, reason))
 
     def end(self, reason: str) -> None:
         """See PeerChannel; a session ends as a whole."""
