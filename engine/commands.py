@@ -277,6 +277,14 @@ class RemakeLink(ControlMessage):
     cause: str
 
 
+class AreYouThere(ControlMessage):
+    """supervisor -> I/O process: answer with Here. Who does not for a while is taken for stopped for good."""
+
+
+class Here(ControlMessage):
+    """I/O process -> supervisor: the answer to AreYouThere."""
+
+
 class PublishStat(ControlMessage):
     """supervisor -> opener, workers and I/O processes, while somebody reads figures: publish yours now.
 
@@ -358,6 +366,8 @@ Message: TypeAlias = (
     | OpenLinks
     | DropWorker
     | RemakeLink
+    | AreYouThere
+    | Here
     | PublishStat
     | Serve
     | Accepted

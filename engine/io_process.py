@@ -20,7 +20,7 @@ from partywire.shm.doorbell import Bell
 
 from . import tcp
 from .child_process import begin_child
-from .commands import Close, CommandError, DropWorker, OpenLinks, RemakeLink
+from .commands import AreYouThere, Close, CommandError, DropWorker, Here, OpenLinks, RemakeLink
 from .control_socket import ControlClosed, ControlSocket, close_all
 from .keeper import EXIT_TIMEOUT_S
 from .link_keeper import LinkKeeper
@@ -86,6 +86,8 @@ class IoProcess:
                 elif isinstance(command, RemakeLink):
                     for link in self._links:
                         link.remake(command)
+                elif isinstance(command, AreYouThere):
+                    self.tell(Here())
         except ControlClosed:
             self._end()  # the supervisor died
 
@@ -102,7 +104,9 @@ class IoProcess:
 
     # What links say.
 
-    def tell(self, message: LinkProgress | LinkFailed | LinkEnded | LinkNews | Lanes, fds: Sequence[int] = ()) -> None:
+    def tell(
+        self, message: LinkProgress | LinkFailed | LinkEnded | LinkNews | Lanes | Here, fds: Sequence[int] = ()
+    ) -> None:
         """Send to the supervisor; without one there is nothing left to serve."""
         try:
             self._control.send(message, fds)

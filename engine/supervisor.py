@@ -33,12 +33,15 @@ from partywire.shm import fence
 from partywire.shm.doorbell import create_doorbell
 from partywire.shm.segment import sweep
 
+from . import limits
 from .addresses import parse_address
 from .child_process import ChildProcess, begin_child, parent_pidfd
 from .commands import (
+    AreYouThere,
     Close,
     CommandError,
     DropWorker,
+    Here,
     Lanes,
     LinkEnded,
     LinkEventKind,
@@ -65,6 +68,7 @@ from .message import replaced
 from .restarts import STAYS_AWAY, Restarts
 from .stat_server import OPENER, ProcessEntry, StatServer
 from .topology import dials, shares_of_links
+from .vigil import Vigil
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,6 +78,10 @@ if TYPE_CHECKING:
 
 GATEWAY_MODULE: Final = "partywire.engine.gateway"
 IO_PROCESS_MODULE: Final = "partywire.engine.io_process"
+
+STOPPED_TIMEOUT_MIN_S: Final = 2.0
+"""How long an I/O process may leave a question unanswered, at least; else twice the heartbeat timeout, so that its
+peers have given it up for its silence before."""
 
 START_TIMEOUT_S: Final = 60.0
 """For the opener's Start. The opener sends it at once; a machine that swaps may take long to run either of us."""
@@ -99,6 +107,7 @@ class Child:
     links: set[int] = field(default_factory=set)  # peers whose link is not over for good
     connected: dict[int, str] = field(default_factory=dict)  # peers with a connection -> its address, as last told
     watched_events: int = selectors.EVENT_READ
+    fault: str = ""  # why we killed it
 
 
 @dataclass(slots=True)
@@ -124,6 +133,7 @@ class Supervisor:
         self._gateway_ends: dict[int, socket.socket] = {}  # peer -> the gateway's end of its link socket
         self._parts = _Parts()
         self._restarts = Restarts()
+        self._vigil: Vigil[str] = Vigil(limits.HEARTBEAT_TIMEOUT_S, STOPPED_TIMEOUT_MIN_S)  # of I/O processes, by role
         self._epochs: dict[int, int] = {}  # peers whose link was up -> the least epoch of its next attempt
         self._progress: dict[int, str] = {}  # peers whose link is not up -> why, as last said
         self._news_dropped = 0  # LinkNews that the opener did not read, since the last one that it could
@@ -185,6 +195,8 @@ class Supervisor:
         return True
 
     def _start_family(self, start: Start) -> None:
+        heartbeat_s = start.options.heartbeat_timeout_s
+        self._vigil = Vigil(heartbeat_s, max(2 * heartbeat_s, STOPPED_TIMEOUT_MIN_S))
         self._selector.register(self._opener, selectors.EVENT_READ)
         self._selector.register(self._opener_pidfd, selectors.EVENT_READ)
         parts = self._parts
@@ -224,6 +236,7 @@ class Supervisor:
         epochs = {str(peer): epoch for peer, epoch in self._epochs.items() if peer in peers}
         links = OpenLinks(start.party, peers, start.workers, start.options, epochs)
         self._send(child.control, links, [*self._parts.doorbells, *ends])
+        self._vigil.watch(role, time.monotonic())
 
     def _start_gateway(self, start: Start) -> None:
         child = self._start_child(Kind.GATEWAY, 0, GATEWAY_MODULE)
@@ -273,9 +286,10 @@ class Supervisor:
             assert self._stat is not None
             self._stat.tick(now := time.monotonic())
             timeout_s = self._stat.timeout_s(now)
-            if self._workers_deadline is not None:
-                left_s = max(0.0, self._workers_deadline - now)
-                timeout_s = left_s if timeout_s is None else min(timeout_s, left_s)
+            self._look_after_silent(now)
+            left_s = None if self._workers_deadline is None else max(0.0, self._workers_deadline - now)
+            waits = (timeout_s, left_s, self._vigil.timeout_s(now))
+            timeout_s = min((wait for wait in waits if wait is not None), default=None)
             self._watch_held_messages()
             for key, events in self._selector.select(timeout_s):
                 if isinstance(key.data, StatServer):
@@ -294,6 +308,17 @@ class Supervisor:
             if self._workers_deadline is not None and time.monotonic() >= self._workers_deadline:
                 self._kill_late_workers()
         self._opener.send(Stopped(self._complaints))
+
+    def _look_after_silent(self, now: float) -> None:
+        """Ask I/O processes whether they are there, and kill those that were silent for too long: their peers have lost
+        them already, and nobody here would hear of it."""
+        ask, silent = self._vigil.tick(now)
+        for child in self._children:
+            if child.process.role in ask:
+                self._ask(child.control, AreYouThere(), ())
+            elif child.process.role in silent:
+                child.fault = "did not answer for a while (was it stopped?), and was killed"
+                child.process.kill()
 
     def _watch_held_messages(self) -> None:
         """Wait for room on exactly those sockets that we hold messages for."""
@@ -392,6 +417,8 @@ class Supervisor:
             case LinkNews():
                 self._note_connected(child, message)
                 self._tell_news(message)
+            case Here():
+                self._vigil.answered(child.process.role, time.monotonic())
             case LinkEnded(peer, clean, cause):
                 if self._closing:
                     child.links.discard(peer)
@@ -472,10 +499,11 @@ class Supervisor:
         sweep(child.process.pid)
         if self._stat is not None:
             self._stat.hear_end(child.process.role)
-        self._on_end[child.kind](child, cause)
+        self._on_end[child.kind](child, child.fault or cause)
 
     def _forget(self, child: Child) -> None:
         self._children.remove(child)
+        self._vigil.forget(child.process.role)
         self._selector.unregister(child.process)
         child.process.close()
         self._hang_up(child)

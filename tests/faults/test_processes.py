@@ -164,6 +164,23 @@ def test_an_io_process_that_is_stopped_for_long_is_found_by_the_silence() -> Non
     play(scenario())
 
 
+def test_an_io_process_that_is_stopped_for_good_is_replaced() -> None:
+    async def scenario() -> None:
+        async with Parties(2, heartbeat_s=0.6) as parties:
+            alice, _ = talks = await parties.talk()
+            pid = parties.parties[0].pids["link 1"]
+            os.kill(pid, signal.SIGSTOP)
+            await errors(talks)
+            assert isinstance(alice.error, PeerLost)
+            assert "did not answer for a while (was it stopped?), and was killed" in str(alice.error)
+            await stop(await parties.talk(again=True))
+            assert parties.parties[0].pids["link 1"] != pid
+            pids = [pid, *parties.all_pids()]
+        wait_until_gone(pids)
+
+    play(scenario())
+
+
 def test_a_whole_party_that_stops_is_named_by_the_others_and_finds_out_when_it_wakes() -> None:
     """Every process of charlie at once. (Killed: tests/workers/test_party_end_to_end.py.)"""
     with Cast("tests.faults.talker") as cast:
