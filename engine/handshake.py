@@ -122,7 +122,7 @@ def _digest(label: bytes, *parts: bytes) -> bytes:
 
 
 class Conversation(ABC):
-    """What `Handshake`, `Attach`, `Probe` and `pairing.meeting` share: states, messages, rejection in both directions."""
+    """What `Handshake`, `Attach`, `Probe` and `pairing.meeting` share: states, messages, rejection in both ways."""
 
     def __init__(self, machine: str, peer: str, state: HandshakeState) -> None:
         self._machine = machine

@@ -32,6 +32,7 @@ from partywire.shm.compiled import core
 from partywire.shm.errors import ShmError
 
 from . import limits, records
+from .breakage import Breakage
 from .connection_pump import ConnectionPump, Incoming
 from .errors import LinkProtocolError
 from .frame_buffer import FrameBuffer
@@ -48,7 +49,6 @@ from .frames import (
 from .link import CONTROL, Link, LinkClosed, LinkLost, LinkState, LinkUp, PeerSaidGoodbye, PingDue
 from .polling import POLL_NS, Polling
 from .records import StreamEnd
-from .redial import STEADY_S
 
 if TYPE_CHECKING:
     import asyncio
@@ -143,10 +143,8 @@ class Multiplexer:
         self._control_open = True  # whether end of file was not reached
         self._pumps: dict[int, ConnectionPump] = {}
         self._served: list[ConnectionPump] = []  # the same, for the hot path
-        self._broken: set[int] = set()  # connections that failed while the link stands; the link hears it at its end
-        self._brittle = brittle
-        self._broken_early: set[int] = set()
-        self._up_at = 0.0
+        self._breakage = Breakage(brittle)
+        self._broken = self._breakage.connections
         self._mending: asyncio.TimerHandle | None = None  # set while the link goes on without a connection
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0  # when it fires; uvloop's handle for a time in the past does not know
@@ -452,22 +450,19 @@ class Multiplexer:
         pump.tell(StreamEnd(False, broke))
         if self._link.goodbye_received or self._link.goodbye_sent:
             self._link.stream_ended(self._loop.time(), pump.connection)
-        elif len(self._broken) == self._link.connections or not (pump.is_orphaned or self._is_brittle(pump.connection)):
+        elif len(self._broken) == self._link.connections or not self._breaks_alone(pump):
             self._link.lost(broke)
         elif self._mending is None and not pump.is_orphaned:
             self._mending = self._loop.call_later(MEND_S, self._lose, broke)
         self._after_facts()
 
-    def _is_brittle(self, connection: int) -> bool:
-        if self._loop.time() - self._up_at >= STEADY_S:
-            return False
-        self._broken_early.add(connection)
-        return connection in self._brittle
+    def _breaks_alone(self, pump: ConnectionPump) -> bool:
+        return pump.is_orphaned or self._breakage.breaks_alone(pump.connection, self._loop.time())
 
     @property
     def broken_early(self) -> frozenset[int]:
         """Connections that broke soon after the link came up."""
-        return frozenset(self._broken_early)
+        return frozenset(self._breakage.early)
 
     def pump_finished(self, pump: ConnectionPump) -> None:
         """A worker has finished its lane."""
@@ -565,7 +560,7 @@ class Multiplexer:
         """Act on what the link makes of the facts, then set the timer to its next deadline."""
         while not self._is_over and (event := self._link.next_event()) is not None:
             if isinstance(event, LinkUp):
-                self._up_at = self._loop.time()
+                self._breakage.link_is_up(self._loop.time())
                 self._on_up()
             elif isinstance(event, PingDue):
                 self._unsent += encode_ping(event.token)

@@ -1,11 +1,11 @@
 """What can go wrong with substreams, as types with fields.
 
-PartyWireError
-├── LinkProtocolError           the peer broke the protocol of yamux: the session is over
-├── SubstreamReset              one of the two sides gave the substream up
-├── SubstreamClosed             we write behind our own end
-├── SubstreamRefused            no further substream can be opened now, or ever
-└── SubstreamSessionOver        the connection below is gone, and all substreams with it
+    PartyWireError
+    ├── LinkProtocolError           the peer broke the protocol of yamux: the session is over
+    ├── SubstreamReset              one of the two sides gave the substream up
+    ├── SubstreamClosed             we write behind our own end
+    ├── SubstreamRefused            no further substream can be opened now, or ever
+    └── SubstreamSessionOver        the connection below is gone, and all substreams with it
 """
 
 from __future__ import annotations

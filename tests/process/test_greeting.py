@@ -87,9 +87,7 @@ def test_bytes_behind_the_handshake_are_handed_on() -> None:
 def test_a_refusal_is_heard_at_both_ends() -> None:
     async def scenario(left: MemoryStream, right: MemoryStream) -> None:
         ours, theirs = cores(b"\x07" * 32)
-        results = await asyncio.gather(
-            greet(left, ours, "alice"), greet(right, theirs, "bob"), return_exceptions=True
-        )
+        results = await asyncio.gather(greet(left, ours, "alice"), greet(right, theirs, "bob"), return_exceptions=True)
         for result, by_us in zip(results, (False, True), strict=True):
             assert isinstance(result, HandshakeRejected)
             assert result.code is RejectCode.PARAMETERS
@@ -110,7 +108,7 @@ def test_a_peer_that_closes_without_a_word_is_suspected_of_being_somebody_else()
 def test_who_dialled_us_and_closes_is_at_no_address_that_could_be_wrong() -> None:
     async def scenario(left: MemoryStream, right: MemoryStream) -> None:
         left.shutdown_write()
-        with pytest.raises(GreetingFailed, match="without a word$"):
+        with pytest.raises(GreetingFailed, match=r"without a word$"):
             await greet(right, cores()[1], "bob", is_dialler=False)
 
     run(scenario)

@@ -361,7 +361,7 @@ def test_a_control_connection_that_ends_without_a_goodbye_loses_the_link(make_ri
 def test_a_data_connection_that_breaks_again_ends_its_lane_and_no_other(make_rig: Callable[..., LinkRig]) -> None:
     rig = make_rig(2)
     for side in (rig.alice, rig.bob):
-        side.multiplexer._brittle = frozenset({0})
+        side.multiplexer._breakage._brittle = frozenset({0})
     rig.alice.streams[0].abort()
     rig.wait(lambda: rig.bob.lanes[0].end, rig.read_both)
     assert rig.bob.lanes[0].end is not None
@@ -499,7 +499,7 @@ def test_a_worker_that_writes_nonsense_about_what_it_read_ends_the_link(
 
 def test_a_dead_worker_leaves_what_it_had_published_and_a_broken_connection(make_rig: Callable[..., LinkRig]) -> None:
     rig = make_rig(2)
-    rig.bob.multiplexer._brittle = frozenset({0})  # it did the same in the epoch before
+    rig.bob.multiplexer._breakage._brittle = frozenset({0})  # it did the same in the epoch before
     assert rig.alice.try_send(b"published", 0)
     assert rig.alice.try_send(b"alive", 1)
     rig.loop.call_soon(rig.alice.multiplexer.drop_worker, 0, 2)
@@ -515,7 +515,7 @@ def test_a_dead_worker_with_more_than_one_turn_can_send_breaks_its_connection_in
 ) -> None:
     monkeypatch.setattr(connection_pump, "SEND_SIZE", 1000)
     rig = make_rig(2, capacity=600)
-    rig.bob.multiplexer._brittle = frozenset({0})  # it did the same in the epoch before
+    rig.bob.multiplexer._breakage._brittle = frozenset({0})  # it did the same in the epoch before
     count = 0
     while rig.alice.try_send(bytes(400)):
         count += 1
@@ -538,7 +538,7 @@ def test_a_connection_that_breaks_loses_the_link_at_both_ends_but_not_again_at_o
     sides = (rig.alice, rig.bob)
     for side in sides:
         assert side.multiplexer.broken_early == frozenset()
-        side.multiplexer._brittle = frozenset({1} if is_brittle else {0})
+        side.multiplexer._breakage._brittle = frozenset({1} if is_brittle else {0})
     rig.alice.streams[1].abort()
     rig.wait(lambda: rig.bob.lanes[1].end, rig.read_both)
     assert rig.bob.multiplexer.broken_early == {1}
@@ -557,8 +557,8 @@ def test_a_connection_that_breaks_loses_the_link_at_both_ends_but_not_again_at_o
 
 def test_a_connection_that_breaks_again_after_a_while_loses_the_link(make_rig: Callable[..., LinkRig]) -> None:
     rig = make_rig(2)
-    rig.bob.multiplexer._brittle = frozenset({1})
-    rig.bob.multiplexer._up_at -= STEADY_S
+    rig.bob.multiplexer._breakage._brittle = frozenset({1})
+    rig.bob.multiplexer._breakage._up_at -= STEADY_S
     rig.alice.streams[1].abort()
     rig.wait(lambda: rig.alice.ended and rig.bob.ended, rig.read_both)
     assert rig.bob.multiplexer.broken_early == frozenset()
