@@ -146,7 +146,7 @@ class BatchAttempt:
             raise
         plan, standing = await self._agree(round_, fields, standing, total, patience)
         self._share = BatchShare(self._worker, self.scheduler, plan, self._job_final, self.fail)
-        self._party.on_agreed_given_up = self._sessions_given_up
+        self._party.agreement.on_given_up = self._sessions_given_up
         try:
             if self._died is not None:
                 raise self._died
@@ -160,7 +160,7 @@ class BatchAttempt:
         except PartyWireError as error:
             if isinstance(error, PartyFailed) and not isinstance(error, WorkerDied):
                 raise
-            self._party.give_up_agreed(describe_to_peers(error))  # sessions of the attempt that were not even made here
+            self._party.agreement.give_up(describe_to_peers(error))  # sessions that were not even made here
             self.fail(-1, error)
         self._end_expectation()
         return standing
@@ -211,7 +211,7 @@ class BatchAttempt:
     def _watch_children(self) -> None:
         self._lost.clear()
         self._died = next(iter(self._worker.lost_workers.values()), None)
-        self._channels = self._party.channels
+        self._channels = self._party.processes.channels
         self._worker.on_worker_lost = self._worker_lost
         for index, channel in self._channels.items():
             self._watched[index] = channel.fileno()
@@ -343,7 +343,7 @@ class BatchAttempt:
         """Stop everything because of an error outside the jobs, and tell the peers. Not from inside a job."""
         reason = self._why(error)
         self._cancel(reason)
-        self._party.give_up_agreed(reason)  # sessions that were not even made here
+        self._party.agreement.give_up(reason)  # sessions that were not even made here
 
     def refuse(self, kind: str, error: BaseException) -> None:
         """Give up the next round, in which the others are to begin an attempt or to tell each other how it ended."""
@@ -377,7 +377,7 @@ class BatchAttempt:
     def close(self) -> None:
         """Leave the worker as it was before the attempt. May follow anything."""
         self._end_expectation()
-        self._party.on_agreed_given_up = None
+        self._party.agreement.on_given_up = None
         self._worker.on_worker_lost = None
         for index, channel in self._channels.items():
             if self._share is None:

@@ -193,7 +193,7 @@ class Service:
         otherwise = worker.on_command
         worker.on_command = lambda message, fds: self._take_command(message, fds, otherwise)
         limits = dataclasses.replace(self._http.limits, token_digest=self._token, is_loopback=self._http.is_private)
-        party.tell_supervisor(StartHttp(limits, HTTP_WORKER_MODULE, self._http.handlers), [listener.fileno()])
+        party.processes.tell(StartHttp(limits, HTTP_WORKER_MODULE, self._http.handlers), [listener.fileno()])
         try:
             await asyncio.wait_for(self._ready.wait(), READY_TIMEOUT_S)
         except TimeoutError:

@@ -19,9 +19,9 @@ from partywire.engine.records import DATA
 from partywire.engine.rendezvous import RendezvousBook, Resumption
 from partywire.workers import link_life
 from partywire.workers.lane import Lane
-from partywire.workers.party import Party
 from partywire.workers.retry import Ledger
 from partywire.workers.session import Session
+from partywire.workers.session_agreement import SessionAgreement
 from partywire.workers.worker import Worker
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _failures_kept() -> Iterator[None]:
     """Other parties hear neither of the session's end nor, when a link is made anew, that its sessions are gone."""
     with (
         mock.patch.object(Session, "fail", _fail_quietly),
-        mock.patch.object(Party, "_abort_agreed", return_value=None),
+        mock.patch.object(SessionAgreement, "given_up_by", return_value=None),
     ):
         yield
 

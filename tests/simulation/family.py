@@ -35,7 +35,7 @@ from partywire.engine.preamble import PREAMBLE_SIZE, Preamble
 from partywire.engine.topology import dials, routing_tag, shares_of_links
 from partywire.shm import fence
 from partywire.shm.doorbell import Bell, Doorbell
-from partywire.workers import party as party_module
+from partywire.workers import processes
 from partywire.workers.party import Party
 from partywire.workers.worker import Worker
 
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from partywire.engine.commands import LinkOptions, Message
-    from partywire.engine.control_socket import ControlSocket
     from partywire.workers.config import PartyConfig
 
     from .network import Network, SimStream
@@ -383,14 +382,11 @@ class SimParty(Party):
     family: Family
 
     def _start(self) -> None:
-        with mock.patch.object(party_module, "spawn_supervisor", self._spawn_supervisor):
+        with (
+            mock.patch.object(processes, "spawn_supervisor", return_value=self.family.supervisor),
+            mock.patch.object(self.processes, "_welcome", side_effect=lambda _: self.family.make_worker()),
+        ):
             super()._start()
-
-    def _spawn_supervisor(self) -> SimSupervisor:
-        return self.family.supervisor
-
-    def _welcome(self, control: ControlSocket) -> Worker:
-        return self.family.make_worker()
 
 
 class Family:
@@ -470,7 +466,7 @@ class Family:
         self.loop.tear_down()
         self.gateway.loop.kill()
         if self.worker is not None:
-            for channel in self.party.channels.values():
+            for channel in self.party.processes.channels.values():
                 channel.close()
             self.worker.close()
         else:

@@ -78,7 +78,7 @@ def test_a_party_that_gives_a_step_up_after_others_have_left_it_ends_their_sessi
 def test_a_peer_cannot_make_ids_begin_again_by_saying_that_they_are_used_up(three: Table) -> None:
     seated = parties(three)
     first = make(three, seated)
-    seated[0]._next_session_id = LAST_ID
+    seated[0].agreement.next_id = LAST_ID
     _, bob, charlie = three.run(*(party.make_sessions(1) for party in seated))
     for error in (bob, charlie):
         assert isinstance(error, LinkProtocolError)
@@ -90,7 +90,7 @@ def test_an_id_that_is_still_in_use_when_ids_begin_again_is_an_error_and_not_a_s
     seated = parties(three)
     [[kept], *_] = make(three, seated)
     for party in seated:
-        party._next_session_id = LAST_ID
+        party.agreement.next_id = LAST_ID
     for error in three.run(*(party.make_sessions(5) for party in seated)):
         assert isinstance(error, SetupAborted)
         assert "in use" in str(error)
@@ -130,7 +130,7 @@ def test_what_went_wrong_while_closing_is_no_warning_beside_an_error(
     raised: Exception | None, level: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     party = BlockingParty(PartyConfig(name="a", parties={"a": ("127.0.0.1", 1), "b": ("127.0.0.1", 2)}))
-    party.asynchronous._complaints = ["the link to b broke"]
+    party.asynchronous.processes.complaints = ["the link to b broke"]
     with caplog.at_level("INFO"):
         party.__exit__(None, raised, None)
         party.asynchronous._end()

@@ -18,7 +18,7 @@ def test_the_batch_runs_again_with_the_worker_that_takes_its_place() -> None:
     async def scenario(table: Table) -> None:
         alice, bob = table.parties
         batch: asyncio.Task[list[Any]] = asyncio.ensure_future(BatchRunner(alice, sessions=2).amap(echo_pid, range(8)))
-        await table.until(lambda: 0 in bob._book._theirs["alice"])  # alice waits for bob, with everything ready
+        await table.until(lambda: 0 in bob._rounds.book._theirs["alice"])  # alice waits for bob, with everything ready
         old = table.kill(0, "worker 1")
         await table.until(lambda: table.epoch(0, 1) == table.epoch(1, 0) == 2)
         theirs = BatchRunner(bob, sessions=2).amap(echo_pid, range(8))
