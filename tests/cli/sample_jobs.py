@@ -28,12 +28,16 @@ async def rotate_often(session: Session, x: int) -> int:
         await rotate(session, x)
 
 
+def _may_go_on() -> bool:
+    return os.path.exists(os.path.join(os.environ["PARTYWIRE_TEST_DIR"], "go"))
+
+
 async def rotate_until_told(session: Session, x: int) -> int:
     """Until party 0 finds a file `go`."""
     told = b"\0"
     while told == b"\0":
         if session.party_index == 0:
-            told = bytes([os.path.exists(os.path.join(os.environ["PARTYWIRE_TEST_DIR"], "go"))])
+            told = bytes([_may_go_on()])
             await session.broadcast(told)
         else:
             told = await session.recv(0)
