@@ -31,8 +31,11 @@ from .world import Violation
 def main() -> int:
     """The command. Returns 1 when a promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("seeds", type=_range_of, metavar="N | A-B", help="one run with its trace, or all from A to B")
-    seeds: range = parser.parse_args().seeds
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("seeds", type=_range_of, nargs="?", metavar="N | A-B", help="one with its trace, or all")
+    which.add_argument("--seed", type=_range_of, metavar="N", help="the same as N")
+    arguments = parser.parse_args()
+    seeds: range = arguments.seeds or arguments.seed
     logging.disable(logging.CRITICAL)  # of the parties; the trace says more
     if len(seeds) == 1:
         return _run(seeds[0], is_tracing=True)
