@@ -128,9 +128,13 @@ def test_a_party_that_dies_between_two_attempts_begins_the_next_one_with_the_oth
         table.parties[1]._rounds.say = say  # type: ignore[method-assign]
         batches = [asyncio.ensure_future(runner.amap(job, range(JOBS))) for runner in runners]
         await table.until(lambda: said)
-        held = [runner._batch.ledger.kept for runner in (runners[0], runners[2]) if runner._batch is not None]
-        assert held == [held[0]] * 2
-        assert 0 < held[0] < JOBS
+
+        def held() -> list[int]:
+            return [runner._batch.ledger.kept for runner in (runners[0], runners[2]) if runner._batch is not None]
+
+        await table.until(lambda: len(held()) == 2 and all(held()))  # each hears of the end of the attempt by itself
+        assert held() == [held()[0]] * 2
+        assert held()[0] < JOBS
         batches[1].cancel()
         table.parties[1]._end()
         await asyncio.wait([batches[1]])
