@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from . import limits
 from .errors import HandshakeRejected, LinkProtocolError, PartyWireError
+from .exchange import RECEIVE_SIZE, receive_some, send_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
 
     from .channel.channel import Channel
     from .handshake import Attach, Handshake
@@ -31,8 +31,6 @@ left unread turn a close into a reset."""
 FAREWELL_SIZE_MAX: Final = 64 * 1024
 """How much of what a refused peer had still to say is taken off its socket: several times what a handshake has. Who
 sends without end would else hold up every link of this process, since receiving what is there never waits."""
-
-_RECEIVE_SIZE: Final = 4096
 
 
 class GreetingFailure(Enum):
@@ -123,7 +121,7 @@ def _hear_last_words(stream: Stream, core: Core) -> None:
     Raises:
         HandshakeRejected: it refused us.
     """
-    buffer = memoryview(bytearray(_RECEIVE_SIZE))
+    buffer = memoryview(bytearray(RECEIVE_SIZE))
     try:
         count = stream.try_recv_into(buffer)
         if count and core.result is None:
@@ -145,30 +143,3 @@ async def dismiss(stream: Stream, last_words: bytes) -> None:
         pass  # the peer is gone, or does not listen
     finally:
         stream.close()
-
-
-async def send_all(stream: Stream, data: bytes) -> None:
-    """Send bytes, however often the stream is full; OSError when it breaks."""
-    left = memoryview(data)
-    while left:
-        if (count := stream.try_send([left])) is None:
-            await _ready(stream.on_writable)
-        else:
-            left = left[count:]
-
-
-async def receive_some(stream: Stream) -> bytes:
-    """The next bytes, or none at end of file; OSError when the stream breaks."""
-    buffer = memoryview(bytearray(_RECEIVE_SIZE))
-    while (count := stream.try_recv_into(buffer)) is None:
-        await _ready(stream.on_readable)
-    return bytes(buffer[:count])
-
-
-async def _ready(register: Callable[[Callable[[], object] | None], None]) -> None:
-    ready = asyncio.Event()
-    register(ready.set)
-    try:
-        await ready.wait()
-    finally:
-        register(None)

@@ -20,8 +20,9 @@ from .channel.errors import CredentialError
 from .channel.link_security import security_of
 from .dialler import DialCause, DialFailed, Dialler
 from .errors import HandshakeRejected, LinkProtocolError, RejectCode
+from .exchange import receive_some, send_all
 from .frames import printable_untrusted
-from .greeting import GreetingFailed, GreetingFailure, dismiss, receive_some, send_all
+from .greeting import GreetingFailed, GreetingFailure, dismiss
 from .guard import Guard
 from .handshake import Role
 from .hello import hello_of

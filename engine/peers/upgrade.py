@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from ..channel.noise import AbstractNoiseChannel
 from ..errors import HandshakeRejected, LinkProtocolError
-from ..greeting import dismiss, receive_some, send_all
+from ..exchange import receive_some, send_all
+from ..greeting import dismiss
 from ..handshake import Role
 from ..noise import HandshakeState
 from ..secure_stream import SecureStream

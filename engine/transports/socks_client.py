@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..exchange import receive_some, send_all
 from .errors import SocksProtocolError
-from .exchange import receive_some, send_all
 from .socks import SocksClient, SocksCommand
 
 if TYPE_CHECKING:

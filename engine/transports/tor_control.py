@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ..exchange import send_all
 from ..frames import printable_untrusted
 from .errors import (
     OnionCollision,
@@ -28,7 +29,6 @@ from .errors import (
     TorControlLost,
     TorProtocolError,
 )
-from .exchange import send_all
 from .tor_lines import (
     COOKIE_SIZE,
     NONCE_SIZE,

@@ -13,9 +13,9 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final
 
+from ..exchange import receive_some, send_all
 from ..transport import VIEWS_MAX, Stream
 from .errors import WebSocketFailed
-from .exchange import receive_some, send_all
 from .websocket import MESSAGE_SIZE, WebSocketCore, WebSocketError
 
 if TYPE_CHECKING:

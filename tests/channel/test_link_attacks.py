@@ -18,7 +18,8 @@ from partywire.engine.channel.errors import CredentialError
 from partywire.engine.channel.maker import ChannelMaker
 from partywire.engine.channel.tls import ANSWERS_SIZE_MAX, EMPTY_SIZE_MAX, TlsChannel
 from partywire.engine.errors import HandshakeRejected, LinkProtocolError, RejectCode
-from partywire.engine.greeting import FAREWELL_SIZE_MAX, dismiss, receive_some
+from partywire.engine.exchange import receive_some
+from partywire.engine.greeting import FAREWELL_SIZE_MAX, dismiss
 from partywire.engine.handshake import Role
 from partywire.engine.memory import MemoryStream, memory_pair
 from partywire.engine.preamble import PREAMBLE_SIZE, SecurityMode

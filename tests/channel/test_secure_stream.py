@@ -12,7 +12,8 @@ import uvloop
 from partywire.engine import greeting, limits
 from partywire.engine.channel.link_security import LinkSecurity
 from partywire.engine.errors import HandshakeRejected, RejectCode
-from partywire.engine.greeting import GreetingFailed, receive_some, send_all
+from partywire.engine.exchange import receive_some, send_all
+from partywire.engine.greeting import GreetingFailed
 from partywire.engine.guard import Guard
 from partywire.engine.memory import memory_pair
 from partywire.engine.preamble import PREAMBLE_SIZE, ConnectionClass, Preamble, SecurityMode

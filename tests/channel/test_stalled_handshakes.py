@@ -10,7 +10,8 @@ import pytest
 
 from partywire.engine import greeting, limits
 from partywire.engine.errors import HandshakeRejected
-from partywire.engine.greeting import GreetingFailed, greet, receive_some, send_all
+from partywire.engine.exchange import receive_some, send_all
+from partywire.engine.greeting import GreetingFailed, greet
 from partywire.engine.guard import Guard
 from partywire.engine.handshake import Handshake, Role
 from partywire.engine.handshake_messages import Hello

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import uvloop
 
+from partywire.engine.exchange import receive_some, send_all
 from partywire.engine.multiaddr import Multiaddr
 from partywire.engine.transports import ProxyScope, Router, SocksCredentials, SocksProxy, TransportSettings
 from partywire.engine.transports.errors import (
@@ -19,7 +20,6 @@ from partywire.engine.transports.errors import (
     SocksProtocolError,
     SocksReplyError,
 )
-from partywire.engine.transports.exchange import receive_some, send_all
 from tests.interop.tor_programs import needs, running, wait_for_port
 from tests.support.reserved_ports import reserved_ports
 from tests.support.scripted_tor import onion_id

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 import uvloop
 
+from partywire.engine.exchange import receive_some, send_all
 from partywire.engine.multiaddr import Multiaddr
 from partywire.engine.transports import DialFailed, OnionService, Router, SocksProxy, TransportSettings
 from partywire.engine.transports.errors import SocksError
-from partywire.engine.transports.exchange import receive_some, send_all
 from tests.interop.tor_network import tor_network
 from tests.interop.tor_programs import needs
 from tests.support.scripted_tor import onion_id

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 import uvloop
 
+from partywire.engine.exchange import receive_some, send_all
 from partywire.engine.multiaddr import Multiaddr
 from partywire.engine.transports import Router, TransportSettings
-from partywire.engine.transports.exchange import receive_some, send_all
 from tests.interop.own_python import python_with
 from tests.interop.tor_programs import end
 from tests.support.websockets import websocket_settings

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from partywire.engine.errors import LinkProtocolError
-from partywire.engine.greeting import receive_some, send_all
+from partywire.engine.exchange import receive_some, send_all
 from partywire.engine.multiaddr import Multiaddr
 from partywire.engine.negotiation import OPTIMISTIC, TERMINATE, encode
 from partywire.engine.noise import PrivateKey

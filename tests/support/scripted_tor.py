@@ -7,8 +7,8 @@ import base64
 import hashlib
 from typing import TYPE_CHECKING
 
+from partywire.engine.exchange import receive_some, send_all
 from partywire.engine.tcp import TcpTransport
-from partywire.engine.transports.exchange import receive_some, send_all
 from partywire.engine.transports.tor_lines import proof_of_client, proof_of_server
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import asyncio
 import ipaddress
 from typing import TYPE_CHECKING
 
+from partywire.engine.exchange import receive_some, send_all
 from partywire.engine.tcp import TcpTransport
-from partywire.engine.transports.exchange import receive_some, send_all
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import uvloop
 
+from partywire.engine.exchange import receive_some, send_all
 from partywire.engine.listening import ListenError
 from partywire.engine.multiaddr import Multiaddr
 from partywire.engine.resolver import Resolver
@@ -34,7 +35,6 @@ from partywire.engine.transports.errors import (
     SocksProtocolError,
     WebSocketFailed,
 )
-from partywire.engine.transports.exchange import receive_some, send_all
 from tests.support.ipv6 import needs_ipv6
 from tests.support.scripted_tor import onion_id
 from tests.support.socks_proxy import CONNECT, RESOLVE, SmallProxy

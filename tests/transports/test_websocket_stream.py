@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 import uvloop
 
+from partywire.engine.exchange import receive_some
 from partywire.engine.memory import memory_pair
 from partywire.engine.transports import websocket_stream
 from partywire.engine.transports.errors import WebSocketFailed
-from partywire.engine.transports.exchange import receive_some
 from partywire.engine.transports.websocket import WebSocketCore
 from partywire.engine.transports.websocket_stream import WebSocketStream, open_websocket
 

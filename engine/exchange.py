@@ -1,6 +1,6 @@
-"""Talking over a stream before anybody owns it: send all of something, receive exactly so many bytes.
+"""Talking over a stream before anybody owns it: send all of something, receive at most so many bytes.
 
-For the short conversations that come before a stream's use: with a proxy, a control port, a WebSocket's server. The one
+For the short conversations that come before a stream's use: a handshake, a proxy, a WebSocket's server. The one
 invariant: not one byte more is taken from the stream than was asked for, and no callback stays registered, however the
 wait ends. No function here has a deadline; each is called under one.
 """
@@ -8,12 +8,15 @@ wait ends. No function here has a deadline; each is called under one.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..transport import Stream
+    from .transport import Stream
+
+
+RECEIVE_SIZE: Final = 4096
 
 
 async def send_all(stream: Stream, data: bytes) -> None:
@@ -31,7 +34,7 @@ async def send_all(stream: Stream, data: bytes) -> None:
             view = view[count:]
 
 
-async def receive_some(stream: Stream, size_max: int) -> bytes:
+async def receive_some(stream: Stream, size_max: int = RECEIVE_SIZE) -> bytes:
     """At least one byte and at most `size_max`; none at end of file.
 
     Raises:
