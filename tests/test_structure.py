@@ -63,6 +63,7 @@ WITHOUT_IO = (
     "yamux/events",
     "yamux/frames",
     "yamux/limits",
+    "yamux/pings",
     "yamux/session",
     "yamux/substream",
 )

@@ -43,6 +43,7 @@ from .frames import (
     encode_header,
 )
 from .limits import YamuxLimits
+from .pings import Pings
 from .substream import Substream
 
 if TYPE_CHECKING:
@@ -60,9 +61,6 @@ JOINED_SIZE_MAX: Final = 16 * 1024
 _GROWTH_ROUND_TRIPS: Final = 2
 """A window whose half was read in fewer round trips limits the sender, and is doubled."""
 
-_MEASURE_S: Final = 10.0
-"""Between two pings that are made because the round trip is wanted."""
-
 
 class YamuxSession:
     """One end. `clock` gives seconds that never go back."""
@@ -74,7 +72,6 @@ class YamuxSession:
         self.peer = peer
         self.limits = limits or YamuxLimits()
         self.cause = ""  # why the session is over
-        self.round_trip_s: float | None = None  # as the last ping measured it
         self.is_leaving = False  # we said GO_AWAY
         self.is_peer_leaving = False
         self._clock = clock
@@ -88,10 +85,7 @@ class YamuxSession:
         self._growth = 0
         self._replies = bytearray()
         self._turns: deque[Substream] = deque()
-        self._pings: dict[int, float] = {}  # value -> when it was sent
-        self._next_ping = 0
-        self._ping_at = clock() + self.limits.keepalive_s
-        self._measured_at = float("-inf")
+        self._pings = Pings(clock(), self.limits.keepalive_s, self.limits.ping_timeout_s)
         # What stands between two calls of receive_untrusted: a part of a header, or of a body.
         self._header = bytearray()
         self._body_left = 0
@@ -136,6 +130,11 @@ class YamuxSession:
         )
 
     @property
+    def round_trip_s(self) -> float | None:
+        """As the last ping measured it."""
+        return self._pings.round_trip_s
+
+    @property
     def substreams(self) -> int:
         """How many are open, or hold something that was not read."""
         return len(self._substreams)
@@ -143,12 +142,8 @@ class YamuxSession:
     def ping(self) -> None:
         """Measure the round trip; `RoundTrip` follows, or `SessionOver` when no answer comes in time."""
         self._check_alive()
-        if not self._pings:
-            now = self._clock()
-            self._pings[self._next_ping] = now
-            self._ping_at = now + self.limits.keepalive_s
-            self._replies += encode_header(PING, SYN, 0, self._next_ping)
-            self._next_ping = (self._next_ping + 1) & LENGTH_MAX
+        if (value := self._pings.begin(self._clock())) is not None:
+            self._replies += encode_header(PING, SYN, 0, value)
 
     def go_away(self) -> None:
         """Open and take no further substreams; those that are open go on. A second call does nothing."""
@@ -416,9 +411,8 @@ class YamuxSession:
     def _take_ping(self, flags: int, value: int) -> None:
         if flags & SYN:
             self._replies += encode_header(PING, ACK, 0, value)
-        elif (sent_at := self._pings.pop(value, None)) is not None:
-            self.round_trip_s = self._clock() - sent_at
-            self._events.append(RoundTrip(self.round_trip_s))
+        elif (round_trip := self._pings.answered(value, self._clock())) is not None:
+            self._events.append(RoundTrip(round_trip))
 
     def _take_go_away(self, code: int) -> None:
         if code == GoAwayCode.NORMAL:
@@ -435,12 +429,10 @@ class YamuxSession:
         """When `tick` is due. It moves, both ways; looking at it after each call is enough."""
         if self.cause:
             return float("inf")
-        deadline = self._ping_at
+        deadline = self._pings.deadline
         for waiting in (self._unanswered, self._half_closed):
             if waiting:
                 deadline = min(deadline, next(iter(waiting.values())))
-        if self._pings:
-            deadline = min(deadline, next(iter(self._pings.values())) + self.limits.ping_timeout_s)
         return deadline
 
     def tick(self) -> list[Event]:
@@ -448,12 +440,11 @@ class YamuxSession:
         if self.cause:
             return self._take_events()
         now = self._clock()
-        if self._pings and now >= next(iter(self._pings.values())) + self.limits.ping_timeout_s:
+        if self._pings.is_lost(now):
             self._end(f"no answer to a ping within {self.limits.ping_timeout_s:g} s")
             return self._take_events()
-        if now >= self._ping_at:
+        if self._pings.is_due(now):
             self.ping()
-            self._ping_at = now + self.limits.keepalive_s
         self._give_up(self._unanswered, now, "the peer did not answer")
         self._give_up(self._half_closed, now, "the peer did not end its side")
         return self._take_events()
@@ -474,8 +465,7 @@ class YamuxSession:
         """How much larger a window becomes whose half was just read."""
         now = self._clock()
         elapsed, substream.credited_at = now - substream.credited_at, now
-        if now - self._measured_at >= _MEASURE_S:
-            self._measured_at = now
+        if self._pings.is_measurement_due(now):
             self.ping()
         round_trip = self.round_trip_s
         if round_trip is None or elapsed >= _GROWTH_ROUND_TRIPS * round_trip:
