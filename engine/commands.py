@@ -72,6 +72,10 @@ class LinkOptions:
     """What protects the link to each party, in index order, ours included; empty: no link is protected."""
     unidentified_max: int = limits.UNIDENTIFIED_MAX
     """Connections that the gateway keeps before they have shown whom they want."""
+    substreams: bool = False
+    """Whether the control connection of a link carries substreams, where the peer has them too."""
+    identity_path: str = ""
+    """File of the identity key that substreams need; empty: this party signs nothing about itself."""
 
 
 # The opener and its supervisor.
@@ -203,6 +207,16 @@ class LinkNews(ControlMessage):
     """Why, in words; empty for what went well."""
     dropped: int = 0
     """News that came before it and that the opener was too slow for."""
+
+
+class LinkClaimed(ControlMessage):
+    """I/O process -> supervisor: the peer of a link that carries substreams signed something about itself, as a
+    PeerClaim (`peers.claims`), which was verified."""
+
+    peer: int
+    claim: bytes
+    observed: str
+    """Where the peer sees us, as a multiaddress; empty if it does not say. Nothing proves it."""
 
 
 class Lanes(ControlMessage):
@@ -361,6 +375,7 @@ Message: TypeAlias = (
     | LinkLost
     | LinkEnded
     | LinkNews
+    | LinkClaimed
     | Lanes
     | Welcome
     | OpenLinks

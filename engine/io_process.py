@@ -30,7 +30,7 @@ from .topology import dials
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .commands import Lanes, LinkEnded, LinkFailed, LinkNews, LinkProgress
+    from .commands import Lanes, LinkClaimed, LinkEnded, LinkFailed, LinkNews, LinkProgress
     from .keeper import Keeper
 
 
@@ -105,7 +105,9 @@ class IoProcess:
     # What links say.
 
     def tell(
-        self, message: LinkProgress | LinkFailed | LinkEnded | LinkNews | Lanes | Here, fds: Sequence[int] = ()
+        self,
+        message: LinkProgress | LinkFailed | LinkEnded | LinkNews | LinkClaimed | Lanes | Here,
+        fds: Sequence[int] = (),
     ) -> None:
         """Send to the supervisor; without one there is nothing left to serve."""
         try:

@@ -15,7 +15,7 @@ from .connection import ConnectionState
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .commands import Lanes
+    from .commands import Lanes, LinkClaimed
     from .topology import PeerSpec
 
 
@@ -26,7 +26,9 @@ STRANGERS_INTERVAL_S: Final = 0.5
 class Home(Protocol):
     """The I/O process, as its links see it."""
 
-    def tell(self, message: LinkProgress | LinkFailed | LinkEnded | LinkNews | Lanes, fds: Sequence[int] = ()) -> None:
+    def tell(
+        self, message: LinkProgress | LinkFailed | LinkEnded | LinkNews | LinkClaimed | Lanes, fds: Sequence[int] = ()
+    ) -> None:
         """Send to the supervisor."""
 
     def fail(self, error: BaseException) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from partywire.shm.doorbell import Bell
     from partywire.shm.fence import Fence
 
-    from ..commands import LinkFailed, LinkNews, LinkOptions
+    from ..commands import LinkClaimed, LinkFailed, LinkNews, LinkOptions
     from ..control_socket import ControlSocket
     from ..transport import Transport
     from .meeting import Refusal
@@ -291,7 +291,9 @@ class Pair:
 
     # What the link says (as its home), and what becomes known of who is not linked yet.
 
-    def tell(self, message: LinkProgress | LinkFailed | LinkEnded | LinkNews | Lanes, fds: Sequence[int] = ()) -> None:
+    def tell(
+        self, message: LinkProgress | LinkFailed | LinkEnded | LinkNews | LinkClaimed | Lanes, fds: Sequence[int] = ()
+    ) -> None:
         """Tell the worker what it needs: its lanes, and why there are none."""
         if isinstance(message, Lanes):
             self._epoch = message.epoch + 1

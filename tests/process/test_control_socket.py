@@ -35,6 +35,7 @@ EXAMPLES: list[Message] = [
     Started({"gateway": 12, "link 1": 13}),
     LinkProgress(1, "refused"),
     commands.LinkNews(1, "connect failed", "10.0.0.1:7101", "connection refused", 2),
+    commands.LinkClaimed(1, b"claim", "/ip4/10.0.0.1/tcp/7101"),
     Lanes(1, 2, 3, 4, [1, 3], 4, False, 1 << 32),
     Welcome(1, 2, PARTY, LinkOptions(close_timeout_s=1), "/tmp/x.py"),
     commands.Accepted(b"\x93" * 32, "127.0.0.1:5"),
