@@ -45,6 +45,7 @@ from .frames import (
 from .limits import YamuxLimits
 from .pings import Pings
 from .substream import Substream
+from .window_growth import WindowGrowth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,9 +58,6 @@ OUTPUT_SIZE: Final = 256 * 1024
 
 JOINED_SIZE_MAX: Final = 16 * 1024
 """A frame below this is one piece of output: copying it is cheaper than a vector of pieces."""
-
-_GROWTH_ROUND_TRIPS: Final = 2
-"""A window whose half was read in fewer round trips limits the sender, and is doubled."""
 
 
 class YamuxSession:
@@ -82,7 +80,7 @@ class YamuxSession:
         self._unaccepted = 0
         self._unanswered: dict[int, float] = {}  # ours without an answer -> deadline, in order
         self._half_closed: dict[int, float] = {}  # whose end we wait for -> deadline, in order
-        self._growth = 0
+        self._growth = WindowGrowth(self.limits)
         self._replies = bytearray()
         self._turns: deque[Substream] = deque()
         self._pings = Pings(clock(), self.limits.keepalive_s, self.limits.ping_timeout_s)
@@ -184,7 +182,10 @@ class YamuxSession:
         substream.uncredited += size
         if substream.uncredited * 2 < substream.window_size or self.cause:
             return
-        credit = substream.uncredited + self._growth_of(substream)
+        now = self._clock()
+        if self._pings.is_measurement_due(now):
+            self.ping()
+        credit = substream.uncredited + self._growth.grow(substream, now, self.round_trip_s)
         substream.uncredited = 0
         substream.receive_window += credit
         substream.owed_credit += credit
@@ -461,21 +462,6 @@ class YamuxSession:
 
     # Within.
 
-    def _growth_of(self, substream: Substream) -> int:
-        """How much larger a window becomes whose half was just read."""
-        now = self._clock()
-        elapsed, substream.credited_at = now - substream.credited_at, now
-        if self._pings.is_measurement_due(now):
-            self.ping()
-        round_trip = self.round_trip_s
-        if round_trip is None or elapsed >= _GROWTH_ROUND_TRIPS * round_trip:
-            return 0
-        room = min(self.limits.window_size_max - substream.window_size, self.limits.growth_max - self._growth)
-        growth = max(min(substream.window_size, room), 0)
-        substream.window_size += growth
-        self._growth += growth
-        return growth
-
     def _forget_if_done(self, substream: Substream) -> None:
         """Both sides have ended, and nothing waits to be read."""
         if substream.fin_sent and substream.is_at_end:
@@ -486,7 +472,7 @@ class YamuxSession:
             return
         self._unanswered.pop(substream.id, None)
         self._half_closed.pop(substream.id, None)
-        self._growth -= substream.window_size - WINDOW_SIZE
+        self._growth.give_back(substream)
         if not substream.is_ours:
             self._theirs -= 1
             if not substream.is_answered:

@@ -90,7 +90,7 @@ def check(end: End, other: End) -> None:
                 unread += end.session._body_left
             assert substream.receive_window + unread + substream.uncredited == substream.window_size
             assert substream.window_size <= LIMITS.window_size_max
-    assert end.session._growth <= LIMITS.growth_max
+    assert end.session._growth.size <= LIMITS.growth_max
     assert end.session.substreams <= 2 * LIMITS.substreams_max + LIMITS.unanswered_max
 
 
@@ -133,7 +133,7 @@ def test_bytes_arrive_in_order_once_and_within_bounds(seed: int) -> None:
     for end, other in (ends, ends[::-1]):
         check(end, other)
         assert end.session.substreams == 0
-        assert end.session._growth == 0
+        assert end.session._growth.size == 0
         for substream in end.substreams.values():
             assert substream.is_reset or substream.is_at_end
 

@@ -271,7 +271,7 @@ def test_windows_grow_for_who_is_held_up_by_them_and_no_further_than_allowed() -
     assert ours.send_window <= theirs.window_size
     pair.clock.now += 1
     theirs.reset()
-    assert pair.server._growth == 0
+    assert pair.server._growth.size == 0
 
 
 def test_windows_do_not_grow_for_who_sends_slowly() -> None:
