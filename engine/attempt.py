@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from partywire.shm.doorbell import Doorbell
 from partywire.shm.ring import RingReader, RingWriter
 from partywire.shm.segment import Segment
 
@@ -37,8 +38,8 @@ class Lane:
         self.rx = RingWriter(self._rx_segment, fence, bell)
 
     @property
-    def fds(self) -> tuple[int, int]:
-        """(tx, rx) as `Lanes` orders them; they stay ours."""
+    def fds(self) -> tuple[int, ...]:
+        """(tx, rx), behind a bell if it has its own, as `Lanes` orders them; they stay ours."""
         return self._tx_segment.fileno(), self._rx_segment.fileno()
 
     @property
@@ -52,6 +53,26 @@ class Lane:
         self.rx.close()
 
 
+class SubstreamLane(Lane):
+    """A ring pair with a doorbell of its own at our end, so that the multiplexer's is never rung for it."""
+
+    def __init__(self, size: int, ring_id: int, fence: Fence, bell: Bell) -> None:
+        super().__init__(size, ring_id, fence, bell)
+        try:
+            self.doorbell = Doorbell.create(fence)
+        except BaseException:
+            super().close()
+            raise
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        return *self.doorbell.fds, *super().fds
+
+    def close(self) -> None:
+        super().close()
+        self.doorbell.close()
+
+
 class Attempt:
     """One life of the link: from the greeting to its end. Everything in it is made anew for the next one."""
 
@@ -63,6 +84,7 @@ class Attempt:
         self.lanes: dict[int, Lane] = {}
         self.is_orphaned = False  # a worker that was to take its lanes has died
         self.control_lane: Lane | None = None
+        self.substream_lane: SubstreamLane | None = None  # only where LinkOptions.substreams
         self.failure: HandshakeRejected | ShmError | None = None  # why there will be no link at all
         self.greeted = asyncio.Event()  # set when `result` or `failure` is, and when the attempt is given up
         loop = asyncio.get_running_loop()
@@ -76,7 +98,8 @@ class Attempt:
 
     @property
     def is_taken(self) -> bool:
-        """Whether the workers have opened the rings of all lanes, or one of them never will."""
+        """Whether the workers have opened the rings of all lanes, or one of them never will. The substream lane comes
+        with the control lane."""
         lanes = [*self.lanes.values(), *([] if self.control_lane is None else [self.control_lane])]
         return self.is_orphaned or all(lane.is_taken for lane in lanes)
 
@@ -89,3 +112,5 @@ class Attempt:
             lane.close()
         if self.control_lane is not None:
             self.control_lane.close()
+        if self.substream_lane is not None:
+            self.substream_lane.close()

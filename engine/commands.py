@@ -223,7 +223,8 @@ class Lanes(ControlMessage):
     """I/O process -> supervisor -> worker `worker`, verbatim: the link to `peer` is up, these are your lanes.
 
     Descriptors: I/O process's bell (eventfd, page), then (tx, rx) segments for each of `connections` in order, then
-    (tx, rx) of the control lane if `control`. tx is worker -> I/O process. The receiver owns all of them.
+    (tx, rx) of the control lane if `control`, then if `substreams` a bell (eventfd, page) and (tx, rx) of the substream
+    lane. tx is worker -> I/O process. The receiver owns all of them.
     """
 
     worker: int
@@ -236,6 +237,8 @@ class Lanes(ControlMessage):
     control: bool
     message_size_max: int
     """The smaller of both sides' limits."""
+    substreams: bool = False
+    """Whether a substream lane stands behind the control lane; it has a bell of its own in the I/O process."""
 
 
 # The supervisor and its children.

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from partywire.shm.doorbell import Doorbell
 from partywire.shm.errors import ShmError
 
-from .attempt import Attempt, Lane
+from .attempt import Attempt, Lane, SubstreamLane
 from .channel.errors import CredentialError
 from .commands import Accepted, CommandError, Lanes
 from .connection_pump import ConnectionPump
@@ -348,8 +348,8 @@ class Keeper(ABC):
 
     # What an attempt is made of.
 
-    def _make_lanes(self, attempt: Attempt, connections: int) -> Lane:
-        """Rings for every connection, and the control lane, which is returned.
+    def _make_lanes(self, attempt: Attempt, connections: int, *, has_substreams: bool = False) -> Lane:
+        """Rings for every connection, the substream lane if there shall be one, and the control lane, which is returned.
 
         Raises:
             ShmError: there is no memory for them; closing the attempt gives back what was made.
@@ -360,6 +360,10 @@ class Keeper(ABC):
         for index in range(connections):
             bell = self._bells[worker_of_connection(index, self._command.workers)]
             attempt.lanes[index] = Lane(self._options.ring_size, self._ring_id(index), self._fence, bell)
+        if has_substreams:
+            attempt.substream_lane = SubstreamLane(
+                self._options.control_ring_size, self._ring_id(0xFFFE), self._fence, self._bells[0]
+            )
         return lane
 
     def _ring_id(self, connection: int) -> int:
@@ -411,6 +415,8 @@ class Keeper(ABC):
                 fds += attempt.lanes[index].fds
             if worker == 0:
                 fds += attempt.control_lane.fds
+                if attempt.substream_lane is not None:
+                    fds += attempt.substream_lane.fds
             lanes = Lanes(
                 worker=worker,
                 peer=self._peer.index,
@@ -420,6 +426,7 @@ class Keeper(ABC):
                 connection_count=len(attempt.lanes),
                 control=worker == 0,
                 message_size_max=message_size_max,
+                substreams=worker == 0 and attempt.substream_lane is not None,
             )
             self._home.tell(lanes, fds)
         for worker in self._dropped:

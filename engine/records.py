@@ -1,15 +1,19 @@
 """The kinds of records in the rings of a lane, and the payload of the one kind that has a structure.
 
 Between a worker and the I/O process of a link. A data lane is one ring pair of one connection; the control lane is one
-ring pair between the opener and each I/O process. `tx` is worker -> I/O process, `rx` the other way.
+ring pair between the opener and each I/O process, and so is the substream lane, where there is one. `tx` is worker ->
+I/O process, `rx` the other way.
 
 Kind        tx                                          rx
 DATA        whole frames                                any slice of the connection's stream
 CONTROL     the body of one CONTROL frame               the body of one CONTROL frame
+SUBSTREAMS  any slice of the opener's byte stream       any slice of the I/O process's byte stream
 STREAM_END  -                                           the connection is over; nothing follows
 FINISH      no more from us; nothing follows            -
 
 The one invariant: DATA and FINISH on data lanes, CONTROL and FINISH on control lanes, STREAM_END last on each rx ring.
+On a substream lane, which is a byte stream each way (ring_stream.py), there are SUBSTREAMS in both rings and STREAM_END
+last in each: clean for the end of that direction, else both directions are broken.
 A worker sends a GOODBYE frame as its last DATA before FINISH. FINISH on the control lane says that the party closes.
 """
 
@@ -23,6 +27,7 @@ DATA: Final = 1
 CONTROL: Final = 2
 STREAM_END: Final = 3
 FINISH: Final = 4
+SUBSTREAMS: Final = 5
 
 _CAUSE_LENGTH_MAX = 1000  # characters; a sentence. The record must fit a ring of the smallest size many times.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from partywire.engine.commands import RemakeLink
+from partywire.engine.control_socket import close_all
 from partywire.engine.frames import ResetCode
 from partywire.engine.restarts import STAYS_AWAY
 from partywire.shm.doorbell import Bell
@@ -78,9 +79,11 @@ class LinkLife:
             link.lanes[connection] = lane
             self._receivers.append(lane)
         if message.control:
-            writer, reader = self._open_rings(pairs[-1], bell)
+            writer, reader = self._open_rings(pairs[len(message.connections)], bell)
             link.control = ControlLane(self._worker, link, writer, reader)
             self._receivers.append(link.control)
+        if message.substreams:
+            close_all(fds[2 * (len(pairs) - 1) :])
         if self._worker.is_finishing:
             self._finish_at_once(link)
         elif message.control and self._worker.on_link_up is not None:
