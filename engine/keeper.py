@@ -349,7 +349,7 @@ class Keeper(ABC):
     # What an attempt is made of.
 
     def _make_lanes(self, attempt: Attempt, connections: int, *, has_substreams: bool = False) -> Lane:
-        """Rings for every connection, the substream lane if there shall be one, and the control lane, which is returned.
+        """Rings for every connection, those of a substream lane if asked for, and the control lane, which is returned.
 
         Raises:
             ShmError: there is no memory for them; closing the attempt gives back what was made.
