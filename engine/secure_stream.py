@@ -14,6 +14,8 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final
 
+from partywire.shm.blank_pages import blank_pages
+
 from . import limits
 from .channel.channel import END_OF_FILE
 from .errors import HandshakeRejected, LinkProtocolError
@@ -46,7 +48,7 @@ class SecureStream(Stream):
         self._stream = stream
         self._channel = channel
         self._loop = loop
-        self._received = memoryview(bytearray(RECEIVE_SIZE))  # what the channel opens, until it `has_more` no more
+        self._received = blank_pages(RECEIVE_SIZE)  # what the channel opens, until it `has_more` no more
         self._unsent: memoryview = memoryview(b"")  # ciphertext that the kernel has not taken
         self._taken = 0  # bytes of plaintext in it
         self._is_shut = False  # whether our end was sealed

@@ -66,6 +66,7 @@ WITHOUT_IO = (
     "yamux/pings",
     "yamux/session",
     "yamux/substream",
+    "yamux/window_growth",
 )
 FORBIDDEN_WITHOUT_IO = {
     "asyncio", "fcntl", "mmap", "multiprocessing", "numpy", "os", "random", "select", "selectors", "signal",

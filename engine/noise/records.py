@@ -20,6 +20,8 @@ import struct
 from enum import Enum
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from partywire.shm.blank_pages import blank_pages
+
 from ..errors import LocalProtocolError
 from .cipher import TAG_SIZE, Buffer, CipherState, InvalidTag
 from .errors import RecordRefused
@@ -78,7 +80,7 @@ class RecordSealer:
         self._cipher: Final = cipher
         self._state = SealerState.OPEN
         self._until_rekey = REKEY_RECORDS
-        self._sealed: Final = memoryview(bytearray(_SEALED_SIZE_MAX))  # lent to the caller until the next call
+        self._sealed: Final = blank_pages(_SEALED_SIZE_MAX)  # lent to the caller until the next call
         self._size = 0  # what the running call has written there
 
     def seal(self, views: Sequence[Buffer], size_max: int = SEAL_SIZE_MAX) -> tuple[memoryview, int]:

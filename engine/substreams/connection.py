@@ -15,6 +15,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
+from partywire.shm.blank_pages import blank_pages
+
 from ..errors import HandshakeRejected, LinkProtocolError
 from ..transport import VIEWS_MAX
 from ..yamux.errors import SubstreamReset, SubstreamSessionOver
@@ -71,7 +73,7 @@ class SubstreamConnection:
         self._closing: set[Substream] = set()  # whose input nobody wants any more
         self._room = asyncio.Event()  # set when opening another substream may succeed
         self._round_trips: list[asyncio.Future[float]] = []
-        self._scratch = memoryview(bytearray(RECEIVE_SIZE))
+        self._scratch = blank_pages(RECEIVE_SIZE)
         self._unsent: list[memoryview] = []
         self._is_blocked = False  # the kernel takes no more for now
         self._is_reading = False
