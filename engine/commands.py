@@ -76,6 +76,13 @@ class LinkOptions:
     """Whether the control connection of a link carries substreams, where the peer has them too."""
     identity_path: str = ""
     """File of the identity key that substreams need; empty: this party signs nothing about itself."""
+    advertised: tuple[str, ...] = ()
+    """Where peers of our node may dial us, as multiaddresses; part of what we sign about ourselves."""
+    user_agent: str = ""
+    features: int = 0
+    """Also parts of it."""
+    protocols: dict[str, str] = field(default_factory=dict)
+    """What links serve to their peers without a worker: protocol id -> "module:function" (named_handlers.py)."""
 
 
 # The opener and its supervisor.

@@ -38,6 +38,8 @@ from .security import SecurityConfig, links_of, read_security, security_lines, s
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .node import NodeConfig
+
 __all__ = ["PartyConfig", "is_loopback", "load_config", "parse_address", "parse_config", "write_config"]
 
 INBOX_MIB_DEFAULT = 256
@@ -54,7 +56,7 @@ _TABLES = {
     "dial": ("client_host",),
 }
 _STAND_IN: Mapping[str, Any] = {"name": "a", "parties": {"a": ("localhost", 1), "b": ("localhost", 2)}, "compat": {}}
-_NAMED_TABLES = ("parties", "parameters", "compat", "security", "http")
+_NAMED_TABLES = ("parties", "parameters", "compat", "security", "http", "node")
 _TOP = ("name", "insecure", "workers", "links_per_io_process", *_NAMED_TABLES, *_TABLES)
 
 
@@ -95,6 +97,8 @@ class PartyConfig:
     """How links are protected (docs/security.md). None: they are plaintext."""
     http: HttpConfig | None = None
     """What `partywire serve` offers; without it a party cannot serve, and nothing else looks at it."""
+    node: NodeConfig | None = None
+    """The party's peer-to-peer node (docs/node.md); without it nothing of one is imported or started."""
     path: str = field(default="", compare=False)
     """The file that it was read from, for messages."""
 
@@ -110,6 +114,7 @@ class PartyConfig:
             object.__setattr__(self, "parties", parties)
             object.__setattr__(self, "listen", listen)
             problems += _problems_of(self)
+            problems += _node_problems(self, is_whole=not problems)
         if problems:
             raise ConfigError(self.path, tuple(problems))
 
@@ -148,6 +153,7 @@ class PartyConfig:
             client_host=self.client_host,
             unidentified_max=self.unidentified,
             security=links_of(self),
+            **({} if self.node is None else _link_settings(self)),
         )
 
     @property
@@ -230,6 +236,24 @@ def _problems_of(config: PartyConfig) -> Iterable[tuple[str, str]]:
     yield from _range_problem("timeouts.close_s", config.close_s, 0.1, 3_600)
     yield from _range_problem("timeouts.heartbeat_s", config.heartbeat_s, 0.5, 3_600)
     yield from _range_problem("timeouts.reconnect_s", config.reconnect_s, 0.1, 86_400)
+
+
+def _node_problems(config: PartyConfig, *, is_whole: bool) -> Iterable[tuple[str, str]]:
+    """`is_whole`: whether the rest has no problem."""
+    if config.node is None:
+        return
+    from .node.in_party import party_problems, table_problems  # only here: most parties have no node
+
+    problems = list(table_problems(config.node))
+    yield from problems
+    if is_whole and not problems:
+        yield from party_problems(config, config.node)
+
+
+def _link_settings(config: PartyConfig) -> dict[str, Any]:
+    from .node.in_party import link_settings  # only here, as above
+
+    return link_settings(config)
 
 
 def _client_host_problem(host: object) -> Iterable[tuple[str, str]]:
@@ -328,6 +352,10 @@ class _Reader:
             values["security"] = read_security(self._document["security"], self.problems)
         if "http" in self._document:
             values["http"] = read_http(self._document["http"], self._path, self.problems)
+        if "node" in self._document:
+            from .node.in_party import read_table  # only here: most parties have no node
+
+            values["node"] = read_table(self._document["node"], self._path, self.problems)
         for table, keys in _TABLES.items():
             found = self._document.get(table, {})
             if not isinstance(found, dict):
@@ -447,4 +475,8 @@ def write_config(config: PartyConfig) -> str:
         lines += ["", *security_lines(config.security)]
     if config.http is not None:
         lines += ["", *http_lines(config.http)]
+    if config.node is not None:
+        from .node.table import node_lines  # only here: most parties have no node
+
+        lines += ["", *node_lines(config.node)]
     return "\n".join(lines) + "\n"

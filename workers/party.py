@@ -154,6 +154,10 @@ class Party:
                 "under `if __name__ == '__main__':`"
             )
         check_files(self.config)
+        if self.config.node is not None:
+            from .node.in_party import make_identity  # only here: most parties have no node
+
+            make_identity(self.config)
         log.log(*announcement(self.config))
         fence.register()
         self._worker = worker = self.processes.start(self._listener)

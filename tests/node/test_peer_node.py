@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import pytest
 from partywire import NodeConfig, PartyWireError, PeerNode, RpcService
 from partywire.engine.channel.errors import CredentialError
 from partywire.engine.listening import ListenError
+from partywire.engine.named_handlers import HandlerNotLoaded
 from partywire.engine.peer_store.store import PeerStore
 from partywire.engine.peers.errors import PeerNotReached
 from partywire.engine.peers.options import PeerOptions
@@ -291,5 +293,38 @@ def test_a_program_may_bring_transport_settings() -> None:
                 eve.add_peer(bob.peer_id, *bob.addresses)
                 with pytest.raises(PeerNotReached):
                     await eve.connect(bob.peer_id)
+
+    in_time(scenario())
+
+
+def test_a_node_serves_the_handlers_that_its_configuration_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shouting_for_test.py").write_text(
+        "level = 3\n"
+        "async def shout(connection, reader, writer):\n"
+        "    writer.write((await reader.readline()).upper())\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    async def scenario() -> None:
+        named = {"/test/shout/1": "shouting_for_test:shout"}
+        async with (
+            PeerNode(listen="/memory/0", protocols=named, connections=FAST) as server,
+            PeerNode(connections=FAST) as client,
+        ):
+            client.add_peer(server.peer_id, *server.addresses)
+            connection = await client.connect(server.peer_id)
+            _, reader, writer = await connection.open(["/test/shout/1"])
+            writer.write(b"hello\n")
+            assert await reader.readline() == b"HELLO\n"
+            writer.close()
+        for target, what in [
+            ("shouting_for_test:level", "has no level that is an async function"),
+            ("not_there_for_test:x", "ModuleNotFoundError"),
+        ]:
+            with pytest.raises(HandlerNotLoaded, match=what):
+                await PeerNode(protocols={"/test/1": target}).start()
 
     in_time(scenario())

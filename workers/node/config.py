@@ -8,6 +8,7 @@ its key. No secret is in it, only the paths of files.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from partywire.engine.messaging.messaging import MessagingLimits
 from partywire.engine.multiaddr import Multiaddr
-from partywire.engine.peers.claims import ADDRESSES_MAX, USER_AGENT_SIZE_MAX, fault_of_address
+from partywire.engine.peers.claims import (
+    ADDRESSES_MAX,
+    PROTOCOLS_MAX,
+    USER_AGENT_SIZE_MAX,
+    check_protocol_id,
+    fault_of_address,
+)
 from partywire.engine.peers.options import PeerOptions
 from partywire.engine.peers.peer_id import PeerId
 from partywire.engine.rpc.server import RpcLimits
@@ -39,6 +46,7 @@ LISTEN_MAX: Final = ADDRESSES_MAX
 
 _PORT_MAX: Final = 65_535
 _FEATURES_BITS: Final = 32
+_TARGET: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +109,8 @@ class NodeConfig:
     """How connections are secured, limits and deadlines. None: the defaults; with Tor more time for dials."""
     messages: MessagingLimits = field(default_factory=MessagingLimits)
     rpc: RpcLimits = field(default_factory=RpcLimits)
+    protocols: Mapping[str, str] = field(default_factory=dict)
+    """What we serve from the start: protocol id -> "module:function" of its handler."""
     socks: SocksConfig | None = None
     onion: OnionConfig | None = None
     path: str = field(default="", compare=False)
@@ -205,10 +215,26 @@ def _problems_of(config: NodeConfig) -> Iterable[tuple[str, str]]:
         yield "user_agent", f"must be printable, with at most {USER_AGENT_SIZE_MAX} bytes"
     if type(config.features) is not int or config.features >> _FEATURES_BITS:
         yield "features", f"must be a number of {_FEATURES_BITS} bits"
+    yield from _protocol_problems(config.protocols)
     if config.socks is not None:
         yield from _socks_problems(config.socks)
     if config.onion is not None:
         yield from _onion_problems(config.onion, config.listen)
+
+
+def _protocol_problems(protocols: object) -> Iterable[tuple[str, str]]:
+    if not isinstance(protocols, Mapping):
+        yield "protocols", 'must map protocol ids to handlers: "/app/echo/1" = "module:function"'
+        return
+    if len(protocols) > PROTOCOLS_MAX:
+        yield "protocols", f"lists {len(protocols)}, at most {PROTOCOLS_MAX} are possible"
+    for protocol, target in protocols.items():
+        try:
+            check_protocol_id(protocol)
+        except (ValueError, AttributeError) as error:
+            yield f"protocols.{protocol}", str(error)
+        if not isinstance(target, str) or not _TARGET.match(target):
+            yield f"protocols.{protocol}", 'must be "module:function"'
 
 
 def _socks_problems(socks: SocksConfig) -> Iterable[tuple[str, str]]:

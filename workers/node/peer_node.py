@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from partywire.engine.messaging.messaging import Messaging
 from partywire.engine.multiaddr import Multiaddr
+from partywire.engine.named_handlers import load_handlers
 from partywire.engine.peers.claims import check_protocol_id
 from partywire.engine.peers.connections import PeerConnections
 from partywire.engine.peers.events import EVENTS_MAX
@@ -110,6 +111,7 @@ class PeerNode:
             ListenError: an address is in use, or not ours.
             TransportError: Tor cannot be reached, or does not take the onion service; a library is missing.
             ValueError: what we say about ourselves breaks a limit of claims.
+            HandlerNotLoaded: a handler that `protocols` names is not there.
             RuntimeError: the node was started or closed before.
         """
         if self._was_started or self._is_over:
@@ -140,7 +142,7 @@ class PeerNode:
             Messaging(peers, inbound=self._layers[0], outbound=self._layers[1], limits=config.messages)
         )
         self._rpc = NodeRpc(peers, config.rpc)
-        for protocol, handler in self._early.items():
+        for protocol, handler in (load_handlers(config.protocols) | self._early).items():
             peers.serve(protocol, handler)
         for peer_id, addresses in config.peers.items():
             book.add(peer_id, addresses)

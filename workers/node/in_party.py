@@ -1,0 +1,144 @@
+"""The node of a party: what its table [node] must say beside what every node's must, and what is made of it.
+
+Between `PartyConfig`, which imports this only if there is such a table, and the processes that serve links and the
+node. The one invariant: all of them have one identity, whose file is there before the first of them starts; none is
+told more of it than the path.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from partywire.engine.addresses import is_unix, unix_path
+from partywire.engine.channel.errors import CredentialError
+from partywire.engine.first_bytes import taken_by
+from partywire.engine.multiaddr import Multiaddr
+from partywire.engine.peers.claims import ADDRESSES_MAX, fault_of_address
+
+from ..errors import ConfigError
+from .config import NodeConfig
+from .config_file import TABLE, read_node_table
+from .ground import load_identity
+from .table import table_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from partywire.engine.addresses import Address
+    from partywire.engine.peers.identity import NodeIdentity
+
+    from ..config import PartyConfig
+
+TABLE_SIZE_MAX: Final = 32 * 1024
+"""Bytes of the table on its way to the node's process, within one control message."""
+
+
+def read_table(table: object, path: str, problems: list[tuple[str, str]]) -> NodeConfig | None:
+    """The table [node] of a party's file; what is wrong with it is added to `problems`."""
+    try:
+        return read_node_table(table, path)
+    except ConfigError as error:
+        problems += error.problems
+        return None
+
+
+def table_problems(node: object) -> Iterable[tuple[str, str]]:
+    """What is wrong with a party's NodeConfig, whoever its peers are."""
+    if not isinstance(node, NodeConfig):
+        yield TABLE, f"must be a NodeConfig, not a {type(node).__name__}"
+        return
+    if not node.identity:
+        yield f"{TABLE}.identity", "is missing: all processes of a party have one identity, from one file"
+    try:
+        read_node_table(table := table_of(node), node.path)
+    except ConfigError as error:
+        yield from error.problems
+        return
+    if (size := len(json.dumps(table))) > TABLE_SIZE_MAX:
+        yield f"{TABLE}.peers", f"makes {size} bytes of settings, at most {TABLE_SIZE_MAX} are possible; use a store"
+
+
+def party_problems(config: PartyConfig, node: NodeConfig) -> Iterable[tuple[str, str]]:
+    """What the node and its party cannot have together."""
+    byte = node.options.network_byte
+    if whose := taken_by(byte, config.spec):
+        yield (
+            f"{TABLE}.connections.network_byte",
+            f"is {byte:#04x}, and {whose}; choose another one, the same at every node of the network",
+        )
+
+
+def identity_path(node: NodeConfig) -> str:
+    """Where the file of the identity is."""
+    return os.path.abspath(node.file(node.identity))
+
+
+def make_identity(config: PartyConfig) -> NodeIdentity | None:
+    """The identity of a party's node, if it has one; its file is made, with mode 0600, if it is not there.
+
+    Raises:
+        ConfigError: the file cannot be made or used.
+    """
+    if config.node is None:
+        return None
+    try:
+        return load_identity(config.node)
+    except CredentialError as error:
+        raise ConfigError(config.path, ((f"{TABLE}.identity", str(error)),)) from None
+
+
+def known_identity(config: PartyConfig) -> NodeIdentity | None:
+    """The same, but a file that is not there is not made, and then this is None.
+
+    Raises:
+        ConfigError: the file cannot be used.
+    """
+    if config.node is None or not os.path.exists(identity_path(config.node)):
+        return None
+    return make_identity(config)
+
+
+def advertised(node: NodeConfig, own: Address) -> tuple[Multiaddr, ...]:
+    """What peers are told about where they may dial: `advertise`, or where the node listens, and the address `own` that
+    the parties dial, at which the gateway takes peers in."""
+    if node.advertise is not None:
+        addresses: tuple[Multiaddr, ...] = tuple(node.advertise)
+    else:
+        addresses = (*node.listen, *([at] if (at := multiaddr_of(own)) is not None else []))
+    is_local = node.options.is_local
+    return tuple(one for one in addresses if fault_of_address(one, is_local=is_local) is None)[:ADDRESSES_MAX]
+
+
+def multiaddr_of(address: Address) -> Multiaddr | None:
+    """An address of a party as peers write it; None if its port is not known yet, or means nothing elsewhere."""
+    host, port = address
+    try:
+        if is_unix(host):
+            return Multiaddr.parse(f"/unix{unix_path(host)}")
+        return Multiaddr.parse(f"/{_kind_of(host)}/{host}/tcp/{port}") if port else None
+    except ValueError:
+        return None  # such as an address of IPv6 with the name of an interface of ours
+
+
+def _kind_of(host: str) -> str:
+    try:
+        return f"ip{ipaddress.ip_address(host).version}"
+    except ValueError:
+        return "dns"
+
+
+def link_settings(config: PartyConfig) -> dict[str, Any]:
+    """The fields of LinkOptions that say what links carry for the node."""
+    node = config.node
+    assert node is not None
+    return {
+        "substreams": True,
+        "identity_path": identity_path(node),
+        "advertised": tuple(map(str, advertised(node, config.parties[config.name]))),
+        "user_agent": node.user_agent,
+        "features": node.features,
+        "protocols": dict(node.protocols),
+    }
