@@ -2,7 +2,8 @@
 
 Between user code (a protocol handler) and the connection that moves bytes. Names and meanings are those of
 asyncio.StreamReader and StreamWriter where both have them. One task reads and one writes; a second one that waits for
-the same thing is a RuntimeError, as in asyncio. Cancelling a wait loses nothing.
+the same thing is a RuntimeError, as in asyncio. Cancelling a wait loses nothing. They run under whatever drives their
+connection (`turns`), which is an asyncio loop or a worker of a party.
 """
 
 from __future__ import annotations
@@ -10,44 +11,35 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from .errors import SubstreamTimeout
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..yamux.substream import Buffer, Substream
-    from .connection import SubstreamConnection
+    from .divided import DividedStream
+    from .turns import Place
 
 LINE_SIZE_MAX: Final = 64 * 1024
 """What `readuntil` holds without having found its separator."""
 
 
-class _Wait:
-    """At most one task that waits until something may have changed."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._future: asyncio.Future[None] | None = None
-
-    def wake(self) -> None:
-        if self._future is not None and not self._future.done():
-            self._future.set_result(None)
-
-    async def wait(self, what: str) -> None:
-        if self._future is not None:
-            raise RuntimeError(f"another task is already waiting to {what} this substream")
-        self._future = self._loop.create_future()
-        try:
-            await self._future
-        finally:
-            self._future = None
+async def _wait_at_most(place: Place, what: str, substream: Substream, peer: str, timeout_s: float) -> None:
+    try:
+        await place.wait(what, timeout_s)
+    except TimeoutError:
+        raise SubstreamTimeout(peer, substream.id, what, timeout_s) from None
 
 
 class SubstreamReader:
     """The receiving half. What is not read costs the peer its window, and nobody else anything."""
 
-    def __init__(self, connection: SubstreamConnection, substream: Substream) -> None:
+    def __init__(self, connection: DividedStream, substream: Substream) -> None:
+        self.timeout_s: float | None = None
+        """For any one wait of this half: a call that waits several times begins anew each time."""
         self._connection = connection
         self._substream = substream
-        self._wait = _Wait(connection.loop)
+        self._place = connection.turns.make_place()
         self._held = b""  # read from the substream by a call that needed more, and was cancelled or went too far
 
     async def read(self, n: int = -1) -> bytes:
@@ -56,11 +48,16 @@ class SubstreamReader:
         Raises:
             SubstreamReset: one of the sides gave the substream up.
             SubstreamSessionOver: the connection is gone, and everything that had arrived was read.
+            SubstreamTimeout: nothing came for `timeout_s`.
         """
         if n < 0:
             parts: list[bytes] = []
-            while part := await self.read(LINE_SIZE_MAX):
-                parts.append(part)
+            try:
+                while part := await self.read(LINE_SIZE_MAX):
+                    parts.append(part)
+            except BaseException:
+                self._held = b"".join(parts) + self._held
+                raise
             return b"".join(parts)
         if not n:
             return b""
@@ -68,8 +65,21 @@ class SubstreamReader:
             data, self._held = self._held[:n], self._held[n:]
             return data
         while not (data := self._take(n)) and not self._substream.is_at_end:
-            await self._wait.wait("read from")
+            if self.timeout_s is None:
+                await self._place.wait("read from")
+            else:
+                await _wait_at_most(self._place, "read from", self._substream, self._connection.peer, self.timeout_s)
         return data
+
+    async def peek(self) -> bytes:
+        """What the next `read` gives, without taking it: something as soon as there is any, b"" at the peer's end.
+
+        Raises:
+            SubstreamReset, SubstreamSessionOver, SubstreamTimeout: as `read`.
+        """
+        if not self._held:
+            self._held = await self.read(LINE_SIZE_MAX)
+        return self._held
 
     async def readexactly(self, n: int) -> bytes:
         """`n` bytes.
@@ -88,7 +98,9 @@ class SubstreamReader:
                     raise asyncio.IncompleteReadError(b"".join(parts), n)
                 parts.append(part)
                 missing -= len(part)
-        except asyncio.CancelledError:
+        except asyncio.IncompleteReadError:
+            raise
+        except BaseException:  # cancelled, by whatever drives us, or out of time
             self._held = b"".join(parts) + self._held
             raise
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -113,7 +125,7 @@ class SubstreamReader:
                     found.clear()
                     raise asyncio.IncompleteReadError(partial, None)
                 found += part
-        except (asyncio.CancelledError, asyncio.LimitOverrunError):
+        except BaseException:  # behind an IncompleteReadError nothing is left
             self._held = bytes(found) + self._held
             raise
         end = at + len(separator)
@@ -133,7 +145,7 @@ class SubstreamReader:
 
     def wake(self) -> None:
         """For the connection: something arrived, or will not any more."""
-        self._wait.wake()
+        self._place.wake()
 
     def _take(self, size_max: int) -> bytes:
         data = self._substream.read(size_max)
@@ -145,10 +157,12 @@ class SubstreamReader:
 class SubstreamWriter:
     """The sending half. What was written in one turn of the event loop travels together."""
 
-    def __init__(self, connection: SubstreamConnection, substream: Substream) -> None:
+    def __init__(self, connection: DividedStream, substream: Substream) -> None:
+        self.timeout_s: float | None = None
+        """For any one wait of `drain`."""
         self._connection = connection
         self._substream = substream
-        self._wait = _Wait(connection.loop)
+        self._place = connection.turns.make_place()
         self._waiting: list[memoryview] = []  # what the substream has no room for
 
     @property
@@ -184,9 +198,13 @@ class SubstreamWriter:
 
         Raises:
             SubstreamReset, SubstreamSessionOver: it never will.
+            SubstreamTimeout: nothing of it was taken for `timeout_s`.
         """
         while self._push():
-            await self._wait.wait("write to")
+            if self.timeout_s is None:
+                await self._place.wait("write to")
+            else:
+                await _wait_at_most(self._place, "write to", self._substream, self._connection.peer, self.timeout_s)
 
     def write_eof(self) -> None:
         """End our side behind everything that was written.
@@ -215,7 +233,7 @@ class SubstreamWriter:
 
     def wake(self) -> None:
         """For the connection: there may be room again, or never any more."""
-        self._wait.wake()
+        self._place.wake()
 
     def _push(self) -> bool:
         """Hand on what waits. Returns whether something still does."""

@@ -13,6 +13,7 @@ import uvloop
 
 from partywire.engine.memory import MemoryTransport
 from partywire.engine.substreams.connection import SubstreamConnection
+from partywire.engine.substreams.errors import SubstreamTimeout
 from partywire.engine.tcp import TcpTransport
 from partywire.engine.yamux.errors import (
     SubstreamClosed,
@@ -389,5 +390,50 @@ def test_one_task_waits_for_one_thing(play: Callable[[Scenario], None]) -> None:
             with pytest.raises(RuntimeError, match="another task is already waiting to read from this substream"):
                 await reader.read(1)
             first.cancel()
+
+    play(scenario)
+
+
+def test_a_wait_that_is_too_long_is_told_and_loses_nothing(play: Callable[[Scenario], None]) -> None:
+    async def serve(reader: SubstreamReader, writer: SubstreamWriter) -> None:
+        writer.write(b"ab")
+        if await reader.read(1):
+            writer.write(b"cd")
+        writer.close()
+
+    async def scenario(net: Net) -> None:
+        async with net.pair(serve) as (client, _):
+            reader, writer = await client.open()
+            reader.timeout_s = 0.01
+            with pytest.raises(SubstreamTimeout, match="read from substream 1 with bob"):
+                await reader.readexactly(4)
+            assert await reader.peek() == b"ab"
+            writer.write(b"!")
+            reader.timeout_s = DEADLINE_S
+            assert await reader.readexactly(4) == b"abcd"
+            assert await reader.peek() == b""
+            writer.close()
+
+    play(scenario)
+
+
+def test_a_cancelled_read_of_everything_loses_nothing(play: Callable[[Scenario], None]) -> None:
+    async def serve(reader: SubstreamReader, writer: SubstreamWriter) -> None:
+        writer.write(b"ab")
+        await reader.read()
+        writer.write(b"cd")
+        writer.close()
+
+    async def scenario(net: Net) -> None:
+        async with net.pair(serve) as (client, _):
+            reader, writer = await client.open()
+            await reader.peek()
+            reading = net.loop.create_task(reader.read())
+            await client.ping()
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            writer.write_eof()
+            assert await reader.read() == b"abcd"
+            writer.close()
 
     play(scenario)
