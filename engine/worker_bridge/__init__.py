@@ -1,0 +1,1 @@
+"""The way of substreams between the process that has the peers' connections and the opener, by a ring pair."""
