@@ -6,7 +6,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import pytest
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from partywire.engine.errors import PartyWireError
+    from partywire.workers.jobs.job import OptionKind
 
 OPTIONS = (
     JobOption("count", "int", 3, "How many."),
@@ -104,7 +105,7 @@ def test_a_users_own_job_is_found_by_module_and_class() -> None:
         (":Job", ""),
         (".digits:DigitsJob", "there is no module"),
         ("partywire.workers.jobs:Job", "is not a subclass"),
-        ("tests.workers.jobs.test_job:NamelessJob", "has no name"),
+        ("tests.workers.jobs.test_job:NamelessJob", "name must be a text; summary must be a text"),
         ("module:", ""),
     ],
 )
@@ -112,6 +113,39 @@ def test_an_unknown_job_is_refused_with_the_names_of_the_known(name: str, why: s
     with pytest.raises(UnknownJob, match="the jobs here are: digits") as caught:
         load_job(name)
     assert why in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "why"),
+    [
+        ({"name": 3}, "name must be a text"),
+        ({"summary": ""}, "summary must be a text"),
+        ({"parties": "3"}, "parties must be a number of parties that it is for"),
+        ({"parties": 5, "parties_range": range(2, 4)}, "parties must be a number of parties that it is for"),
+        ({"parties_range": (2, 3)}, "parties_range must be None or a range that is not empty"),
+        ({"parties_range": range(3, 3)}, "parties_range must be None or a range that is not empty"),
+        ({"parties": 1}, "must be for 2 to"),
+        ({"parties_range": range(2, 1000)}, "parties, not for 2 to 999"),
+        ({"options": {"count": 3}}, "options must be a tuple of JobOption"),
+        ({"options": (JobOption("a b", "int", 3, ""),)}, "the name of an option cannot be 'a b'"),
+        ({"options": (JobOption("a", cast("OptionKind", "number"), 3, ""),)}, "the kind of a must be one of path, int"),
+        ({"options": (JobOption("a", "int", 3, ""), JobOption("a", "text", "", ""))}, "two options have one name"),
+    ],
+)
+def test_a_class_that_declares_what_cannot_be_is_refused(
+    attributes: dict[str, object], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "WrongJob", type("WrongJob", (EchoJob,), attributes), raising=False)
+    with pytest.raises(UnknownJob, match="WrongJob in ") as caught:
+        load_job(f"{__name__}:WrongJob")
+    assert why in str(caught.value)
+
+
+@pytest.mark.parametrize("counts", [None, range(2, 10), range(3, 8, 2)])
+def test_a_class_that_declares_what_can_be_is_loaded(counts: range | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = type("RightJob", (EchoJob,), {"parties_range": counts, "options": OPTIONS})
+    monkeypatch.setattr(sys.modules[__name__], "RightJob", job, raising=False)
+    assert load_job(f"{__name__}:RightJob") is job
 
 
 def test_a_job_with_a_failing_import_shows_that_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
