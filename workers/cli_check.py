@@ -48,7 +48,7 @@ Examples:
 Exit codes:
   0   our addresses can be listened on, and every peer answered and fits
   2   the configuration cannot be used
-  3   an address of ours is taken or not ours, or a peer did not answer or does not fit
+  3   an address of ours is taken or not ours, our certificate was revoked, or a peer did not answer or does not fit
 """
 
 PROGRESS_AFTER_S: Final = 2.0
@@ -138,7 +138,7 @@ def check_command(config: Path, timeout_s: float, as_json: bool, quiet: bool) ->
     check_files(party)
     own = security_rows(party)
     listen, peers = asyncio.run(Check(party, timeout_s, quiet=quiet).run())
-    code = ExitCode.OK if all(row.ok for row in (*listen, *peers)) else ExitCode.PEERS
+    code = ExitCode.OK if all(row.ok for row in (*own, *listen, *peers)) else ExitCode.PEERS
     if as_json:
         document = {
             "config": str(config),
@@ -278,7 +278,12 @@ def _list_rows(config: PartyConfig) -> list[Row]:
 
 
 def _certificate_rows(config: PartyConfig, own: OwnCertificate) -> list[Row]:
+    from .keygen import is_revoked  # only here: it imports much
+
     until = f"valid until {own.not_after:%Y-%m-%d}"
+    if (path := next((path for path in crl_paths(config) if is_revoked(own.path, path)), "")):
+        advice = f"Peers with that list refuse it: make a new one (partywire keygen {config.name} --ca FOLDER)"
+        return [Row("certificate", own.path, False, "revoked", f"{path} names it", advice)]
     if config.name not in own.names:
         names = ", ".join(own.names) or "nobody"
         advice = f"Peers that have not pinned this very certificate refuse it: partywire keygen {config.name} makes one"

@@ -133,22 +133,41 @@ def revocations_until(path: str) -> datetime.datetime | None:
     Raises:
         CredentialError: the file cannot be used.
     """
+    lists = _lists_of(path)
+    return min((one.next_update_utc for one in lists if one.next_update_utc is not None), default=None)
+
+
+def is_revoked(certificate_path: str, list_path: str) -> bool:
+    """Whether a list that its own issuer made names the certificate of a file.
+
+    Raises:
+        CredentialError: a file cannot be used.
+    """
     try:
-        lists = [x509.load_der_x509_crl(one) for one in revocations_of(path)]
+        certificate = x509.load_der_x509_certificate(certificates_of(certificate_path)[0])
+    except ValueError as error:
+        raise CredentialError(certificate_path, f"holds no certificate that can be read ({error})") from None
+    return any(
+        one.issuer == certificate.issuer
+        and one.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
+        for one in _lists_of(list_path)
+    )
+
+
+def _lists_of(path: str) -> list[x509.CertificateRevocationList]:
+    try:
+        return [x509.load_der_x509_crl(one) for one in revocations_of(path)]
     except ValueError as error:
         raise CredentialError(path, f"holds a list of revoked certificates that cannot be read ({error})") from None
-    return min((one.next_update_utc for one in lists if one.next_update_utc is not None), default=None)
 
 
 def _revoked_before(authority: Authority, path: Path) -> Iterable[x509.RevokedCertificate]:
     if not path.exists():
         return
     try:
-        lists = [x509.load_der_x509_crl(one) for one in revocations_of(str(path))]
+        lists = _lists_of(str(path))
     except CredentialError as error:
         raise UsageMistake(str(error)) from error
-    except ValueError:
-        raise UsageMistake(f"{path} holds a list of revoked certificates that cannot be read") from None
     for one in lists:
         if not one.is_signature_valid(authority.key.public_key()):
             raise UsageMistake(f"{path} is a list of another authority; move it away, or give the right --ca")

@@ -121,6 +121,24 @@ def test_a_list_of_revoked_certificates_that_ends_soon_is_worth_a_word(
     assert "keygen --revoke" in listed["advice"]
 
 
+def test_our_own_certificate_on_our_list_of_revoked_ones_is_a_failure(
+    setting: Setting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = setting.secure("tls")
+    folder = setting.folder / "keys"
+    assert run(["keygen", "--ca", str(folder), "--revoke", str(folder / "alice.crt"),
+                "--out", str(setting.folder / "list")]) == 0  # fmt: skip
+    capsys.readouterr()
+    ours = replace(tables["alice"], crl=str(setting.folder / "list" / "ca.crl"))
+    row = setting.check(capsys, ours, tables["bob"])
+    assert row["ok"]  # who has no list yet takes us
+    own = setting.document["security"][0]
+    assert (own["ok"], own["found"]) == (False, "revoked")
+    assert "ca.crl names it" in own["detail"]
+    assert "keygen alice --ca FOLDER" in own["advice"]
+    assert setting.document["exit_code"] == 3
+
+
 def test_a_certificate_with_another_name_is_worth_a_word(setting: Setting, capsys: pytest.CaptureFixture[str]) -> None:
     tables = setting.secure("tls")
     write_files(setting.folder / "other", tls_files(["zoe"], 90))
