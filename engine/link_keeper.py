@@ -9,7 +9,7 @@ passed the link's guard, and only one control connection at a time can become th
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from partywire.shm.errors import ShmError
 
@@ -66,6 +66,9 @@ with a handshake behind our routing tag is a stranger's doing and ends nothing b
 
 class LinkKeeper(Keeper):
     """Driven like a Keeper."""
+
+    multiplexer_type: ClassVar[type[Multiplexer]] = Multiplexer
+    """What serves the link of a subclass while it stands."""
 
     def __init__(
         self,
@@ -308,7 +311,7 @@ class LinkKeeper(Keeper):
         except BaseException:
             stream.close()
             raise
-        attempt.multiplexer = Multiplexer(
+        attempt.multiplexer = self.multiplexer_type(
             self._loop,
             attempt.link,
             self._peer.name,
