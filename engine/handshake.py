@@ -33,6 +33,7 @@ from typing import Final, NoReturn
 
 from .errors import HandshakeRejected, LinkProtocolError, LocalProtocolError, RejectCode
 from .handshake_messages import (
+    CAN_SUBSTREAMS,
     PROTOCOL_VERSION,
     AttachRequest,
     Hello,
@@ -103,6 +104,8 @@ class HandshakeResult:
     """The smaller of both limits."""
     secret: bytes = field(repr=False)
     """Names this life of the link towards its normal connections."""
+    substreams: bool = False
+    """Whether the control connection carries substreams from here on, since both ends can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +309,7 @@ class Handshake(Conversation):
             connections=connections,
             message_size_max=min(ours.message_size_max, theirs.message_size_max),
             secret=_digest(b"partywire link secret 1", self._preamble, *bodies),
+            substreams=bool(ours.abilities & theirs.abilities & CAN_SUBSTREAMS),
         )
 
 

@@ -26,6 +26,11 @@ _MESSAGE_HEADER = struct.Struct("<BH")
 _HELLO_TAIL = struct.Struct("<32sIHIQ32s")
 _HEARTBEAT_MS_MAX = 3_600_000
 
+_ABILITIES_SIZE: Final = 4
+
+CAN_SUBSTREAMS: Final = 1
+"""A bit of the abilities: this side's control connection can carry substreams. Where both can, it does."""
+
 
 class MessageType(IntEnum):
     """The first byte of a handshake message."""
@@ -100,7 +105,7 @@ class _BodyReader:
         self._position = 0
 
     def take(self, size: int) -> bytes:
-        left = len(self._body) - self._position
+        left = self.left
         if size > left:
             raise LinkProtocolError(self._peer, f"{self._message} is cut short, bytes left", left, f">= {size}")
         self._position += size
@@ -116,9 +121,12 @@ class _BodyReader:
             raise LinkProtocolError(self._peer, what, len(encoded)) from None
         return name
 
+    @property
+    def left(self) -> int:
+        return len(self._body) - self._position
+
     def finish(self) -> None:
-        left = len(self._body) - self._position
-        if left:
+        if left := self.left:
             raise LinkProtocolError(self._peer, f"bytes behind the end of {self._message}", left, 0)
 
 
@@ -148,6 +156,8 @@ class Hello:
     parameter_digest: bytes = bytes(DIGEST_SIZE)
     """A digest of everything that must be equal at both ends and is not in this message."""
     version: int = PROTOCOL_VERSION
+    abilities: int = 0
+    """Bits of what this side can do beyond; those of a later version mean nothing here."""
 
     def __post_init__(self) -> None:
         for name in (self.name, self.peer, *self.party_set):
@@ -162,6 +172,7 @@ class Hello:
             ("heartbeat_interval_ms", self.heartbeat_interval_ms, 1, _HEARTBEAT_MS_MAX),
             ("message_size_max", self.message_size_max, 1, limits.MESSAGE_SIZE_MAX),
             ("version", self.version, 0, 0xFFFF),
+            ("abilities", self.abilities, 0, 2**32 - 1),
         )
         for what, value, least, greatest in bounds:
             if not least <= value <= greatest:
@@ -184,6 +195,7 @@ class Hello:
                 self.message_size_max,
                 self.parameter_digest,
             )
+            + (self.abilities.to_bytes(_ABILITIES_SIZE, "little") if self.abilities else b"")
         )
 
     @staticmethod
@@ -212,11 +224,17 @@ class Hello:
         party_set = tuple(reader.take_name() for _ in range(count))
         tail = reader.take(_HELLO_TAIL.size)
         nonce, epoch, workers, heartbeat_ms, message_size_max, digest = _HELLO_TAIL.unpack(tail)
+        abilities = 0
+        if reader.left:
+            abilities = int.from_bytes(reader.take(_ABILITIES_SIZE), "little")
+            if not abilities:
+                raise LinkProtocolError(peer, "abilities in a HELLO that has none", 0)
         reader.finish()
         try:
             return cls(
-                name, expected, nonce, epoch, party_set, workers, heartbeat_ms, message_size_max, digest, version
-            )
+                name, expected, nonce, epoch, party_set, workers, heartbeat_ms, message_size_max, digest, version,
+                abilities,
+            )  # fmt: skip
         except ValueError as error:
             raise LinkProtocolError(peer, "HELLO with a field out of bounds", str(error)) from None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from .handshake_messages import NONCE_SIZE, Hello
+from .handshake_messages import CAN_SUBSTREAMS, NONCE_SIZE, Hello
 
 if TYPE_CHECKING:
     from .commands import LinkOptions
@@ -28,4 +28,5 @@ def hello_of(party: PartySpec, peer: str, workers: int, options: LinkOptions, ep
         heartbeat_interval_ms=max(1, int(options.heartbeat_interval_s * 1000)),
         message_size_max=options.message_size_max,
         parameter_digest=options.parameter_digest,
+        abilities=CAN_SUBSTREAMS if options.substreams else 0,
     )

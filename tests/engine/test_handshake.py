@@ -19,6 +19,7 @@ from partywire.engine.errors import (
 )
 from partywire.engine.handshake import TRANSITIONS, Attach, Handshake, HandshakeState, Role
 from partywire.engine.handshake_messages import (
+    CAN_SUBSTREAMS,
     AttachRequest,
     Hello,
     MessageReader,
@@ -351,8 +352,28 @@ def test_a_hello_truncated_anywhere_is_refused() -> None:
 
 
 def test_a_hello_with_trailing_bytes_is_refused() -> None:
+    for extra in range(1, 4):
+        with pytest.raises(LinkProtocolError, match="cut short"):
+            Hello.decode_untrusted(BOB.encode() + bytes(extra))
     with pytest.raises(LinkProtocolError, match="behind the end"):
-        Hello.decode_untrusted(BOB.encode() + b"\x00")
+        Hello.decode_untrusted(BOB.encode() + b"\x01\0\0\0\0")
+    with pytest.raises(LinkProtocolError, match="abilities"):
+        Hello.decode_untrusted(BOB.encode() + bytes(4))
+
+
+def test_abilities_stand_behind_everything_that_earlier_versions_know() -> None:
+    able = replace(BOB, abilities=CAN_SUBSTREAMS | 1 << 31)
+    assert able.encode() == BOB.encode() + b"\x01\0\0\x80"
+    assert Hello.decode_untrusted(able.encode()) == able
+
+
+@pytest.mark.parametrize(("initiator", "responder"), [(0, 1), (1, 0), (1, 1), (0, 0), (1, 1 << 31)])
+def test_substreams_are_on_only_where_both_ends_have_them(initiator: int, responder: int) -> None:
+    bob, alice = pair(replace(BOB, abilities=initiator), replace(ALICE, abilities=responder))
+    assert not converse(bob, alice)
+    assert bob.result is not None
+    assert alice.result is not None
+    assert bob.result.substreams is alice.result.substreams is ((initiator, responder) == (1, 1))
 
 
 def test_the_version_is_read_without_the_rest() -> None:
@@ -374,6 +395,7 @@ hellos = st.builds(
     st.integers(1, 2**32 - 1),
     st.binary(min_size=32, max_size=32),
     st.integers(0, 0xFFFF),
+    st.integers(0, 2**32 - 1),
 )
 
 
