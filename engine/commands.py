@@ -32,6 +32,7 @@ from .http_commands import (
 from .http_options import HttpOptions
 from .iris_options import IrisOptions
 from .message import ControlMessage
+from .node_commands import NodeFailed, NodeLane, NodeLost, NodeOptions, RunNode
 from .pairing.pair_commands import AddPair, ListenPairs, StartPairs
 from .topology import PartySpec, PeerSpec
 
@@ -103,6 +104,7 @@ class Start(ControlMessage):
     main_path: str | None = None
     worker_module: str = "partywire.workers.worker_main"
     links_per_io_process: int = 1
+    node: NodeOptions | None = None
 
 
 class Close(ControlMessage):
@@ -320,7 +322,8 @@ class Serve(ControlMessage):
     """supervisor -> gateway, the first message.
 
     Descriptors: `listeners` listening sockets, then one for each of `peer_listeners`, then one link socket for each of
-    `peers`. The rest is what the answer to a probe tells of this party.
+    `peers`, then that of the node if there are `node_bytes`. The rest is what the answer to a probe tells of this
+    party.
     """
 
     party: PartySpec
@@ -330,12 +333,16 @@ class Serve(ControlMessage):
     options: LinkOptions = LinkOptions()
     peer_listeners: list[int] = []  # noqa: RUF012  (a message is never changed)
     """The peer that dials each of the listening sockets that are one peer's own; some of `peers`."""
+    node_bytes: bytes = b""
+    """First bytes of connections that are our node's."""
 
 
 class Accepted(ControlMessage):
-    """gateway -> I/O process on the link socket. Descriptors: [connection]. `preamble` has been read from it.
+    """gateway -> I/O process on the link socket, or node process. Descriptors: [connection]. `preamble` has been read
+    from it.
 
-    In its place a connection of iris-mpc's protocol has its introduction; one of a peer's own port has nothing.
+    In its place a connection of iris-mpc's protocol has its introduction; one of a peer's own port has nothing, and one
+    for the node neither.
     """
 
     preamble: bytes
@@ -407,12 +414,17 @@ Message: TypeAlias = (
     | StartPairs
     | ListenPairs
     | AddPair
+    | RunNode
+    | NodeLane
+    | NodeFailed
+    | NodeLost
 )
 
 MESSAGE_TYPES: Final[dict[str, type[Any]]] = {message.__name__: message for message in typing.get_args(Message)}
 
 _field_types: dict[type[Any], dict[str, Any]] = {}
-_RECORDS = (*MESSAGE_TYPES.values(), HttpOptions, IrisOptions, LinkOptions, LinkSecurity, PartySpec, PeerSpec)
+_OPTIONS = (HttpOptions, IrisOptions, LinkOptions, NodeOptions)
+_RECORDS = (*MESSAGE_TYPES.values(), *_OPTIONS, LinkSecurity, PartySpec, PeerSpec)
 
 
 def encode(message: Message) -> bytes:

@@ -33,9 +33,9 @@ from .http_lane import RING_SIZE
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from .children import Child
     from .commands import Message
     from .control_socket import ControlSocket
-    from .supervisor import Child
 
 FRONT_MODULE: Final = "partywire.engine.front"
 FRONT_ROLE: Final = "http front"

@@ -8,6 +8,9 @@ A peer whose link speaks iris-mpc's protocol has no preamble: it is told apart a
 far as it takes to hear its name (`iris_handshake`). If it speaks TLS, nothing in the clear tells who it is: it has a
 port of its own, and what comes there is handed over as soon as it shows that it begins like TLS.
 
+If the party has a node, a connection that begins with one of the node's first bytes (its network's, and that of
+liveness echoes if it gives any) goes to the node's process with nothing read from it. What follows, the node bounds.
+
 A probe (`probe`) is answered here, from what the configuration says, so that no link ever notices one.
 
 It runs on `selectors`, without asyncio, because it must listen as early as possible and does very little. Early dials
@@ -37,6 +40,7 @@ from .child_process import begin_child
 from .commands import Accepted, CommandError, Refused, Serve
 from .control_socket import ControlClosed, ControlSocket, ControlTimeout
 from .errors import HandshakeRejected, LinkProtocolError
+from .first_bytes import TLS_HANDSHAKE
 from .handshake import HandshakeState, Role
 from .hello import hello_of
 from .iris_handshake import Introducing, may_be_iris
@@ -71,9 +75,6 @@ without a pause this process would spin until somebody else gives something back
 
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
-TLS_HANDSHAKE: Final = b"\x16"
-"""The type of the record that every connection of TLS begins with (RFC 8446, 5.1)."""
-
 REPORT_INTERVAL_S: Final = 0.5
 """Least time between two reports of refused connections, so that a port scan does not flood the supervisor."""
 
@@ -100,6 +101,11 @@ class Waiting:
         return PREAMBLE_SIZE - len(self.received) if self.introducing is None else self.introducing.missing
 
     @property
+    def is_fresh(self) -> bool:
+        """Whether nothing was read yet."""
+        return not self.received and self.probe is None and self.introducing is None
+
+    @property
     def is_answered(self) -> bool:
         """Whether it was a probe that has its answer, and is left to read it."""
         return self.probe is not None and self.probe.state in (HandshakeState.DONE, HandshakeState.FAILED)
@@ -116,14 +122,18 @@ class Gateway:
         unidentified_max: int = limits.UNIDENTIFIED_MAX,
         iris_routes: dict[str, ControlSocket] | None = None,
         peer_listeners: list[tuple[socket.socket, ControlSocket]] | None = None,
+        node: tuple[bytes, ControlSocket] | None = None,
     ) -> None:
         """`routes`: routing tag -> link socket of an I/O process. Takes ownership of all.
 
         `answers`: routing tag -> the acceptor's end of a fresh probe by the peer of that tag. `unidentified_max`: how
         many connections may wait here, a quarter of them from one address. `iris_routes`: like `routes`, by the names
         of peers that dial us in iris-mpc's protocol. `peer_listeners`: listening sockets that are one peer's own, each
-        with the link socket of its I/O process.
+        with the link socket of its I/O process. `node`: the first bytes of connections that are our node's, and its
+        socket.
         """
+        self._node_bytes = b"" if node is None else node[0]
+        self._node_route = None if node is None else node[1]
         self._listeners: dict[socket.socket, ControlSocket | None] = dict.fromkeys(listeners)
         self._listeners.update(peer_listeners or [])
         self._answers = answers or {}
@@ -188,7 +198,8 @@ class Gateway:
         self._selector.close()
         for listener in self._listeners:
             listener.close()
-        for route in (*self._routes.values(), *self._iris_routes.values(), *self._listeners.values()):
+        routes = (*self._routes.values(), *self._iris_routes.values(), *self._listeners.values(), self._node_route)
+        for route in routes:
             if route is not None:
                 route.close()
 
@@ -231,10 +242,13 @@ class Gateway:
 
     def _read(self, waiting: Waiting) -> None:
         try:
-            if waiting.route is None:
-                data = waiting.sock.recv(waiting.wanted)
-            else:
+            if waiting.route is not None:
                 data = waiting.sock.recv(len(TLS_HANDSHAKE), socket.MSG_PEEK)  # all of it is the I/O process's
+            elif self._is_for_node(waiting):
+                self._hand_over(waiting, self._node_route, b"")
+                return
+            else:
+                data = waiting.sock.recv(waiting.wanted)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -266,6 +280,13 @@ class Gateway:
             self._begin_probe(waiting, preamble)
         else:
             self._hand_over(waiting, self._routes.get(preamble.routing_tag), waiting.received)
+
+    def _is_for_node(self, waiting: Waiting) -> bool:
+        """Whether it begins like the node's. Raises as `recv` does."""
+        if self._node_route is None or not waiting.is_fresh:
+            return False
+        first = waiting.sock.recv(1, socket.MSG_PEEK)  # which is the node's to read, with all that follows
+        return bool(first) and first in self._node_bytes
 
     def _pass_on(self, waiting: Waiting, route: ControlSocket, first: bytes) -> None:
         """A connection that came by a peer's own port, and what it begins with."""
@@ -425,13 +446,15 @@ def make_gateway(command: Serve, fds: list[int]) -> Gateway:
         CommandError: they are not as many as it says.
     """
     shared, own = command.listeners, len(command.peer_listeners)
-    if len(fds) != shared + own + len(command.peers):
+    linked = shared + own + len(command.peers)
+    if len(fds) != linked + bool(command.node_bytes):
         raise CommandError(f"Serve with {len(fds)} descriptors")
     listeners = [socket.socket(fileno=fd) for fd in fds[: shared + own]]
     sockets = [
         ControlSocket.from_fd(fd, f"the I/O process of {command.party.parties[peer].name}")
-        for peer, fd in zip(command.peers, fds[shared + own :], strict=True)
+        for peer, fd in zip(command.peers, fds[shared + own : linked], strict=True)
     ]
+    node = [(command.node_bytes, ControlSocket.from_fd(fd, "the node")) for fd in fds[linked:]]
     links = dict(zip(command.peers, sockets, strict=True))
     return Gateway(
         listeners[:shared],
@@ -440,6 +463,7 @@ def make_gateway(command: Serve, fds: list[int]) -> Gateway:
         command.options.unidentified_max,
         make_iris_routes(command.party, command.peers, sockets),
         [(sock, links[peer]) for sock, peer in zip(listeners[shared:], command.peer_listeners, strict=True)],
+        node[0] if node else None,
     )
 
 

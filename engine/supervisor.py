@@ -6,6 +6,7 @@ nobody is a zombie.
 
     opener ── control socket ── supervisor ─┬─ gateway
       (worker 0)                            ├─ I/O process of each link, or of several
+                                            ├─ node, if the party has one
                                             └─ worker 1, 2 ...
 
 - It makes everything that two processes share before either exists (doorbells, channels, link sockets), so the order
@@ -25,7 +26,6 @@ import selectors
 import socket
 import time
 from dataclasses import dataclass, field
-from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -36,6 +36,7 @@ from partywire.shm.segment import sweep
 from . import limits
 from .addresses import parse_address
 from .child_process import ChildProcess, begin_child, parent_pidfd
+from .children import Child, Kind
 from .commands import (
     AreYouThere,
     Close,
@@ -43,6 +44,7 @@ from .commands import (
     DropWorker,
     Here,
     Lanes,
+    LinkClaimed,
     LinkEnded,
     LinkEventKind,
     LinkFailed,
@@ -64,9 +66,9 @@ from .commands import (
 from .control_socket import ControlClosed, ControlSocket, ControlTimeout, close_all
 from .http_commands import StartHttp
 from .listening import ListenError, Listening, open_listening
-from .message import replaced
 from .restarts import STAYS_AWAY, Restarts
 from .stat_server import OPENER, ProcessEntry, StatServer
+from .tidings import Tidings
 from .topology import dials, shares_of_links
 from .vigil import Vigil
 
@@ -75,6 +77,8 @@ if TYPE_CHECKING:
 
     from .commands import Message
     from .front_family import FrontFamily
+    from .node_commands import NodeOptions
+    from .node_family import NodeFamily
 
 GATEWAY_MODULE: Final = "partywire.engine.gateway"
 IO_PROCESS_MODULE: Final = "partywire.engine.io_process"
@@ -85,29 +89,6 @@ peers have given it up for its silence before."""
 
 START_TIMEOUT_S: Final = 60.0
 """For the opener's Start. The opener sends it at once; a machine that swaps may take long to run either of us."""
-
-
-class Kind(Enum):
-    """What a child does."""
-
-    GATEWAY = "gateway"
-    LINK = "link"  # an I/O process
-    WORKER = "worker"
-    HTTP = "http"  # the HTTP front, and the worker that answers its requests
-
-
-@dataclass(slots=True)
-class Child:
-    """One process under supervision. `index` is the first peer of an I/O process, the index of a worker."""
-
-    kind: Kind
-    index: int
-    process: ChildProcess
-    control: ControlSocket
-    links: set[int] = field(default_factory=set)  # peers whose link is not over for good
-    connected: dict[int, str] = field(default_factory=dict)  # peers with a connection -> its address, as last told
-    watched_events: int = selectors.EVENT_READ
-    fault: str = ""  # why we killed it
 
 
 @dataclass(slots=True)
@@ -135,13 +116,10 @@ class Supervisor:
         self._restarts = Restarts()
         self._vigil: Vigil[str] = Vigil(limits.HEARTBEAT_TIMEOUT_S, STOPPED_TIMEOUT_MIN_S)  # of I/O processes, by role
         self._epochs: dict[int, int] = {}  # peers whose link was up -> the least epoch of its next attempt
-        self._progress: dict[int, str] = {}  # peers whose link is not up -> why, as last said
-        self._news_dropped = 0  # LinkNews that the opener did not read, since the last one that it could
-        self._refused = ""  # what strangers did at our address, in words
-        self._refused_total = Refused(0, 0, 0)  # the same as last told, of all gateways
-        self._refused_before = Refused(0, 0, 0)  # by gateways that have ended
+        self._tidings = Tidings(lambda message: self._ask(opener, message, ()), self._gateway_ends)
         self._closing = False
         self._front_family: FrontFamily | None = None  # once the opener has asked for HTTP
+        self._node_family: NodeFamily | None = None  # from the start of the family, if the party has a node
         self._workers_deadline: float | None = None  # while closing
         self._complaints: list[str] = []
         self._stat: StatServer | None = None  # from the start of the family
@@ -150,12 +128,14 @@ class Supervisor:
             Kind.LINK: self._on_link_message,
             Kind.WORKER: self._on_worker_message,
             Kind.HTTP: self._on_http_message,
+            Kind.NODE: self._on_node_message,
         }
         self._on_end: Final = {
             Kind.GATEWAY: self._on_gateway_end,
             Kind.LINK: self._on_io_process_end,
             Kind.WORKER: self._on_worker_end,
             Kind.HTTP: self._on_http_end,
+            Kind.NODE: self._on_node_end,
         }
 
     # The party comes up.
@@ -211,6 +191,8 @@ class Supervisor:
             # I/O processes first: they take longest to come up, and everything else waits for them.
             for share in shares_of_links([peer.index for peer in start.party.peers], start.links_per_io_process):
                 self._start_io_process(start, share)
+            if start.node is not None:
+                self._start_node(start, start.node)
             self._start_gateway(start)
             welcome = Welcome(0, start.workers, start.party, start.options, start.main_path)
             self._send(self._opener, welcome, parts.doorbells[:2])
@@ -244,6 +226,10 @@ class Supervisor:
         own = [(peer, sock) for peer, listening in self._peer_listening.items() for sock in listening.sockets]
         listeners = [*self._listening.sockets, *(sock for _, sock in own)]
         fds = [*(sock.fileno() for sock in listeners), *(self._gateway_ends[peer].fileno() for peer in peers)]
+        node_bytes = b""
+        if self._node_family is not None:
+            fds.append(self._node_family.gateway_end.fileno())
+            node_bytes = self._node_family.first_bytes
         serve = Serve(
             start.party,
             peers,
@@ -251,6 +237,7 @@ class Supervisor:
             start.workers,
             start.options,
             [peer for peer, _ in own],
+            node_bytes,
         )
         self._send(child.control, serve, fds)
 
@@ -402,23 +389,25 @@ class Supervisor:
         self._note(message, fds)
         match message:
             case Lanes(worker=worker, peer=peer, epoch=epoch):
-                self._progress.pop(peer, None)
+                self._tidings.settled(peer)
                 self._epochs[peer] = epoch + 1
                 target = self._opener if worker == 0 else self._worker_socket(worker)
                 if target is not None:
                     self._send(target, message, fds)
             case LinkProgress(peer, cause):
-                self._progress[peer] = cause
-                self._tell_progress(peer)
+                self._tidings.progress(peer, cause)
             case LinkFailed(peer):
                 child.links.discard(peer)
-                self._progress.pop(peer, None)
+                self._tidings.settled(peer)
                 self._send(self._opener, message)
             case LinkNews():
                 self._note_connected(child, message)
-                self._tell_news(message)
+                self._tidings.news(message)
             case Here():
                 self._vigil.answered(child.process.role, time.monotonic())
+            case LinkClaimed():
+                if self._node_family is not None:
+                    self._node_family.learn(message)
             case LinkEnded(peer, clean, cause):
                 if self._closing:
                     child.links.discard(peer)
@@ -433,41 +422,15 @@ class Supervisor:
         elif news.kind in (LinkEventKind.ACCEPTED.value, LinkEventKind.CONNECTED.value):
             child.connected[news.peer] = news.address
 
-    def _tell_news(self, news: LinkNews) -> None:
-        """News never take the room that the opener's other messages need: an opener that is behind gets a count."""
-        if self._opener.has_pending:
-            self._news_dropped += 1
-            return
-        self._send(self._opener, replaced(news, dropped=self._news_dropped))
-        self._news_dropped = 0
-
     def _on_gateway_message(self, child: Child, message: Message, fds: list[int]) -> None:
         if not isinstance(message, Refused):
             raise CommandError(f"{type(message).__name__} from a gateway")
-        message = self._refused_total = self._refused_before.plus(message)
-        self._note(message)
-        self._ask(self._opener, message, ())  # for its log; totals, so that one may be left out
-        kinds = (
-            (message.unknown, "of parties that are not in our configuration, or not for us"),
-            (message.garbage, "that do not speak PartyWire"),
-            (message.silent, "that sent nothing"),
-            (message.crowded, "too many at once"),
-        )
-        self._refused = ", ".join(f"{count} {what}" for count, what in kinds if count)
-        for peer in self._gateway_ends:
-            if peer in self._progress:
-                self._tell_progress(peer)
+        self._note(self._tidings.refused(message))
 
     def _note(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Let those who read figures see it."""
         if self._stat is not None:
             self._stat.hear(message, fds)
-
-    def _tell_progress(self, peer: int) -> None:
-        cause = self._progress[peer]
-        if self._refused and peer in self._gateway_ends:
-            cause = f"{cause}; refused connections at our address: {self._refused}"
-        self._ask(self._opener, LinkProgress(peer, cause), ())  # strangers may not fill the room of its other messages
 
     def _on_worker_message(self, child: Child, message: Message, fds: list[int]) -> None:
         if not isinstance(message, RemakeLink) or message.worker != child.index:
@@ -521,14 +484,14 @@ class Supervisor:
         whose = f"link to {names[0]}" if len(names) == 1 else f"links to {', '.join(names)}"
         reason = f"our I/O process of the {whose} {cause or ('ended' if self._closing else 'ended unexpectedly')}"
         for peer, address in child.connected.items():
-            self._tell_news(LinkNews(peer, LinkEventKind.CLOSED.value, address, reason))
+            self._tidings.news(LinkNews(peer, LinkEventKind.CLOSED.value, address, reason))
         if self._closing and not cause:
             return
         if self._closing:
             self._complaints.append(reason)
         is_replaced = not self._closing and self._restarts.may_start(child.process.role, time.monotonic())
         for peer in sorted(child.links):
-            self._progress.pop(peer, None)
+            self._tidings.settled(peer)
             self._note(lost := LinkLost(peer, reason if is_replaced or self._closing else reason + STAYS_AWAY))
             self._tell_workers(lost)
         if is_replaced:
@@ -550,7 +513,7 @@ class Supervisor:
         return True
 
     def _on_gateway_end(self, child: Child, cause: str) -> None:
-        self._refused_before = self._refused_total
+        self._tidings.gateway_ended()
         if self._closing:
             return
         if self._restarts.may_start(child.process.role, time.monotonic()):
@@ -600,6 +563,35 @@ class Supervisor:
         if not self._closing:
             self._tell_pids()
 
+    # The party's node, if it has one.
+
+    def _start_node(self, start: Start, options: NodeOptions) -> None:
+        from .node_family import NodeFamily, NodeSteps  # only here: most parties have none
+
+        def start_child(role: str, module: str) -> Child:
+            self._vigil.watch(role, time.monotonic())
+            return self._start_child(Kind.NODE, 0, module, role)
+
+        steps = NodeSteps(
+            start_child,
+            self._send,
+            lambda role: self._restarts.may_start(role, time.monotonic()),
+            lambda role: self._vigil.answered(role, time.monotonic()),
+        )
+        self._node_family = NodeFamily(steps, self._opener, start, options, self._parts.doorbells[:2])
+        self._node_family.start_process()
+
+    def _on_node_message(self, child: Child, message: Message, fds: list[int]) -> None:
+        assert self._node_family is not None
+        self._node_family.hear(message, fds)
+
+    def _on_node_end(self, child: Child, cause: str) -> None:
+        assert self._node_family is not None
+        if complaint := self._node_family.on_end(cause, is_closing=self._closing):
+            self._complaints.append(complaint)
+        if not self._closing:
+            self._tell_pids()
+
     # The party ends.
 
     def _close(self) -> None:
@@ -620,7 +612,7 @@ class Supervisor:
     def _kill_late_workers(self) -> None:
         self._workers_deadline = None
         for child in self._children:
-            if child.kind in (Kind.WORKER, Kind.HTTP):
+            if child.kind in (Kind.WORKER, Kind.HTTP, Kind.NODE):
                 child.process.kill()
 
     def _end_everything(self) -> None:
@@ -637,6 +629,8 @@ class Supervisor:
         close_all(self._parts.doorbells)
         if self._front_family is not None:
             self._front_family.free()
+        if self._node_family is not None:
+            self._node_family.free()
         for listening in (self._listening, *self._peer_listening.values()):
             listening.close()
         if self._stat is not None:

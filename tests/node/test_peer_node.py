@@ -301,9 +301,7 @@ def test_a_node_serves_the_handlers_that_its_configuration_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "shouting_for_test.py").write_text(
-        "level = 3\n"
-        "async def shout(connection, reader, writer):\n"
-        "    writer.write((await reader.readline()).upper())\n"
+        "level = 3\nasync def shout(connection, reader, writer):\n    writer.write((await reader.readline()).upper())\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
