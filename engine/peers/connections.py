@@ -22,44 +22,37 @@ import asyncio
 import logging
 import random
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from ..errors import LinkProtocolError, PartyWireError
 from .accepting import PeerAcceptor
-from .claims import ADDRESSES_MAX, PROTOCOLS_MAX, check_protocol_id, fault_of_address
+from .claims import ADDRESSES_MAX, fault_of_address
 from .connection import EstablishedConnection
 from .contract import Ban
 from .counters import PeerCounters
 from .dialling import NodeParts, PeerDialler
 from .errors import ConnectionsClosed
 from .events import EVENTS_MAX, EventHub, PeerBanned, PeerUpdated
-from .identity_exchange import IDENTITY_PROTOCOL, PUSH_PROTOCOL, IdentityMessage, IdentityReader
-from .introductions import read_message
 from .options import PeerOptions
+from .own_claim import OwnClaim
 from .pool import ConnectionPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
 
+    from ..errors import LinkProtocolError
     from ..multiaddr import Multiaddr
     from ..substreams.connection import SubstreamConnection
-    from ..substreams.streams import SubstreamReader, SubstreamWriter
     from ..transport import Stream
     from .claims import PeerClaim
     from .connection import SubstreamGate
     from .contract import AddressBook, Direction, Listening, PeerConnection, ProtocolHandler, Transports
     from .events import EventSubscription
     from .identity import NodeIdentity
+    from .identity_exchange import IdentityMessage
     from .peer_id import PeerId
 
 _LOG: Final = logging.getLogger("partywire.peers")
-
-PUSH_INTERVAL_S: Final = 1.0
-"""A peer's changes are taken in at most so often; ours are told as often."""
-
-PUSH_ATTEMPTS: Final = 3
 
 
 class PeerConnections:
@@ -97,14 +90,21 @@ class PeerConnections:
         self._transports = transports
         self._book = book
         self._options = options or PeerOptions()
-        self._user_agent = user_agent
-        self._features = features
         self._clock = clock
         self._hub = EventHub()
-        self._handlers: dict[str, ProtocolHandler] = {PUSH_PROTOCOL: self._take_push}
         self._listenings: list[Listening] = []
         self._advertised: tuple[Multiaddr, ...] | None = None  # None: where we listen
         self._pool = ConnectionPool(identity.peer_id, self._options, self.counters, self._hub)
+        self._own = OwnClaim(
+            identity,
+            self._options,
+            self._pool.standing.values,
+            self._addresses,
+            self._on_updated,
+            clock,
+            user_agent=user_agent,
+            features=features,
+        )
         parts = NodeParts(
             identity,
             transports,
@@ -114,14 +114,12 @@ class PeerConnections:
             self._hub,
             self._pool,
             clock,
-            lambda: self._claim,
+            lambda: self._own.claim,
             self._establish,
         )
         self._dialler = PeerDialler(parts, chance or random.Random())
         self._acceptor = PeerAcceptor(parts)
         self._is_over = False
-        self._pushes: dict[EstablishedConnection, asyncio.Task[None]] = {}  # to whom a change is being told
-        self._claim = self._sign(0)
         self._reaper = self._loop.call_later(self._options.reap_interval_s, self._reap)
 
     @property
@@ -132,7 +130,7 @@ class PeerConnections:
     @property
     def claim(self) -> PeerClaim:
         """What we say about ourselves, as it stands."""
-        return self._claim
+        return self._own.claim
 
     # Connections.
 
@@ -169,7 +167,7 @@ class PeerConnections:
             address,
             message.observed,
             told,
-            self._handlers,
+            self._own.handlers,
             self._options,
             self.counters,
             self._on_violation,
@@ -177,8 +175,8 @@ class PeerConnections:
         self._book.learn(message.claim)
         self._pool.put(connection)
         connection.start(gate)
-        if told is not self._claim:
-            self._push_soon()
+        if told is not self._own.claim:
+            self._own.push_soon()
         return connection
 
     def _reap(self) -> None:
@@ -207,7 +205,7 @@ class PeerConnections:
             listening.close()
             raise
         self._listenings.append(listening)
-        self._change()
+        self._own.change()
         return listening.address
 
     def accept(self, stream: Stream, address: Multiaddr) -> None:
@@ -231,28 +229,30 @@ class PeerConnections:
         for address in chosen or ():
             if (fault := fault_of_address(address, is_local=self._options.is_local)) is not None:
                 raise ValueError(f"{address} cannot be claimed: {fault}")
-        before = self._advertised, self._features
+        before = self._advertised, self._own.features
         self._advertised = chosen
-        self._features = self._features if features is None else features
+        self._own.features = self._own.features if features is None else features
         try:
-            self._change()
+            self._own.change()
         except ValueError:
-            self._advertised, self._features = before
+            self._advertised, self._own.features = before
             raise
+
+    def _addresses(self) -> tuple[Multiaddr, ...]:
+        if self._advertised is not None:
+            return self._advertised
+        local = self._options.is_local
+        heard = dict.fromkeys(listening.address for listening in self._listenings)
+        claimable = [address for address in heard if fault_of_address(address, is_local=local) is None]
+        return tuple(claimable[:ADDRESSES_MAX])
+
+    def _on_updated(self, connection: EstablishedConnection) -> None:
+        self._book.learn(connection.claim)
+        self._hub.publish(PeerUpdated(connection.peer_id))
 
     def serve(self, protocol: str, handler: ProtocolHandler) -> None:
         """As ConnectionManager.serve."""
-        check_protocol_id(protocol)
-        if protocol in self._handlers or protocol == IDENTITY_PROTOCOL:
-            raise ValueError(f"{protocol} is served already")
-        if len(self._handlers) == PROTOCOLS_MAX:
-            raise ValueError(f"{PROTOCOLS_MAX} protocols are served already, more cannot be")
-        self._handlers[protocol] = handler
-        try:
-            self._change()
-        except ValueError:
-            del self._handlers[protocol]
-            raise
+        self._own.serve(protocol, handler)
 
     def protocol(self, protocol: str) -> Callable[[ProtocolHandler], ProtocolHandler]:
         """As ConnectionManager.protocol."""
@@ -269,93 +269,7 @@ class PeerConnections:
         Raises:
             ValueError: it is not served.
         """
-        if protocol == PUSH_PROTOCOL or protocol not in self._handlers:
-            raise ValueError(f"{protocol} is not served")
-        del self._handlers[protocol]
-        self._change()
-
-    def _sign(self, after: int) -> PeerClaim:
-        addresses = self._advertised
-        if addresses is None:
-            local = self._options.is_local
-            heard = dict.fromkeys(listening.address for listening in self._listenings)
-            claimable = [address for address in heard if fault_of_address(address, is_local=local) is None]
-            addresses = tuple(claimable[:ADDRESSES_MAX])
-        return self._identity.sign(
-            updated_at=max(int(self._clock()), after + 1),
-            features=self._features,
-            user_agent=self._user_agent,
-            addresses=addresses,
-            protocols=sorted(self._handlers),
-        )
-
-    def _change(self) -> None:
-        """Something of the claim is another now."""
-        self._claim = self._sign(self._claim.updated_at)
-        self._push_soon()
-
-    def _push_soon(self) -> None:
-        """Tell everybody who has another claim of us; each in a task of its own, so that a slow peer holds up none."""
-        for connection in self._pool.standing.values():
-            telling = self._pushes.get(connection)
-            if (telling is None or telling.done()) and not self._is_over:
-                task = self._loop.create_task(self._push(connection))
-                self._pushes[connection] = task
-                task.add_done_callback(partial(self._forget_push, connection))
-
-    def _forget_push(self, connection: EstablishedConnection, task: asyncio.Task[None]) -> None:
-        if self._pushes.get(connection) is task:
-            del self._pushes[connection]
-
-    async def _push(self, connection: EstablishedConnection) -> None:
-        await asyncio.sleep(0)  # what else changes in this turn of the loop goes along
-        attempts = 0
-        while connection.is_open and connection.told is not self._claim and attempts < PUSH_ATTEMPTS:
-            claim = self._claim
-            if PUSH_PROTOCOL not in connection.claim.protocols:
-                return
-            try:
-                async with asyncio.timeout(self._options.identity_timeout_s):
-                    _, reader, writer = await connection.open((PUSH_PROTOCOL,))
-                    try:
-                        writer.write(IdentityMessage(claim, connection.address).encode())
-                        await reader.read(1)  # its end: taken in
-                    finally:
-                        writer.close()
-                connection.told = claim
-                attempts = 0
-            except (PartyWireError, TimeoutError) as error:
-                _LOG.debug("peer %s did not take our new claim: %s", connection.peer_id, error)
-                attempts += 1
-            await asyncio.sleep(PUSH_INTERVAL_S)
-
-    async def _take_push(self, connection: PeerConnection, reader: SubstreamReader, writer: SubstreamWriter) -> None:
-        """Serves PUSH_PROTOCOL: one at a time for each peer, and a pause behind it."""
-        assert isinstance(connection, EstablishedConnection)
-        if connection.is_updating:
-            writer.reset("one change at a time")
-            return
-        connection.is_updating = True
-        try:
-            theirs = IdentityReader(
-                connection.claim.noise_key,
-                self._clock,
-                has_verdict=False,
-                is_local=self._options.is_local,
-                peer=str(connection.peer_id),
-            )
-            async with asyncio.timeout(self._options.identity_timeout_s):
-                message = await read_message(reader, theirs)
-            if message.claim.public_key != connection.public_key:
-                raise LinkProtocolError(str(connection.peer_id), "the identity of a peer", "it changed")
-            if message.claim.updated_at > connection.claim.updated_at:
-                connection.claim = message.claim
-                self._book.learn(message.claim)
-                self._hub.publish(PeerUpdated(connection.peer_id))
-            writer.close()
-            await asyncio.sleep(PUSH_INTERVAL_S / 2)
-        finally:
-            connection.is_updating = False
+        self._own.unserve(protocol)
 
     # Bans.
 
@@ -392,8 +306,7 @@ class PeerConnections:
         for listening in self._listenings:
             listening.close()
         self._listenings.clear()
-        for task in self._pushes.values():
-            task.cancel()
+        self._own.close()
         await self._acceptor.aclose()
         await self._dialler.aclose()
         await self._pool.aclose()

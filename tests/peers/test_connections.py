@@ -373,7 +373,7 @@ async def test_a_peer_that_takes_no_change_holds_up_no_other(net: PeerNet) -> No
     alice.knows(slow, quick)
     await alice.connect(slow)
     await alice.connect(quick)
-    slow.peers._handlers["/partywire/identity/push/1"] = lambda *_: asyncio.Event().wait()  # type: ignore[assignment]
+    slow.peers._own.handlers["/partywire/identity/push/1"] = lambda *_: asyncio.Event().wait()  # type: ignore[assignment]
     events = quick.peers.events()
     alice.serve_echo()
     await next_event(events, PeerUpdated)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 async def test_the_fifth_of_five_protocols_is_agreed_on_and_none_of_five_is_a_failure(net: PeerNet) -> None:
     alice, bob = await net.pair()
     connection = await alice.connect(bob)
-    bob.peers._handlers["/test/5"] = echo  # served, and never told: so it is asked for
+    bob.peers._own.handlers["/test/5"] = echo  # served, and never told: so it is asked for
     names = [f"/test/{index}" for index in range(1, 6)]
     agreed, reader, writer = await connection.open(names)
     assert agreed == "/test/5"
@@ -46,7 +46,7 @@ async def test_a_protocol_that_was_told_and_is_served_no_more_ends_in_a_reset(ne
     alice, bob = await net.pair()
     bob.serve_echo()
     connection = await alice.connect(bob)
-    del bob.peers._handlers[ECHO]  # before alice can hear of it
+    del bob.peers._own.handlers[ECHO]  # before alice can hear of it
     _, reader, writer = await connection.open([ECHO])
     writer.write(b"x")
     with pytest.raises(SubstreamReset):
