@@ -39,6 +39,7 @@ from partywire.engine.transports.websocket import WebSocketCore
 from partywire.engine.transports.websocket_stream import open_websocket
 from tests.support.certificates import issue, noise_links, tls_link
 from tests.support.channels import shake
+from tests.support.ring_streams import RingTransport
 from tests.support.socks_proxy import SmallProxy
 from tests.support.websockets import websocket_settings
 
@@ -226,6 +227,7 @@ MAKERS: dict[str, Callable[[asyncio.AbstractEventLoop], Transport]] = {
     "tiny memory": lambda loop: MemoryTransport(loop, capacity=7),
     "tcp": TcpTransport,
     "unix": TcpTransport,
+    "rings": lambda loop: RingTransport(loop, 16 * 1024),
     "websocket over little memory": lambda loop: WebSocketTransport(MemoryTransport(loop, capacity=50), loop),
 }
 
