@@ -68,7 +68,7 @@ class SubstreamReader:
             if self.timeout_s is None:
                 await self._place.wait("read from")
             else:
-                await _wait_at_most(self._place, "read from", self._substream, self._connection.peer, self.timeout_s)
+                await _wait_at_most(self._place, "read from", self._substream, self._far_end, self.timeout_s)
         return data
 
     async def peek(self) -> bytes:
@@ -147,6 +147,10 @@ class SubstreamReader:
         """For the connection: something arrived, or will not any more."""
         self._place.wake()
 
+    @property
+    def _far_end(self) -> str:
+        return self._substream.peer or self._connection.peer
+
     def _take(self, size_max: int) -> bytes:
         data = self._substream.read(size_max)
         if data:
@@ -168,7 +172,15 @@ class SubstreamWriter:
     @property
     def peer(self) -> str:
         """Name of the peer."""
-        return self._connection.peer
+        return self._substream.peer or self._connection.peer
+
+    def name_peer(self, peer: str) -> None:
+        """From now on errors of both halves call the peer so: the substream leads on to somebody else."""
+        self._substream.peer = peer
+
+    def explain(self, cause: str) -> None:
+        """What a reset by the peer, of which nobody was told the cause, is to be put down to."""
+        self._substream.explain(cause)
 
     @property
     def is_open(self) -> bool:
@@ -204,7 +216,7 @@ class SubstreamWriter:
             if self.timeout_s is None:
                 await self._place.wait("write to")
             else:
-                await _wait_at_most(self._place, "write to", self._substream, self._connection.peer, self.timeout_s)
+                await _wait_at_most(self._place, "write to", self._substream, self.peer, self.timeout_s)
 
     def write_eof(self) -> None:
         """End our side behind everything that was written.

@@ -36,6 +36,7 @@ class Substream:
     def __init__(self, session: YamuxSession, substream_id: int, is_ours: bool, now: float) -> None:
         self._session = session
         self.id = substream_id
+        self.peer = ""  # whose the far end is, where that is not who the session is with
         self.is_ours = is_ours
         self.is_answered = False  # ours: the peer has acknowledged it; the peer's: we have accepted it
         self.is_reset = False
@@ -63,7 +64,7 @@ class Substream:
         self._reset_cause = ""
 
     def __repr__(self) -> str:
-        return f"<Substream {self.id} with {self._session.peer or 'the peer'}>"
+        return f"<Substream {self.id} with {self._far_end or 'the peer'}>"
 
     # For the user.
 
@@ -85,7 +86,7 @@ class Substream:
         """
         self._check_alive()
         if self.owes_fin or self.fin_sent:
-            raise SubstreamClosed(self._session.peer, self.id)
+            raise SubstreamClosed(self._far_end, self.id)
         self.accept()
         size = len(data)
         room = self._session.limits.send_size_max - self.send_size
@@ -120,7 +121,7 @@ class Substream:
         received = self.received
         if not received:
             if self._session.cause and not self.is_ended_by_peer:
-                raise SubstreamSessionOver(self._session.peer, self._session.cause)
+                raise SubstreamSessionOver(self._far_end, self._session.cause)
             return b""
         data = self._take(size_max)
         self.received_size -= len(data)
@@ -158,13 +159,22 @@ class Substream:
         """Whether anything can still be written or come."""
         return not (self.is_reset or (self.fin_sent and self.is_ended_by_peer) or self._session.cause)
 
+    def explain(self, cause: str) -> None:
+        """What a reset by the peer, of which yamux cannot say the cause, is to be put down to."""
+        if not self._reset_by_us:
+            self._reset_cause = self._reset_cause or cause
+
+    @property
+    def _far_end(self) -> str:
+        return self.peer or self._session.peer
+
     # For the session.
 
     def set_reset(self, by_us: bool, cause: str) -> None:
         """The substream is over; nothing of it is kept."""
         self.is_reset = True
         self._reset_by_us = by_us
-        self._reset_cause = cause
+        self._reset_cause = cause or self._reset_cause
         self.drop_unsent()
         self.received.clear()
         self.received_size = 0
@@ -250,7 +260,7 @@ class Substream:
         if self.is_reset:
             raise self._reset_error()
         if self._session.cause:
-            raise SubstreamSessionOver(self._session.peer, self._session.cause)
+            raise SubstreamSessionOver(self._far_end, self._session.cause)
 
     def _reset_error(self) -> SubstreamReset:
-        return SubstreamReset(self._session.peer, self.id, self._reset_by_us, self._reset_cause)
+        return SubstreamReset(self._far_end, self.id, self._reset_by_us, self._reset_cause)
