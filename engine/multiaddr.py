@@ -101,7 +101,7 @@ def _name(text: str) -> str:
 
 
 def _zone(text: str) -> str:
-    if not 1 <= len(text) <= 15 or not text.isprintable() or any(character in " %" for character in text):
+    if not 1 <= len(text) <= 15 or not text.isprintable() or any(character in " %/" for character in text):
         raise ValueError(f"{text[:20]!r} is not the name of an interface")
     return text
 

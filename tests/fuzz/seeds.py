@@ -25,7 +25,7 @@ from partywire.engine.topology import PartySpec, PeerSpec, routing_tag
 from partywire.shm.record import RECORD_HEADER
 from partywire.workers import serve_words, values
 from partywire.workers.config import PartyConfig, write_config
-from tests.fuzz import object_targets, peer_store_targets, peer_targets, transport_targets
+from tests.fuzz import object_targets, peer_store_targets, peer_targets, substream_targets, transport_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -170,6 +170,13 @@ _MAKERS: Final[dict[str, Callable[[], Iterator[bytes]]]] = {
     "liveness": peer_targets.echoes,
     "peer_record": peer_store_targets.records,
     "peer_ban": peer_store_targets.bans,
+    "yamux": substream_targets.yamux,
+    "negotiation": substream_targets.negotiations,
+    "multiaddr": substream_targets.addresses,
+    "multiaddr_text": substream_targets.address_texts,
+    "message_frame": substream_targets.message_frames,
+    "call_frame": substream_targets.call_frames,
+    "node_config": substream_targets.node_configs,
     "object_tokens": object_targets.object_tokens,
     "format4": object_targets.format4,
     "socks": transport_targets.socks,

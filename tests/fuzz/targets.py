@@ -45,6 +45,13 @@ from tests.fuzz.peer_store_targets import fuzz_peer_record as fuzz_peer_record
 from tests.fuzz.peer_targets import fuzz_identity_message as fuzz_identity_message
 from tests.fuzz.peer_targets import fuzz_liveness as fuzz_liveness
 from tests.fuzz.peer_targets import fuzz_peer_claim as fuzz_peer_claim
+from tests.fuzz.substream_targets import fuzz_call_frame as fuzz_call_frame
+from tests.fuzz.substream_targets import fuzz_message_frame as fuzz_message_frame
+from tests.fuzz.substream_targets import fuzz_multiaddr as fuzz_multiaddr
+from tests.fuzz.substream_targets import fuzz_multiaddr_text as fuzz_multiaddr_text
+from tests.fuzz.substream_targets import fuzz_negotiation as fuzz_negotiation
+from tests.fuzz.substream_targets import fuzz_node_config as fuzz_node_config
+from tests.fuzz.substream_targets import fuzz_yamux as fuzz_yamux
 from tests.fuzz.transport_targets import fuzz_socks as fuzz_socks
 from tests.fuzz.transport_targets import fuzz_tor_lines as fuzz_tor_lines
 from tests.fuzz.transport_targets import fuzz_websocket as fuzz_websocket

@@ -437,3 +437,25 @@ def test_a_cancelled_read_of_everything_loses_nothing(play: Callable[[Scenario],
             writer.close()
 
     play(scenario)
+
+
+def test_rule_20_a_peer_that_takes_nothing_for_too_long_ends_the_connection() -> None:
+    """Of the rules of yamux (tests/yamux/test_yamux_rules.py) the one that needs a clock and a stream."""
+
+    async def main() -> None:
+        net = Net(MemoryTransport(asyncio.get_running_loop(), capacity=1000))
+        dialled, accepted = await net.streams()
+        client = SubstreamConnection(
+            net.loop, dialled, is_client=True, on_substream=lambda *_: None, peer="bob", write_timeout_s=0.05
+        )
+        client.start()
+        reader, writer = await client.open()
+        writer.write(bytes(5000))
+        assert await client.closed == "the peer took nothing for 0.05 s"
+        with pytest.raises(SubstreamSessionOver):
+            await reader.read(1)
+        with pytest.raises(SubstreamSessionOver):
+            writer.write(b"x")
+        accepted.close()
+
+    asyncio.run(asyncio.wait_for(main(), DEADLINE_S))
