@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import LinkProtocolError
 from ..negotiation import NegotiationFailed
-from ..yamux.errors import SubstreamClosed, SubstreamReset, SubstreamSessionOver
+from ..yamux.errors import SubstreamReset, SubstreamSessionOver
 from .errors import NegotiationTimedOut
 from .negotiating import answer, propose
+from .serving import run_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -184,36 +185,13 @@ class EstablishedConnection:
     async def _serve(self, reader: SubstreamReader, writer: SubstreamWriter) -> None:
         protocol = await self._negotiate(reader, writer)
         handler = None if protocol is None else self._handlers.get(protocol)
-        if handler is None:
+        if protocol is None or handler is None:
             return
         try:
-            await handler(self, reader, writer)
-            if not await self._drained(writer):
-                writer.reset("the peer took nothing more")
-            writer.close()
-        except (SubstreamReset, SubstreamClosed, SubstreamSessionOver, asyncio.IncompleteReadError) as error:
-            # Ended by the peer, or as good as: the handler had no reason to expect it.
-            _LOG.debug("substream %s of peer %s ended early: %s", protocol, self.peer_id, error)
-            writer.reset("it ended early")
-        except Exception as error:
-            if isinstance(error, LinkProtocolError) and error.peer in ("", str(self.peer_id)):
-                writer.reset("the protocol was broken")
-                self._on_violation(self, error)
-                return
-            self._counters.handlers_failed += 1
-            _LOG.exception("the handler of %s failed for peer %s", protocol, self.peer_id)
-            writer.reset("the handler failed")
-        except BaseException:
-            writer.reset("the handler was cancelled")
-            raise
-
-    async def _drained(self, writer: SubstreamWriter) -> bool:
-        try:
-            async with asyncio.timeout(self._options.negotiation_timeout_s):
-                await writer.drain()
-            return True
-        except TimeoutError:
-            return False
+            if not await run_handler(handler, self, reader, writer, protocol, self._options.negotiation_timeout_s):
+                self._counters.handlers_failed += 1
+        except LinkProtocolError as error:
+            self._on_violation(self, error)
 
     async def _negotiate(self, reader: SubstreamReader, writer: SubstreamWriter) -> str | None:
         timeout_s = self._options.negotiation_timeout_s
