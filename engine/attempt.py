@@ -82,6 +82,9 @@ class Attempt:
         self.dialled = ""  # where the peer answered our dial
         self.multiplexer: Multiplexer | None = None  # set behind it
         self.lanes: dict[int, Lane] = {}
+        # Of bulk connections, by their numbers. Who took the other lanes of an attempt reads of these before those of
+        # the next, so nobody has to wait for them to be taken.
+        self.bulk_lanes: dict[int, Lane] = {}
         self.is_orphaned = False  # a worker that was to take its lanes has died
         self.control_lane: Lane | None = None
         self.substream_lane: SubstreamLane | None = None  # only where LinkOptions.substreams
@@ -108,7 +111,7 @@ class Attempt:
         self.greeted.set()
         if self.multiplexer is not None:
             self.multiplexer.close()
-        for lane in self.lanes.values():
+        for lane in (*self.lanes.values(), *self.bulk_lanes.values()):
             lane.close()
         if self.control_lane is not None:
             self.control_lane.close()

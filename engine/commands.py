@@ -20,6 +20,7 @@ import orjson
 from . import limits
 from .channel.link_security import LinkSecurity
 from .errors import PartyWireError
+from .bulk_commands import BulkFailed, BulkLane, OpenBulk
 from .http_commands import (
     AnswerHttp,
     HttpFailed,
@@ -60,6 +61,8 @@ class LinkOptions:
 
     ring_size: int = 4 * 1024 * 1024
     control_ring_size: int = 256 * 1024
+    bulk_ring_size: int = 1024 * 1024
+    """Smaller than others, for they come on top of them; a stream fills what it is given."""
     connect_timeout_s: float = limits.CONNECT_TIMEOUT_S
     heartbeat_interval_s: float = limits.HEARTBEAT_INTERVAL_S
     heartbeat_timeout_s: float = limits.HEARTBEAT_TIMEOUT_S
@@ -398,6 +401,9 @@ Message: TypeAlias = (
     | OpenLinks
     | DropWorker
     | RemakeLink
+    | OpenBulk
+    | BulkLane
+    | BulkFailed
     | AreYouThere
     | Here
     | PublishStat

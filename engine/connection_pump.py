@@ -1,4 +1,4 @@
-"""One normal connection of a link: moves bytes between its socket and its ring pair, never looking at a frame.
+"""One normal or bulk connection of a link: moves bytes between its socket and its ring pair, never looking at a frame.
 
 Between the worker that owns the lane and the peer's pump. Driven by socket readiness and by the multiplexer, which
 answers the doorbell. The one invariant: the peer's worker gets exactly the bytes of our worker's DATA records, in
@@ -47,6 +47,9 @@ RECORDS_MAX: Final = 256
 SEND_SIZE: Final = 1024 * 1024
 """What one pass takes from a ring before other connections have their turn."""
 
+BULK_SLICE_SIZE: Final = 64 * 1024
+"""What a bulk connection receives, or sends beyond one record, before normal ones are looked at again."""
+
 _PEER_IS_GONE = frozenset({errno.EPIPE, errno.ECONNRESET})
 """Errors of a send behind which the kernel still holds what the peer had sent before it left."""
 
@@ -94,10 +97,24 @@ class ConnectionPump:
     """Both halves of one connection. `serve_ring` and `fill_ring` are called by the multiplexer when the bell rang."""
 
     def __init__(
-        self, owner: Owner, stream: Stream, tx: RingReader, rx: RingWriter, connection: int, epoch: int
+        self,
+        owner: Owner,
+        stream: Stream,
+        tx: RingReader,
+        rx: RingWriter,
+        connection: int,
+        epoch: int,
+        *,
+        slice_size: int = 0,
     ) -> None:
-        """`tx`: what the worker sends, read here; `rx`: what it receives, written here. Owns the stream and both."""
+        """`tx`: what the worker sends, read here; `rx`: what it receives, written here. Owns the stream and both.
+
+        `slice_size`: of a bulk connection, whose turns are this short.
+        """
         self.connection: Final = connection
+        self._receive_size: Final = slice_size or RECEIVE_SIZE
+        self._receive_batch: Final = 1 if slice_size else RECEIVE_BATCH
+        self._send_size: Final = slice_size or SEND_SIZE
         self.incoming = Incoming.OPEN
         self.outgoing = Outgoing.OPEN
         self.bytes_moved = 0  # both ways; shows progress while the link closes
@@ -164,9 +181,9 @@ class ConnectionPump:
             stream.fd,
             self.connection,
             self._epoch,
-            RECEIVE_SIZE,
+            self._receive_size,
             self._receive_size_min,
-            RECEIVE_BATCH,
+            self._receive_batch,
         )
         self.bytes_moved += count
         if count and self._on_received is not None:
@@ -189,8 +206,8 @@ class ConnectionPump:
             self._discard()
             return
         moved_before = self.bytes_moved
-        for _ in range(RECEIVE_BATCH):
-            claim = rx.try_claim(RECEIVE_SIZE, self._receive_size_min)
+        for _ in range(self._receive_batch):
+            claim = rx.try_claim(self._receive_size, self._receive_size_min)
             if claim is None:
                 self._meet_full_ring()
                 break
@@ -322,7 +339,7 @@ class ConnectionPump:
     def _serve_compiled(self, core: ModuleType, stream: TcpStream) -> bool:
         if self.outgoing is not Outgoing.OPEN:
             return self._serve_plain()
-        sent = core.send_from_ring(self._tx, stream.fd, SEND_SIZE)
+        sent = core.send_from_ring(self._tx, stream.fd, self._send_size)
         if type(sent) is int:
             self.bytes_moved += sent
             if not sent and self._orphaned:
@@ -357,7 +374,7 @@ class ConnectionPump:
             return None
         assert isinstance(self._stream, TcpStream)
         fd = self._stream.fd
-        return self._tx, self._rx, fd, self.connection, self._epoch, RECEIVE_SIZE, self._receive_size_min
+        return self._tx, self._rx, fd, self.connection, self._epoch, self._receive_size, self._receive_size_min
 
     @property
     def source(self) -> tuple[RingReader, int] | None:
@@ -392,7 +409,7 @@ class ConnectionPump:
             self._owner.ring_broke(self, error)
 
     def _serve_plain(self) -> bool:
-        polled = self._tx.poll(RECORDS_MAX, SEND_SIZE)
+        polled = self._tx.poll(RECORDS_MAX, self._send_size)
         if not polled:
             if self._orphaned:
                 self._end_orphan()

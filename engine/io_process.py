@@ -19,6 +19,7 @@ from partywire.shm import fence
 from partywire.shm.doorbell import Bell
 
 from . import tcp
+from .bulk_commands import OpenBulk
 from .child_process import begin_child
 from .commands import AreYouThere, Close, CommandError, DropWorker, Here, OpenLinks, RemakeLink
 from .control_socket import ControlClosed, ControlSocket, close_all
@@ -30,6 +31,7 @@ from .topology import dials
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .bulk_commands import BulkFailed, BulkLane
     from .commands import Lanes, LinkClaimed, LinkEnded, LinkFailed, LinkNews, LinkProgress
     from .keeper import Keeper
 
@@ -86,6 +88,9 @@ class IoProcess:
                 elif isinstance(command, RemakeLink):
                     for link in self._links:
                         link.remake(command)
+                elif isinstance(command, OpenBulk):
+                    for link in self._links:
+                        link.open_bulk(command)
                 elif isinstance(command, AreYouThere):
                     self.tell(Here())
         except ControlClosed:
@@ -106,7 +111,15 @@ class IoProcess:
 
     def tell(
         self,
-        message: LinkProgress | LinkFailed | LinkEnded | LinkNews | LinkClaimed | Lanes | Here,
+        message: LinkProgress
+        | LinkFailed
+        | LinkEnded
+        | LinkNews
+        | LinkClaimed
+        | Lanes
+        | BulkLane
+        | BulkFailed
+        | Here,
         fds: Sequence[int] = (),
     ) -> None:
         """Send to the supervisor; without one there is nothing left to serve."""

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from partywire.shm.doorbell import Bell
     from partywire.shm.fence import Fence
 
+    from .bulk_commands import OpenBulk
     from .commands import OpenLinks, RemakeLink
     from .control_socket import ControlSocket
     from .errors import PartyWireError
@@ -173,6 +174,9 @@ class Keeper(ABC):
             return
         if (command.peer, command.epoch) == (self._peer.index, attempt.link.epoch):
             multiplexer.forsake(command.worker, self._command.workers, command.cause)
+
+    def open_bulk(self, command: OpenBulk) -> None:
+        """Our opener needs bulk connections. Not every kind of link has them."""
 
     def drop_worker(self, index: int) -> None:
         """A worker died for good: its connections break, and its lanes count as finished."""

@@ -1,13 +1,14 @@
 """One link's life: from the first dial until both sides said goodbye, or one of them was lost.
 
 Between the I/O process that owns the link's sockets, which drives this and obeys it, and the peer's. The link has one
-control connection and `connections` normal ones, called streams here; CONTROL and 0..C-1 are their numbers.
+control connection and `connections` normal ones, called streams here; CONTROL and 0..C-1 are their numbers. Bulk
+connections, C..2C-1, join while it stands and share its fate from there on.
 
     AWAITING -> GREETING -> ATTACHING -> UP -> CLOSING | PEER_CLOSING -> CLOSED
     anywhere before CLOSED -> LOST(cause);   AWAITING, GREETING, ATTACHING -> REJECTED(error)
 
-The one invariant: the link is UP exactly while every stream is attached and nobody said goodbye, and it is CLOSED only
-when both said goodbye and every stream ended behind it, or when we gave up waiting for that; everything else is LOST.
+The one invariant: the link is UP exactly while all normal streams are attached and nobody said goodbye, it is CLOSED
+only when both said goodbye and all streams ended behind it, or when we gave up waiting for that, and else it is LOST.
 
 No I/O and no clock: facts come in with `now` (seconds, monotone), what follows from them is pulled with `next_event`
 and `next_deadline`. Facts that arrive in a dead state are ignored, since sockets report late; requests are refused.
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from . import limits
 from .errors import HandshakeRejected, LinkProtocolError, LocalProtocolError, RejectCode
 from .handshake import Role
-from .topology import dials
+from .topology import dials, is_bulk_connection
 
 if TYPE_CHECKING:
     from .handshake import HandshakeResult
@@ -173,6 +174,11 @@ class Link:
         return self._state in _DEAD
 
     @property
+    def is_standing(self) -> bool:
+        """Whether it came up and is not over, whoever has said goodbye."""
+        return self._state in _STANDING
+
+    @property
     def epoch(self) -> int:
         """The life of the link that was agreed on; 0 before."""
         return self._epoch
@@ -181,6 +187,11 @@ class Link:
     def connections(self) -> int:
         """How many normal connections were agreed on; 0 before."""
         return self._connections
+
+    @property
+    def streams(self) -> int:
+        """Normal and bulk connections that are attached."""
+        return len(self._attached)
 
     @property
     def missing(self) -> tuple[int, ...]:
@@ -278,6 +289,33 @@ class Link:
             return RejectCode.DUPLICATE_IDENTITY, f"connection {index} of the link is already attached"
         return None
 
+    def refusal_of_bulk_untrusted(self, number: int) -> tuple[RejectCode, str] | None:
+        """Why a bulk connection with this stream number must be refused at this moment, or None if it is welcome."""
+        if self._state in _BEFORE_UP:
+            return RejectCode.BUSY, f"the link between {self._our_name} and {self._peer} is not up yet"
+        if self._state is not LinkState.UP:
+            return RejectCode.EPOCH, f"the link between {self._our_name} and {self._peer} is over"
+        if not is_bulk_connection(number, self._connections):
+            return RejectCode.PROTOCOL, f"{self.name_of(number)} does not exist"
+        if number in self._attached:
+            return RejectCode.DUPLICATE_IDENTITY, f"{self.name_of(number)} of the link is already attached"
+        return None
+
+    def bulk_attached(self, number: int) -> None:
+        """A bulk connection's handshake is done. At its dialler a goodbye may have come between."""
+        self._require("bulk_attached", *_STANDING)
+        if not is_bulk_connection(number, self._connections) or number in self._attached:
+            raise LocalProtocolError("link", self._state.value, f"bulk_attached({number})")
+        self._attached.add(number)
+
+    def name_of(self, stream: int) -> str:
+        """What a stream is called in sentences."""
+        if stream == CONTROL:
+            return "the control connection"
+        if self._connections and stream >= self._connections:
+            return f"bulk connection {stream - self._connections}"
+        return f"connection {stream}"
+
     def attached(self, now: float, index: int) -> None:
         """A normal connection's handshake is done."""
         self._require("attached", LinkState.ATTACHING)
@@ -358,7 +396,7 @@ class Link:
         if self._state in _DEAD or stream in self._ended:
             return
         if self._state not in _STANDING:
-            self.lost(f"{self._peer} closed {_stream_name(stream)} before the link was up")
+            self.lost(f"{self._peer} closed {self.name_of(stream)} before the link was up")
             return
         if stream == CONTROL and not self._goodbye_received:
             self.lost(f"{self._peer} closed the control connection without a goodbye")
@@ -372,7 +410,7 @@ class Link:
     def stream_failed(self, stream: int, cause: str) -> None:
         """A stream broke; bytes of either side may be missing. Harmless only behind its end."""
         if self._state not in _DEAD and stream not in self._ended:
-            self.lost(f"{_stream_name(stream)} to {self._peer} broke: {cause}")
+            self.lost(f"{self.name_of(stream)} to {self._peer} broke: {cause}")
 
     def lost(self, cause: str) -> None:
         """The link cannot go on, whatever the reason (also a broken protocol of the peer)."""
@@ -383,7 +421,7 @@ class Link:
         self._events.append(LinkLost(cause))
 
     def _close_when_over(self) -> None:
-        everything = len(self._ended) == self._connections + 1
+        everything = len(self._ended) == len(self._attached) + 1
         if self._goodbye_sent and self._goodbye_received and everything:
             self._state = LinkState.CLOSED
             self._events.append(LinkClosed(clean=True))
@@ -419,7 +457,7 @@ class Link:
             self._cause = f"{self._peer} did not finish closing within {self._timeouts.close_s:g} s"
             self._events.append(LinkClosed(clean=False, cause=self._cause))
         elif self._goodbye_deadline is not None and now >= self._goodbye_deadline:
-            first = _stream_name(min(self._ended))
+            first = self.name_of(min(self._ended))
             self.lost(f"{self._peer} closed {first} without a goodbye")
         elif self._expects_signs_of_life and now >= self._last_heard + self._timeouts.heartbeat_timeout_s:
             self.lost(f"{self._peer} has been silent for {now - self._last_heard:.1f} s")
@@ -451,8 +489,8 @@ class Link:
         if greeted:
             assert self._epoch >= 1
             assert self._connections >= 1
-        assert self._attached <= set(range(self._connections))
-        assert self._ended <= {CONTROL, *range(self._connections)}
+        assert self._attached <= set(range(2 * self._connections))
+        assert self._ended <= {CONTROL, *self._attached}
         if self._state in (LinkState.AWAITING, LinkState.GREETING):
             assert not self._attached
             assert self._epoch == 0
@@ -475,7 +513,3 @@ class Link:
         assert (self.next_deadline() is None) == (self._state in _DEAD or self._state is LinkState.PEER_CLOSING)
         assert (self._error is not None) == (self._state is LinkState.REJECTED)
         assert len(self._pings) <= self._pings_max
-
-
-def _stream_name(stream: int) -> str:
-    return "the control connection" if stream == CONTROL else f"connection {stream}"

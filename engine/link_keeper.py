@@ -15,6 +15,7 @@ from partywire.shm.errors import ShmError
 
 from . import limits, tcp
 from .allowance import Allowance
+from .bulk_connections import BulkConnections
 from .callers import Callers
 from .channel.errors import CredentialError
 from .channel.link_security import PROVING_MODES, security_of
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from partywire.shm.fence import Fence
 
     from .attempt import Attempt
+    from .bulk_commands import OpenBulk
     from .commands import OpenLinks
     from .control_socket import ControlSocket
     from .dialler import Dialler
@@ -70,6 +72,9 @@ class LinkKeeper(Keeper):
     multiplexer_type: ClassVar[type[Multiplexer]] = Multiplexer
     """What serves the link of a subclass while it stands."""
 
+    has_bulk: ClassVar[bool] = True
+    """Whether the peer may dial bulk connections."""
+
     def __init__(
         self,
         home: Home,
@@ -88,6 +93,7 @@ class LinkKeeper(Keeper):
         self._greeted_while_up = Allowance(GREETED_WHILE_UP_PER_S)
         self._greetings = 0  # of accepted control connections, under way
         self._brittle: frozenset[int] = frozenset()  # connections that broke soon in the last epoch
+        self._bulk = BulkConnections(home, peer, self._options, bells, fence, self._dropped)
 
     def stat_values(self) -> list[Value]:
         """What only this process knows of the link, for who reads figures; of one that is over there is nothing."""
@@ -144,17 +150,25 @@ class LinkKeeper(Keeper):
         )
 
     async def _dial_connection(self, attempt: Attempt, index: int) -> None:
+        stream = await self._new_dialler().dial(self._report.progress)
+        stream, received = await self._attach(attempt, stream, ConnectionClass.NORMAL, index)
+        self._add_connection(attempt, stream, index, received)
+
+    async def _dial_bulk(self, attempt: Attempt, dialler: Dialler, index: int) -> tuple[Stream, bytes]:
+        return await self._attach(attempt, await dialler.attempt(), ConnectionClass.BULK, index)
+
+    async def _attach(
+        self, attempt: Attempt, stream: Stream, class_: ConnectionClass, index: int
+    ) -> tuple[Stream, bytes]:
+        """Make what was dialled a connection of the link; returns what protects it and what came behind."""
         result = attempt.result
         assert result is not None
-        dialler = self._new_dialler()
-        stream = await dialler.dial(self._report.progress)
-        preamble = self._preamble(ConnectionClass.NORMAL, index)
+        preamble = self._preamble(class_, index)
         stream, opening = await self._guard.admit_dialled(stream, preamble)
         core = Attach(
-            Role.INITIATOR, self._our_name, self._peer.name, result.epoch, result.secret, index, preamble=preamble
+            Role.INITIATOR, self._our_name, self._peer.name, result.epoch, result.secret, index, class_, preamble
         )
-        received = await greet(stream, core, self._peer.name, opening)
-        self._add_connection(attempt, stream, index, received)
+        return stream, await greet(stream, core, self._peer.name, opening)
 
     def _preamble(self, class_: ConnectionClass, index: int) -> bytes:
         return Preamble(class_, index, routing_tag(self._peer.name, self._our_name), self._guard.mode).encode()
@@ -188,6 +202,8 @@ class LinkKeeper(Keeper):
             task = self._spawn(self._accept_link(stream, received), stream)
         elif preamble.connection_class is ConnectionClass.NORMAL:
             task = self._spawn(self._accept_connection(stream, preamble.index, received), stream)
+        elif preamble.connection_class is ConnectionClass.BULK and self.has_bulk:
+            task = self._spawn(self._accept_bulk(stream, preamble.index, received), stream)
         else:
             stream.close()
             return
@@ -286,21 +302,52 @@ class LinkKeeper(Keeper):
             # Without the link's secret there is nothing to tell it; its dialler finds out on the control connection.
             stream.close()
             return
-        result = attempt.result
-        core = Attach(
-            Role.RESPONDER, self._our_name, self._peer.name, result.epoch, result.secret, index, preamble=preamble
-        )
-        try:
-            received = await greet(stream, core, self._peer.name, is_dialler=False)
-        except (HandshakeRejected, GreetingFailed) as error:
-            self._report.stranger_failed(str(error), self._loop.time())
+        received = await self._greet_attaching(attempt, stream, ConnectionClass.NORMAL, index, preamble)
+        if received is None:
             return
         if attempt.link.refusal_of_attach_untrusted(index) is None and attempt.link.state is LinkState.ATTACHING:
             self._add_connection(attempt, stream, index, received)
         else:
             stream.close()
 
+    async def _accept_bulk(self, stream: Stream, index: int, preamble: bytes) -> None:
+        if (admitted := await self._admit(stream, preamble)) is None:
+            return
+        stream = admitted
+        attempt = self._attempt
+        number = index + (attempt.link.connections if attempt is not None else 0)
+        if attempt is None or self._bulk.is_refused(attempt, number):
+            stream.close()
+            return
+        received = await self._greet_attaching(attempt, stream, ConnectionClass.BULK, index, preamble)
+        if received is not None:
+            self._bulk.join(attempt, stream, number, received)
+
+    async def _greet_attaching(
+        self, attempt: Attempt, stream: Stream, class_: ConnectionClass, index: int, preamble: bytes
+    ) -> bytes | None:
+        """Have a dialler prove that it holds the link's secret. None: it does not, and the stream is closed."""
+        result = attempt.result
+        assert result is not None
+        core = Attach(
+            Role.RESPONDER, self._our_name, self._peer.name, result.epoch, result.secret, index, class_, preamble
+        )
+        try:
+            return await greet(stream, core, self._peer.name, is_dialler=False)
+        except (HandshakeRejected, GreetingFailed) as error:
+            self._report.stranger_failed(str(error), self._loop.time())
+            return None
+
     # As either.
+
+    def open_bulk(self, command: OpenBulk) -> None:
+        """Our opener needs bulk connections: dial those that do not stand yet, if it is us who dials."""
+        attempt = self._attempt
+        if self._standing is None or attempt is None or not self._is_dialling:
+            return
+        if (command.peer, command.epoch) == (self._peer.index, attempt.link.epoch):
+            for number in self._bulk.wanted(attempt, command):
+                self._spawn(self._bulk.dial(attempt, self._new_dialler(), number, self._dial_bulk))
 
     def _begin_attaching(self, attempt: Attempt, stream: Stream, result: HandshakeResult, received: bytes) -> None:
         """The peer is known: make the rings, and serve the control connection from now on."""

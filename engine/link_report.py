@@ -15,6 +15,7 @@ from .connection import ConnectionState
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .bulk_commands import BulkFailed, BulkLane
     from .commands import Lanes, LinkClaimed
     from .topology import PeerSpec
 
@@ -27,7 +28,9 @@ class Home(Protocol):
     """The I/O process, as its links see it."""
 
     def tell(
-        self, message: LinkProgress | LinkFailed | LinkEnded | LinkNews | LinkClaimed | Lanes, fds: Sequence[int] = ()
+        self,
+        message: LinkProgress | LinkFailed | LinkEnded | LinkNews | LinkClaimed | Lanes | BulkLane | BulkFailed,
+        fds: Sequence[int] = (),
     ) -> None:
         """Send to the supervisor."""
 

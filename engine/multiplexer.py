@@ -79,6 +79,9 @@ PUMP_TOTAL_NS: Final = 1_000_000
 """A call of the compiled core that moves bytes ends after this, so that the control connection and the timers have
 their turn, or sooner when nothing moved for POLL_NS."""
 
+BLOCKED_BULK_NS: Final = 50_000
+"""The same while a bulk connection waits for its socket or its ring, which only a turn of the loop notices."""
+
 SMALL_BATCH_SIZE: Final = 256
 """Bytes between two polls of secured connections up to which they are looked at in C: the rounds of some sessions. With
 many of them it cost CPU, since their messages came in smaller batches, each of which is sealed and opened."""
@@ -142,7 +145,8 @@ class Multiplexer:
         self._control_shut = False
         self._control_open = True  # whether end of file was not reached
         self._pumps: dict[int, ConnectionPump] = {}
-        self._served: list[ConnectionPump] = []  # the same, for the hot path
+        self._served: list[ConnectionPump] = []  # the same, for the hot path, those of bulk connections last
+        self._bulk: list[ConnectionPump] = []  # these alone
         self._breakage = Breakage(brittle)
         self._broken = self._breakage.connections
         self._mending: asyncio.TimerHandle | None = None  # set while the link goes on without a connection
@@ -175,6 +179,20 @@ class Multiplexer:
         self._link.attached(self._loop.time(), pump.connection)
         pump.start(received, self._poll_after_receive)
         self._after_facts()
+
+    def add_bulk(self, pump: ConnectionPump, received: bytes = b"") -> None:
+        """A bulk connection is attached while the link stands, at its dialler perhaps behind a goodbye."""
+        self._pumps[pump.connection] = pump
+        self._bulk.append(pump)
+        self._served.append(pump)
+        self._link.bulk_attached(pump.connection)
+        pump.start(received, self._poll_after_receive)
+        if self._link.goodbye_sent:
+            pump.discard_when_full()
+            pump.break_outgoing()
+            pump.shutdown_write()
+        self._after_facts()
+        self._serve_soon()  # its bell may have been rung already
 
     # The doorbell.
 
@@ -213,16 +231,31 @@ class Multiplexer:
         lines = tuple(line for pump in served if (line := pump.line) is not None)
         if not isinstance(self._lane.tx, core.ReaderCore):
             return
+        times: tuple[int, ...] = self._pump_quiet_ns, self._pump_total_ns
+        if self._bulk:
+            served, times = self._open_beside_bulk()
         if len(lines) != len(served):
             self._look_around(core)
             return
-        moved, index, rest = core.pump_while_busy(lines, self._lane.tx, self._pump_quiet_ns, self._pump_total_ns)
+        moved, index, rest = core.pump_while_busy(lines, self._lane.tx, *times)
         for pump, count in zip(served, moved, strict=True):
             pump.bytes_moved += count
             if count:
                 self._polling.found()
         if index >= 0:
             served[index].meet(rest)
+
+    def _open_beside_bulk(self) -> tuple[list[ConnectionPump], tuple[int, ...]]:
+        """Whom to pump for and how long. A bulk connection that is blocked is left to the loop, whose turn comes sooner
+        then; a normal one that is in no usual state leaves all to it, as ever."""
+        open_ = [pump for pump in self._served if pump.line is not None]
+        bulk_count = sum(pump in self._bulk for pump in open_)
+        blocked_count = len(self._bulk) - bulk_count
+        if len(open_) + blocked_count < len(self._served):
+            open_ = self._served
+        longest_ns = BLOCKED_BULK_NS if blocked_count else PUMP_TOTAL_NS
+        times = min(self._pump_quiet_ns, longest_ns), min(self._pump_total_ns, longest_ns), bulk_count
+        return open_, times
 
     def _look_around(self, core: ModuleType) -> None:
         """Poll as above where connections are secured: what shows up is moved by its pump, in Python.
@@ -446,11 +479,11 @@ class Multiplexer:
             return
         self._broken.add(pump.connection)
         pump.abort()
-        broke = f"connection {pump.connection} to {self._peer} broke: {cause}"
+        broke = f"{self._link.name_of(pump.connection)} to {self._peer} broke: {cause}"
         pump.tell(StreamEnd(False, broke))
         if self._link.goodbye_received or self._link.goodbye_sent:
             self._link.stream_ended(self._loop.time(), pump.connection)
-        elif len(self._broken) == self._link.connections or not self._breaks_alone(pump):
+        elif len(self._broken) == self._link.streams or not self._breaks_alone(pump):
             self._link.lost(broke)
         elif self._mending is None and not pump.is_orphaned:
             self._mending = self._loop.call_later(MEND_S, self._lose, broke)

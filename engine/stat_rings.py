@@ -22,6 +22,7 @@ from .stat_page import Labels, Value
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .bulk_commands import BulkLane
     from .commands import Lanes
 
 RINGS_MAX: Final = 384
@@ -114,6 +115,12 @@ class StatRings:
             pair = fds[2 + 2 * position : 4 + 2 * position]
             for direction, fd in zip(("tx", "rx"), pair, strict=False):
                 self._add_ring(rings, fd, lanes.peer, connection, lanes.worker, direction)
+
+    def add_bulk_lane(self, lane: BulkLane, fds: Sequence[int]) -> None:
+        """A bulk connection joined a link that is up: watch its rings too. The descriptors stay the caller's."""
+        rings = self._rings.setdefault((lane.peer, lane.worker), [])
+        for direction, fd in zip(("tx", "rx"), fds, strict=False):
+            self._add_ring(rings, fd, lane.peer, str(lane.connection), lane.worker, direction)
 
     def _add_ring(self, rings: list[_Ring], fd: int, peer: int, connection: str, worker: int, direction: str) -> None:
         if sum(map(len, self._rings.values())) >= RINGS_MAX:

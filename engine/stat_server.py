@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from .bulk_commands import BulkLane
 from .commands import Lanes, LinkEnded, LinkFailed, LinkLost, LinkProgress, PublishStat, Refused
 from .stat_page import (
     Labels,
@@ -166,6 +167,8 @@ class StatServer:
                 self._epoch[message.peer] = message.epoch
                 self._ended.pop(message.peer, None)
                 self.rings.add_lanes(message, fds)
+            case BulkLane():
+                self.rings.add_bulk_lane(message, fds)
             case LinkProgress():
                 self._hear_progress(message)
             case LinkFailed():

@@ -35,6 +35,7 @@ from partywire.shm.segment import sweep
 
 from . import limits
 from .addresses import parse_address
+from .bulk_commands import BulkFailed, BulkLane, OpenBulk
 from .child_process import ChildProcess, begin_child, parent_pidfd
 from .children import Child, Kind
 from .commands import (
@@ -329,7 +330,7 @@ class Supervisor:
             close_all(received[1])
             if isinstance(received[0], Close):
                 self._close()
-            elif isinstance(received[0], RemakeLink):
+            elif isinstance(received[0], (RemakeLink, OpenBulk)):
                 self._pass_on(received[0])
 
     def _serve_child(self, child: Child, events: int) -> None:
@@ -394,6 +395,12 @@ class Supervisor:
                 target = self._opener if worker == 0 else self._worker_socket(worker)
                 if target is not None:
                     self._send(target, message, fds)
+            case BulkLane(worker=worker):
+                target = self._opener if worker == 0 else self._worker_socket(worker)
+                if target is not None:
+                    self._send(target, message, fds)
+            case BulkFailed():
+                self._send(self._opener, message)
             case LinkProgress(peer, cause):
                 self._tidings.progress(peer, cause)
             case LinkFailed(peer):
@@ -437,7 +444,7 @@ class Supervisor:
             raise CommandError(f"{type(message).__name__} from a worker")
         self._pass_on(message)
 
-    def _pass_on(self, message: RemakeLink) -> None:
+    def _pass_on(self, message: RemakeLink | OpenBulk) -> None:
         for child in self._children:
             if message.peer in child.links:
                 self._send(child.control, message)

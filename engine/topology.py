@@ -141,9 +141,18 @@ def worker_of_connection(connection: int, workers: int) -> int:
     return connection % workers
 
 
-def connection_of_session(session: int, connections: int) -> int:
-    """The connection that carries a session on a link with `connections` normal connections."""
-    return session % connections
+def connection_of_session(session: int, connections: int, is_bulk: bool = False) -> int:
+    """The connection that carries a session on a link with `connections` normal connections.
+
+    Bulk connections are numbered behind the normal ones, with which they share their workers: bulk connection `i` of
+    the wire is number `connections + i` here.
+    """
+    return session % connections + (connections if is_bulk else 0)
+
+
+def is_bulk_connection(connection: int, connections: int) -> bool:
+    """Whether a number is that of a bulk connection, which need not exist."""
+    return connections <= connection < 2 * connections
 
 
 def routing_tag(acceptor: str, dialler: str) -> bytes:

@@ -281,22 +281,48 @@ static PyObject *take_exception(void)
     return error;
 }
 
-/* Move bytes over all lines until nothing moved for quiet_ns, or total_ns are over, or `watched` has a record. Returns
-   the index of the line that met something unusual, -1 if none did. */
-static int move_while_busy(const Line *lines, int count, PyObject *watched, int64_t quiet_ns, int64_t total_ns,
-                           Py_ssize_t *moved, PyObject **rest)
+/* One turn of a line, both ways. 1: bytes moved; 0: none; -1: something unusual, as send_line. */
+static int serve_line(const Line *line, Py_ssize_t *moved, PyObject **rest)
+{
+    Py_ssize_t sent = send_line(line, rest);
+    Py_ssize_t received = sent < 0 ? -1 : receive_line(line, rest);
+    *moved += (sent > 0 ? sent : 0) + (received > 0 ? received : 0);
+    return received < 0 ? -1 : sent > 0 || received > 0;
+}
+
+/* One turn of each line from `first` to before `end`, whose index is in `*at` if it is unusual. As serve_line. */
+static int serve_lines(const Line *lines, int first, int end, Py_ssize_t *moved, PyObject **rest, int *at)
+{
+    int is_busy = 0;
+    for (int i = first; i < end; i++) {
+        int served = serve_line(&lines[i], &moved[i], rest);
+        if (served < 0) {
+            *at = i;
+            return -1;
+        }
+        is_busy |= served;
+    }
+    return is_busy;
+}
+
+/* Move bytes over all lines until nothing moved for quiet_ns, or total_ns are over, or `watched` has a record. Lines from
+   `bulk` on have one turn each, behind which those before have theirs. Returns the index of the line that met something
+   unusual, -1 if none did. */
+static int move_while_busy(const Line *lines, int count, int bulk, PyObject *watched, int64_t quiet_ns,
+                           int64_t total_ns, Py_ssize_t *moved, PyObject **rest)
 {
     int64_t start = monotonic_ns(), last = start;
     for (;;) {
-        int is_busy = 0;
-        for (int i = 0; i < count; i++) {
-            Py_ssize_t sent = send_line(&lines[i], rest);
-            Py_ssize_t received = sent < 0 ? -1 : receive_line(&lines[i], rest);
-            moved[i] += (sent > 0 ? sent : 0) + (received > 0 ? received : 0);
-            if (received < 0)
-                return i;
-            is_busy |= sent > 0 || received > 0;
+        int at = -1;
+        int is_busy = serve_lines(lines, 0, bulk, moved, rest, &at);
+        for (int i = bulk; is_busy >= 0 && i < count; i++) {
+            int served = serve_lines(lines, i, i + 1, moved, rest, &at);
+            if (served > 0)
+                served |= serve_lines(lines, 0, bulk, moved, rest, &at);
+            is_busy = served < 0 ? -1 : is_busy | served;
         }
+        if (is_busy < 0)
+            return at;
         int is_empty = ring_is_empty(watched);
         if (is_empty < 0)
             PyErr_Clear(); /* whoever serves that ring meets the same error */
@@ -316,11 +342,11 @@ static PyObject *pump_while_busy(PyObject *module, PyObject *args)
     PyObject *line_objects, *watched;
     long long quiet_ns, total_ns;
     Line lines[LINES_MAX];
-    Py_ssize_t moved[LINES_MAX] = {0};
-    if (!PyArg_ParseTuple(args, "O!OLL", &PyTuple_Type, &line_objects, &watched, &quiet_ns, &total_ns))
+    Py_ssize_t moved[LINES_MAX] = {0}, bulk_count = 0;
+    if (!PyArg_ParseTuple(args, "O!OLL|n", &PyTuple_Type, &line_objects, &watched, &quiet_ns, &total_ns, &bulk_count))
         return NULL;
     Py_ssize_t count = PyTuple_Size(line_objects);
-    if (count > LINES_MAX || !ring_is_reader(watched)) {
+    if (count > LINES_MAX || bulk_count < 0 || bulk_count > count || !ring_is_reader(watched)) {
         PyErr_SetString(PyExc_TypeError, "too many lines, or no compiled ring to watch");
         return NULL;
     }
@@ -329,7 +355,7 @@ static PyObject *pump_while_busy(PyObject *module, PyObject *args)
             return NULL;
     }
     PyObject *rest = NULL;
-    int index = move_while_busy(lines, (int)count, watched, quiet_ns, total_ns, moved, &rest);
+    int index = move_while_busy(lines, (int)count, (int)(count - bulk_count), watched, quiet_ns, total_ns, moved, &rest);
     if (index >= 0 && rest == NULL)
         rest = take_exception();
     PyObject *counts = PyList_New(0);
@@ -421,10 +447,11 @@ static PyMethodDef pump_methods[] = {
                "a record; the core is offered to others in between. Returns its place, 2 i for the ring of source i and\n"
                "2 i + 1 for its socket, which has bytes, an end or an error; or -1. `first` is looked at first.")},
     {"pump_while_busy", pump_while_busy, METH_VARARGS,
-     PyDoc_STR("pump_while_busy($module, lines, watched, quiet_ns, total_ns, /)\n--\n\n"
+     PyDoc_STR("pump_while_busy($module, lines, watched, quiet_ns, total_ns, bulk_count=0, /)\n--\n\n"
                "Move bytes both ways over every line (reader, writer, fd, connection, epoch, size_max, size_min) until\n"
                "nothing moved for quiet_ns, total_ns are over, or the ring `watched` has a record; the core is offered\n"
-               "to others in between. Returns (bytes moved on each line, index, rest): the index of a line that met\n"
+               "to others in between. The last bulk_count lines have one turn each before the others have the next.\n"
+               "Returns (bytes moved on each line, index, rest): the index of a line that met\n"
                "something unusual, or -1, and what that is: an outcome of receive_into_ring, a tuple of send_from_ring,\n"
                "or an exception of the line's rings.")},
     {"receive_into_ring", (PyCFunction)(void (*)(void))receive_into_ring, METH_FASTCALL,

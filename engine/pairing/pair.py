@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from partywire.shm.doorbell import Bell
     from partywire.shm.fence import Fence
 
+    from ..bulk_commands import BulkFailed, BulkLane
     from ..commands import LinkClaimed, LinkFailed, LinkNews, LinkOptions
     from ..control_socket import ControlSocket
     from ..transport import Transport
@@ -292,7 +293,9 @@ class Pair:
     # What the link says (as its home), and what becomes known of who is not linked yet.
 
     def tell(
-        self, message: LinkProgress | LinkFailed | LinkEnded | LinkNews | LinkClaimed | Lanes, fds: Sequence[int] = ()
+        self,
+        message: LinkProgress | LinkFailed | LinkEnded | LinkNews | LinkClaimed | Lanes | BulkLane | BulkFailed,
+        fds: Sequence[int] = (),
     ) -> None:
         """Tell the worker what it needs: its lanes, and why there are none."""
         if isinstance(message, Lanes):

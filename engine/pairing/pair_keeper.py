@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 class PairKeeper(LinkKeeper):
     """Driven like a Keeper, and by its pair."""
 
+    has_bulk = False
+
     def __init__(
         self,
         home: Home,

@@ -1,0 +1,121 @@
+"""The bulk connections of a link: dialled while it stands, when the first session of their class needs them.
+
+Between the keeper of the link and its openers on both sides. The one invariant: a bulk connection joins the attempt
+that it was greeted for, with rings of its own, or is closed; one that cannot be made harms only what waits for it.
+
+    asked for -> dial -> attach (docs/wire.md, Handshake) -> rings -> BulkLane to its worker
+
+The end that accepts makes its rings when the peer dials, whether or not its own opener has asked yet: both have agreed
+on the sessions, and the words of one may be slower.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from partywire.shm.errors import ShmError
+
+from .attempt import Lane
+from .bulk_commands import BulkFailed, BulkLane
+from .channel.errors import CredentialError
+from .connection_pump import BULK_SLICE_SIZE, ConnectionPump
+from .dialler import DialFailed
+from .errors import HandshakeRejected
+from .greeting import GreetingFailed
+from .topology import worker_of_connection
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from typing import TypeAlias
+
+    from partywire.shm.doorbell import Bell
+    from partywire.shm.fence import Fence
+
+    from .attempt import Attempt
+    from .bulk_commands import OpenBulk
+    from .commands import LinkOptions
+    from .dialler import Dialler
+    from .link_report import Home
+    from .transport import Stream
+
+    Dial: TypeAlias = Callable[[Attempt, Dialler, int], Awaitable[tuple[Stream, bytes]]]
+    """Dial and greet a bulk connection by its index: the stream, and what came behind its handshake."""
+
+
+class BulkConnections:
+    """Of one link, over all of its attempts. Driven by the openers of both ends."""
+
+    def __init__(
+        self, home: Home, peer: int, options: LinkOptions, bells: Sequence[Bell], fence: Fence, dropped: set[int]
+    ) -> None:
+        """`dropped`: workers that are gone for good, which the keeper keeps up to date."""
+        self._home = home
+        self._peer = peer
+        self._options = options
+        self._bells = bells
+        self._fence = fence
+        self._dropped = dropped
+        self._under_way: set[tuple[int, int]] = set()  # (epoch, connection)
+
+    def wanted(self, attempt: Attempt, command: OpenBulk) -> list[int]:
+        """Which of the connections that our opener asks for are still to be dialled, each from now on by who asked."""
+        epoch = attempt.link.epoch
+        numbers = [
+            number
+            for number in dict.fromkeys(command.connections)
+            if (epoch, number) not in self._under_way and attempt.link.refusal_of_bulk_untrusted(number) is None
+        ]
+        self._under_way.update((epoch, number) for number in numbers)
+        return numbers
+
+    async def dial(self, attempt: Attempt, dialler: Dialler, number: int, dial: Dial) -> None:
+        """Dial until the connection stands, the attempt is over, or the connect timeout has passed, which is told."""
+        cause = ""
+        try:
+            async with asyncio.timeout(self._options.connect_timeout_s):
+                while attempt.link.refusal_of_bulk_untrusted(number) is None:
+                    try:
+                        stream, received = await dial(attempt, dialler, number - attempt.link.connections)
+                    except (HandshakeRejected, GreetingFailed, DialFailed) as error:
+                        cause = str(error)
+                        dialler.lost()
+                        await dialler.back_off()
+                        continue
+                    self.join(attempt, stream, number, received)
+                    return
+        except TimeoutError:
+            self._fail(attempt, number, f"not within {self._options.connect_timeout_s:g} s; {cause or 'no answer'}")
+        except CredentialError as error:
+            self._fail(attempt, number, str(error))
+        finally:
+            self._under_way.discard((attempt.link.epoch, number))
+
+    def is_refused(self, attempt: Attempt, number: int) -> bool:
+        """Whether a bulk connection that the peer dials has no place in the attempt."""
+        is_orphan = worker_of_connection(number, len(self._bells)) in self._dropped
+        return is_orphan or attempt.link.refusal_of_bulk_untrusted(number) is not None
+
+    def join(self, attempt: Attempt, stream: Stream, number: int, received: bytes) -> None:
+        """A connection is the peer's from now on; `received` came behind its handshake. Owns the stream."""
+        multiplexer, link, result = attempt.multiplexer, attempt.link, attempt.result
+        if multiplexer is None or result is None or not link.is_standing or number in attempt.bulk_lanes:
+            stream.close()
+            return
+        worker = worker_of_connection(number, len(self._bells))
+        ring_id = self._peer << 32 | number << 1
+        try:
+            lane = Lane(self._options.bulk_ring_size, ring_id, self._fence, self._bells[worker])
+        except ShmError as error:
+            stream.close()
+            self._fail(attempt, number, str(error))
+            return
+        attempt.bulk_lanes[number] = lane
+        message = BulkLane(worker, self._peer, link.epoch, number, result.message_size_max)
+        self._home.tell(message, lane.fds)
+        pump = ConnectionPump(multiplexer, stream, lane.tx, lane.rx, number, link.epoch, slice_size=BULK_SLICE_SIZE)
+        multiplexer.add_bulk(pump, received)
+
+    def _fail(self, attempt: Attempt, number: int, cause: str) -> None:
+        cause = f"{attempt.link.name_of(number)} cannot be made: {cause}"
+        self._home.tell(BulkFailed(self._peer, attempt.link.epoch, cause))
