@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final
 from .errors import SubstreamTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from ..yamux.errors import SubstreamReset, SubstreamSessionOver
     from ..yamux.substream import Buffer, Substream
     from .divided import DividedStream
     from .turns import Place
@@ -164,6 +165,8 @@ class SubstreamWriter:
     def __init__(self, connection: DividedStream, substream: Substream) -> None:
         self.timeout_s: float | None = None
         """For any one wait of `drain`."""
+        self.on_wake: Callable[[], object] | None = None
+        """Called when there may be room again, or the substream is over; in the midst of other things."""
         self._connection = connection
         self._substream = substream
         self._place = connection.turns.make_place()
@@ -186,6 +189,11 @@ class SubstreamWriter:
     def is_open(self) -> bool:
         """Whether anything can still be written or come."""
         return self._substream.is_open
+
+    @property
+    def failure(self) -> SubstreamReset | SubstreamSessionOver | None:
+        """Why the substream is of no use any more: what a write raises, without writing."""
+        return self._substream.failure
 
     def write(self, data: Buffer) -> None:
         """Send `data` behind what was written before; it may be changed afterwards. `drain` waits for room.
@@ -246,6 +254,8 @@ class SubstreamWriter:
     def wake(self) -> None:
         """For the connection: there may be room again, or never any more."""
         self._place.wake()
+        if self.on_wake is not None:
+            self.on_wake()
 
     def _push(self) -> bool:
         """Hand on what waits. Returns whether something still does."""

@@ -101,6 +101,11 @@ class Substream:
                 self._session.has_output(self)
         return size
 
+    def ask_for_room(self) -> bool:
+        """Whether `write` would take anything; if not, `Writable` tells when it would."""
+        self.is_write_refused = self.is_write_refused or self.send_size >= self._session.limits.send_size_max
+        return self.send_size < self._session.limits.send_size_max
+
     def close_write(self) -> None:
         """End our side behind everything that was written. Reading goes on. A second call does nothing."""
         self._check_alive()
@@ -158,6 +163,11 @@ class Substream:
     def is_open(self) -> bool:
         """Whether anything can still be written or come."""
         return not (self.is_reset or (self.fin_sent and self.is_ended_by_peer) or self._session.cause)
+
+    @property
+    def failure(self) -> SubstreamReset | SubstreamSessionOver | None:
+        """What a write raises; None while it would not for this reason."""
+        return self._failure() if self.is_reset or self._session.cause else None
 
     def explain(self, cause: str) -> None:
         """What a reset by the peer, of which yamux cannot say the cause, is to be put down to."""
@@ -257,10 +267,11 @@ class Substream:
         return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
 
     def _check_alive(self) -> None:
-        if self.is_reset:
-            raise self._reset_error()
-        if self._session.cause:
-            raise SubstreamSessionOver(self._far_end, self._session.cause)
+        if self.is_reset or self._session.cause:
+            raise self._failure()
+
+    def _failure(self) -> SubstreamReset | SubstreamSessionOver:
+        return self._reset_error() if self.is_reset else SubstreamSessionOver(self._far_end, self._session.cause)
 
     def _reset_error(self) -> SubstreamReset:
         return SubstreamReset(self._far_end, self.id, self._reset_by_us, self._reset_cause)
