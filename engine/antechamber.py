@@ -34,10 +34,11 @@ _IPV6_NETWORK_BITS: Final = 64
 
 def origin_of(address_text: str) -> str:
     """The origin of what came from "host:port" with a literal host; any other text is that of a unix socket."""
-    return _origin_of_host(address_text.rpartition(":")[0].strip("[]"))
+    return origin_of_host(address_text.rpartition(":")[0].strip("[]"))
 
 
-def _origin_of_host(host: str) -> str:
+def origin_of_host(host: str) -> str:
+    """As `origin_of`, of a literal host alone."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -46,7 +47,7 @@ def _origin_of_host(host: str) -> str:
         return THIS_HOST
     if isinstance(address, ipaddress.IPv6Address):
         if (mapped := address.ipv4_mapped) is not None:
-            return _origin_of_host(str(mapped))
+            return origin_of_host(str(mapped))
         return f"{int(address) >> (128 - _IPV6_NETWORK_BITS):x}/{_IPV6_NETWORK_BITS}"
     return host
 

@@ -1,8 +1,8 @@
 """Takes in who dials us: the first byte, Noise, the identity, and whether it is wanted.
 
 Between the transports and the pool. The one invariant: at most `inbound_upgrades_max` streams are with us that are no
-peers yet, and each of them is a peer or gone within the deadlines of its steps. Nothing that somebody says before its
-identity is proven has a consequence for anybody but its own stream.
+peers yet, a bounded share of them from one host (`strangers`), and each is a peer or gone within the deadlines of its
+steps. Nothing that somebody says before its identity is proven has a consequence for anybody but its own stream.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .errors import PeerRefused, RefusalCode, UpgradeFailed
 from .events import InboundFailed
 from .identity_exchange import IdentityMessage, IdentityReader
 from .introductions import introduce_accepted
+from .strangers import Strangers
 from .upgrade import echo_liveness, read_first_byte, secure_accepted
 from .wire import LivenessPermits
 
@@ -38,6 +39,8 @@ _REASONS: Final = {
     RefusalCode.NOT_ALLOWED: "the peer is not on the list of those that may dial",
 }
 
+_CROWDED_OUT: Final = "it had not shown who it is when others came"
+
 
 class PeerAcceptor:
     """Takes streams of any number of listenings. Of one event loop."""
@@ -45,22 +48,32 @@ class PeerAcceptor:
     def __init__(self, parts: NodeParts) -> None:
         self._parts = parts
         self._permits = LivenessPermits(parts.options.liveness_permits, parts.options.liveness_networks)
-        self._tasks: set[asyncio.Task[None]] = set()
+        options = parts.options
+        self._strangers: Strangers[asyncio.Task[None]] = Strangers(
+            options.inbound_upgrades_max, options.inbound_share_max, options.inbound_rate_max
+        )
+        self._tasks: dict[asyncio.Task[None], Multiaddr] = {}
         self._is_over = False
 
     def accept(self, stream: Stream, address: Multiaddr) -> None:
         """Owns a stream that came from `address`."""
+        loop = asyncio.get_running_loop()
         counters = self._parts.counters
         counters.inbound += 1
-        if self._is_over or len(self._tasks) >= self._parts.options.inbound_upgrades_max:
+        if self._is_over or not self._strangers.may_enter(address, loop.time()):
             counters.inbound_refused += 1
             stream.abort()
             return
-        task = asyncio.get_running_loop().create_task(self._run(stream, address))
-        self._tasks.add(task)
+        task = loop.create_task(self._run(stream, address))
+        self._tasks[task] = address
+        if (crowded_out := self._strangers.enter(task, address)) is not None:
+            counters.inbound_refused += 1
+            self._parts.hub.publish(InboundFailed(self._tasks[crowded_out], _CROWDED_OUT))
+            crowded_out.cancel()
 
         def is_done(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
+            del self._tasks[task]
+            self._strangers.leave(task)
             if task.cancelled():
                 stream.abort()  # a task that is cancelled at once never runs
 
@@ -111,6 +124,8 @@ class PeerAcceptor:
             ours = IdentityMessage(parts.our_claim(), address)
             parts.establish(connection, gate, message, Direction.ACCEPTED, address, ours.claim)
             is_established = True
+            if (task := asyncio.current_task()) is not None:
+                self._strangers.leave(task)
             return ours
 
         try:

@@ -21,7 +21,7 @@ class PeerCounters:
     inbound: int = 0
     """Streams that were accepted."""
     inbound_refused: int = 0
-    """... and closed at once, since too many others were not peers yet."""
+    """... and closed before they were peers, since too many came, or too many others were not peers yet."""
     inbound_failed: int = 0
     """... and did not become peers: silent, of another network, no proof, refused."""
     liveness_echoes: int = 0

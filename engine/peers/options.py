@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 NOISE_PATTERNS: Final = ("XX", "IX")
 
+_INBOUND: Final = ("inbound_upgrades_max", "inbound_share_max", "inbound_rate_max")
+
 
 @dataclass(frozen=True, slots=True)
 class PeerOptions:
@@ -47,7 +49,12 @@ class PeerOptions:
     """Between attempts: doubled each time, and a random part of it taken off."""
 
     inbound_upgrades_max: int = 100
-    """Connections that dialled us and are no peers yet; further ones are closed at once."""
+    """Connections that dialled us and are no peers yet. For a further one, the oldest of the host that has most of them
+    is closed."""
+    inbound_share_max: int = 25
+    """Of these, those from one host other than this one, or from one /64 of IPv6; for a further one its oldest goes."""
+    inbound_rate_max: int = 20
+    """Connections from one such host within a second; further ones are closed at once."""
     connections_max: int = 256
     """Peers that are connected at a time; further ones that dial us are refused."""
     first_byte_timeout_s: float = 6.0
@@ -97,7 +104,7 @@ class PeerOptions:
             )
         AddressRules(self.never_dial)
         LivenessPermits(self.liveness_permits, self.liveness_networks)
-        for name in ("dials_max", "dial_attempts", "inbound_upgrades_max", "connections_max", "negotiations_max"):
+        for name in ("dials_max", "dial_attempts", *_INBOUND, "connections_max", "negotiations_max"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, at least 1 is needed")
         for name in self.__slots__:

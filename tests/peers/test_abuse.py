@@ -332,17 +332,49 @@ async def test_who_leaves_before_it_says_who_it_is_is_forgotten_at_once(net: Pee
 
 
 @scenario
-async def test_streams_above_the_limit_are_closed_at_once_and_cost_nothing(net: PeerNet) -> None:
+async def test_silent_streams_above_the_limit_are_closed_and_keep_nobody_out(net: PeerNet) -> None:
     alice, bob = await net.pair(inbound_upgrades_max=4, dial_attempts=1)
+    events = alice.peers.events()
     streams = [await net.router.dial(alice.addresses[0], 5.0) for _ in range(10)]
     await until(lambda: alice.peers.counters.inbound == 10)
     assert alice.peers.counters.inbound_refused == 6
-    with pytest.raises(PeerNotReached):
-        await bob.connect(alice)
+    assert "when others came" in (await next_event(events, InboundFailed)).cause
+    assert (await bob.connect(alice)).peer_id == alice.peers.peer_id
+    assert alice.peers.counters.inbound_refused == 7
+    for stream in streams[:6]:  # the first that came
+        with pytest.raises(ConnectionResetError):
+            await receive_some(stream)
     for stream in streams:
         stream.close()
     await until(lambda: not alice.peers._acceptor._tasks)
+
+
+@pytest.mark.parametrize(("host", "other"), [("ip4/203.0.113.5", "ip4/203.0.113.6"), ("ip6/2001:db8::1", "ip6/::2")])
+@scenario
+async def test_one_host_takes_its_share_of_places_and_of_a_second(net: PeerNet, host: str, other: str) -> None:
+    alice, bob = await net.pair(inbound_upgrades_max=10, inbound_share_max=3, inbound_rate_max=6)
+    ends = []
+
+    async def come(source: str) -> Stream:
+        listening = await net.router.listen(Multiaddr.parse(MEMORY), lambda stream, _: ends.append(stream))
+        dialled = await net.router.dial(listening.address, 5.0)
+        await until(lambda: bool(ends))
+        alice.peers.accept(ends.pop(), Multiaddr.parse(f"/{source}/tcp/7"))
+        listening.close()
+        return dialled
+
+    streams = [await come(host) for _ in range(8)]
+    assert alice.peers.counters.inbound_refused == 3 + 2  # above its share; above its rate
+    for stream in streams[:3] + streams[6:]:
+        with pytest.raises(ConnectionResetError):
+            await receive_some(stream)
+    streams += [await come(other) for _ in range(3)]
+    assert alice.peers.counters.inbound_refused == 5
+    assert len(alice.peers._acceptor._strangers) == 6
     assert (await bob.connect(alice)).peer_id == alice.peers.peer_id
+    assert len(alice.peers._acceptor._strangers) == 6  # who is a peer is none any more
+    for stream in streams:
+        stream.close()
 
 
 @pytest.mark.parametrize("said", [b"\x45", b"\xff", b"\0\xff\xff", b"\0\0\0", b"\0\0\x20" + bytes(32)])
