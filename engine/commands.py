@@ -35,6 +35,7 @@ from .iris_options import IrisOptions
 from .message import ControlMessage
 from .node_commands import NodeFailed, NodeLane, NodeLost, NodeOptions, RunNode
 from .pairing.pair_commands import AddPair, ListenPairs, StartPairs
+from .socks_options import SocksOptions
 from .topology import PartySpec, PeerSpec
 
 MESSAGE_SIZE_MAX: Final = 64 * 1024
@@ -72,6 +73,8 @@ class LinkOptions:
     """A digest of everything else that must be equal at all parties; compared in the handshake."""
     client_host: str | None = None
     """Local address to dial from, or None for whatever the routing table says."""
+    socks: SocksOptions | None = None
+    """The SOCKS5 proxy that peers are reached by, if there is one."""
     security: tuple[LinkSecurity, ...] = ()
     """What protects the link to each party, in index order, ours included; empty: no link is protected."""
     unidentified_max: int = limits.UNIDENTIFIED_MAX
@@ -429,7 +432,7 @@ Message: TypeAlias = (
 MESSAGE_TYPES: Final[dict[str, type[Any]]] = {message.__name__: message for message in typing.get_args(Message)}
 
 _field_types: dict[type[Any], dict[str, Any]] = {}
-_OPTIONS = (HttpOptions, IrisOptions, LinkOptions, NodeOptions)
+_OPTIONS = (HttpOptions, IrisOptions, LinkOptions, NodeOptions, SocksOptions)
 _RECORDS = (*MESSAGE_TYPES.values(), *_OPTIONS, LinkSecurity, PartySpec, PeerSpec)
 
 

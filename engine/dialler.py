@@ -21,7 +21,7 @@ from .addresses import Address, format_address
 from .connection import ConnectionEvent, ConnectionMachine, ConnectionState
 from .errors import PartyWireError
 from .eyeballs import Failed, race
-from .transport import BindError
+from .transport import BindError, ProxyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +50,7 @@ class DialCause(Enum):
     NO_ANSWER = "no answer"  # neither yes nor no in time
     UNREACHABLE = "unreachable"  # no way to the host, or to its kind of address
     CLIENT_HOST = "client_host"  # our own address to dial from is wrong
+    PROXY = "proxy"  # the proxy on the way is not there, or does not do what it should
     OTHER = "failed"
 
 
@@ -64,7 +65,13 @@ _CAUSES: Final = {
     errno.EADDRNOTAVAIL: DialCause.UNREACHABLE,
 }
 
-_TELLING: Final = (DialCause.CLIENT_HOST, DialCause.NO_ANSWER, DialCause.REFUSED, DialCause.UNREACHABLE)
+_TELLING: Final = (
+    DialCause.PROXY,
+    DialCause.CLIENT_HOST,
+    DialCause.NO_ANSWER,
+    DialCause.REFUSED,
+    DialCause.UNREACHABLE,
+)
 """Of several causes the first of these stands for the dial: what somebody can do something about goes first."""
 
 
@@ -183,6 +190,8 @@ class Dialler:
             return await self._transport.resolve(self._host, self._port)
         except OSError as error:
             self._machine.apply(_EVENT.RESOLVE_FAILED)
+            if isinstance(error, ProxyError) and (kind := _kind_of(error)) is DialCause.PROXY:
+                raise DialFailed(self._peer, self._address, _describe(error), kind) from error
             cause = f"the name cannot be looked up ({_describe(error)})"
             raise DialFailed(self._peer, self._address, cause, DialCause.UNRESOLVED) from error
         except BaseException:
@@ -209,11 +218,15 @@ class Dialler:
 def _kind_of(error: OSError) -> DialCause:
     if isinstance(error, BindError):
         return DialCause.CLIENT_HOST if error.errno != errno.EAFNOSUPPORT else DialCause.UNREACHABLE
+    if isinstance(error, ProxyError):
+        return _CAUSES.get(error.errno or 0, DialCause.PROXY)
     return _CAUSES.get(error.errno or 0, DialCause.NO_ANSWER if isinstance(error, TimeoutError) else DialCause.OTHER)
 
 
 def _describe(error: OSError) -> str:
     """The kernel's words without the numbers that asyncio puts around them."""
+    if isinstance(error, ProxyError):
+        return str(error.strerror)
     if error.errno in (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNRESET, errno.ENOENT):
         return os.strerror(error.errno).lower()
     return error.strerror or str(error)

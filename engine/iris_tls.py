@@ -21,6 +21,7 @@ from .channel.tls import TlsChannel
 from .errors import RejectCode
 from .greeting import greet
 from .handshake import Role
+from .link_addresses import onion_name
 from .secure_stream import SecureStream
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class _IrisChannelMaker(ChannelMaker):
     def __init__(self, our_name: str, peer: PeerSpec, security: LinkSecurity) -> None:
         super().__init__(our_name, peer.name, security)
         assert peer.iris is not None
-        self._host = peer.host
+        self._host = onion_name(peer.host)
         self._certificate_name = peer.iris.certificate_name or peer.name
 
     def _make_tls(self, role: Role) -> Channel:

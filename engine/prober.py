@@ -56,6 +56,7 @@ class Finding(Enum):
     NO_ANSWER = "no answer"
     UNREACHABLE = "unreachable"
     CLIENT_HOST = "cannot dial from client_host"
+    PROXY = "no way through the proxy"
     FAILED = "connecting failed"
     SILENT = "says nothing"
     CLOSED = "closes without a word"
@@ -76,6 +77,7 @@ _OF_DIAL: Final = {
     DialCause.NO_ANSWER: Finding.NO_ANSWER,
     DialCause.UNREACHABLE: Finding.UNREACHABLE,
     DialCause.CLIENT_HOST: Finding.CLIENT_HOST,
+    DialCause.PROXY: Finding.PROXY,
     DialCause.OTHER: Finding.FAILED,
 }
 

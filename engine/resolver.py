@@ -15,7 +15,7 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from .addresses import Address, is_unix
+from .addresses import Address, is_unix, split_family
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,11 +61,12 @@ class Resolver:
         if is_unix(host):
             future.set_result([(host, 0)])
             return future
+        name, family = split_family(host)
         try:
-            future.set_result(_literals(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, _LITERAL)))
+            future.set_result(_literals(socket.getaddrinfo(name, port, 0, socket.SOCK_STREAM, 0, _LITERAL), family))
             return future
         except (OSError, UnicodeError):
-            if ":" in host:
+            if ":" in name:
                 unknown = OSError(errno.ENODEV, "not an IPv6 address of this host's interfaces")
                 future.set_exception(unknown)
                 return future
@@ -85,14 +86,15 @@ class Resolver:
     def _run(self, host: str, port: int, future: Future[list[Address]]) -> None:
         found: list[Address] = []
         failure: OSError | None = None
+        name, family = split_family(host)
         try:
-            found = _literals(self._look_up(host, port, 0, socket.SOCK_STREAM))
+            found = _literals(self._look_up(name, port, _FAMILIES[family], socket.SOCK_STREAM), family)
         except OSError as error:
             failure = error
         except UnicodeError:
             failure = OSError(errno.EINVAL, "not a valid host name")
         if failure is None and not found:
-            failure = OSError(errno.ENODATA, "the name has no address")
+            failure = OSError(errno.ENODATA, f"the name has no {f'IPv{family} ' if family else ''}address")
         self._answer(host, port, future, found, failure)
 
     def _answer(
@@ -124,8 +126,10 @@ def late(timeout_s: float) -> TimeoutError:
 
 _LITERAL: Final = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
+_FAMILIES: Final = {0: 0, 4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
 
-def _literals(found: Found) -> list[Address]:
-    stream_families = (socket.AF_INET, socket.AF_INET6)
+
+def _literals(found: Found, version: int) -> list[Address]:
+    stream_families = (_FAMILIES[version],) if version else (socket.AF_INET, socket.AF_INET6)
     literals = [literal_of(sockaddr) for family, *_, sockaddr in found if family in stream_families]
     return interleave(list(dict.fromkeys(literals)))[:ADDRESSES_MAX] if literals else []

@@ -18,10 +18,10 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Final
 
-from .addresses import Address, format_address, is_loopback, is_unix, unix_path
+from .addresses import Address, format_address, is_loopback, is_onion, is_unix, unix_path
 from .listening import Listening
 from .resolver import RESOLVE_TIMEOUT_S, Resolver, late, literal_of
-from .transport import VIEWS_MAX, BindError, Buffer, Listener, Stream, Transport
+from .transport import VIEWS_MAX, BindError, Buffer, Listener, ProxyError, Stream, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -102,6 +102,10 @@ class TcpStream(Stream):
     @property
     def peer_address(self) -> str:
         return self._peer_address
+
+    def lead_to(self, address: str) -> None:
+        """Be told where the other end is if it is not who the socket is connected to: behind a proxy."""
+        self._peer_address = address
 
     def bound_unacknowledged(self, seconds: float) -> None:
         """Break when the peer's host has acknowledged nothing for so long; for control connections, see `tune`."""
@@ -241,6 +245,8 @@ class TcpTransport(Transport):
         self._resolver = resolver or Resolver()
 
     async def resolve(self, host: str, port: int) -> list[Address]:
+        if is_onion(host):
+            raise ProxyError(errno.EPROTO, "an onion service is reached through Tor's SOCKS5 proxy: set [dial.socks]")
         answer = self._resolver.begin(host, port)
         if not answer.done():
             await self._answered(answer)

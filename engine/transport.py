@@ -138,3 +138,8 @@ class Transport(ABC):
 
 class BindError(OSError):
     """Raised when the local address to dial from does not exist or cannot be bound."""
+
+
+class ProxyError(OSError):
+    """Raised when an address could not be reached by way of a proxy: there is none, it fails, or it says why not. Then
+    `errno` is what the same would be without one; it is EPROTO where the proxy itself is at fault."""

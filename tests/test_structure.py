@@ -17,6 +17,8 @@ SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*
 # The half of engine/ that a reader could lift out as a library of its own.
 WITHOUT_IO = (
     "addresses",
+    "allowance",
+    "antechamber",
     "channel/channel",
     "channel/link_security",
     "channel/noise",
@@ -35,6 +37,7 @@ WITHOUT_IO = (
     "iris_options",
     "limits",
     "link",
+    "link_addresses",
     "multiaddr",
     "negotiation",
     "pairing/meeting",
@@ -47,6 +50,7 @@ WITHOUT_IO = (
     "peers/claims",
     "peers/identity_exchange",
     "peers/peer_id",
+    "peers/strangers",
     "peers/wire",
     "preamble",
     "probe",
@@ -54,6 +58,7 @@ WITHOUT_IO = (
     "session_resets",
     "sessions",
     "silent_link",
+    "socks_options",
     "topology",
     "transports/errors",
     "transports/routes",

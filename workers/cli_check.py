@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from partywire.engine.addresses import Address, format_address, parse_address
+from partywire.engine.link_transport import transport_of
 from partywire.engine.listening import ListenError, open_listening
 from partywire.engine.prober import Finding, Probed, Prober
 from partywire.engine.tcp import TcpTransport
@@ -72,6 +73,7 @@ _ADVICE: Final = {
     Finding.NO_ANSWER: "The address is wrong, its host is down, or a firewall drops what we send",
     Finding.UNREACHABLE: "This host has no way to that address: check the address, the network and its routes",
     Finding.CLIENT_HOST: "Set [dial] client_host to an address of this host, or leave it out",
+    Finding.PROXY: "Check [dial.socks], and whether the proxy runs and takes us",
     Finding.FAILED: "Check the address; a unix socket can be used by its own user only",
     Finding.SILENT: "Something accepts there and does not answer: another program, a proxy without its target, "
     "or a party that was stopped; check the address and the port",
@@ -88,7 +90,7 @@ _ADVICE: Final = {
     Finding.REJECTED: "Ask whoever runs {peer}",
 }
 _NOT_REACHED: Final = frozenset(
-    {Finding.UNRESOLVED, Finding.REFUSED, Finding.NO_ANSWER, Finding.UNREACHABLE, Finding.FAILED}
+    {Finding.UNRESOLVED, Finding.REFUSED, Finding.NO_ANSWER, Finding.UNREACHABLE, Finding.PROXY, Finding.FAILED}
 )
 
 
@@ -166,12 +168,13 @@ class Check:
 
     async def run(self) -> tuple[list[Row], list[Row]]:
         """The rows of our own addresses, and of every peer in index order."""
-        transport = TcpTransport(asyncio.get_running_loop())
-        prober = Prober(transport, self._party, self._config.workers, self._config.link_options)
+        loop, options = asyncio.get_running_loop(), self._config.link_options
+        prober = Prober(transport_of(loop, options), self._party, self._config.workers, options)
+        direct = Prober(TcpTransport(loop), self._party, self._config.workers, options)
         telling = asyncio.ensure_future(self._tell_progress())
         try:
             ours = [*self._config.listen_addresses, *own_ports(self._party).values()]
-            listen = asyncio.gather(*(self._listen(prober, at) for at in ours))
+            listen = asyncio.gather(*(self._listen(direct, at) for at in ours))
             peers = asyncio.gather(*(self._peer(prober, peer) for peer in self._party.peers))
             return await listen, await peers
         finally:

@@ -6,6 +6,7 @@
     │   ├── DialTimeout            ... within the time that the caller gave
     │   ├── WebSocketFailed        ... because the opening handshake of the WebSocket, or its TLS, went wrong
     │   └── SocksError             ... because of the SOCKS5 proxy on the way
+    │       ├── SocksUnreachable       nobody answers where it should be
     │       ├── SocksProtocolError     it does not speak SOCKS5
     │       ├── SocksMethodRefused     it wants to be authenticated to in a way that is not offered
     │       ├── SocksPasswordRefused   it does not take the user name and password
@@ -78,6 +79,10 @@ class SocksError(DialFailed):
 
     def __str__(self) -> str:
         return f"cannot reach {self.address} through the SOCKS5 proxy at {self.proxy}: {self.cause}"
+
+
+class SocksUnreachable(SocksError):
+    """Raised when the proxy itself cannot be reached."""
 
 
 class SocksProtocolError(SocksError):

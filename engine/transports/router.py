@@ -21,7 +21,7 @@ from ..listening import ListenError
 from ..multiaddr import Multiaddr
 from ..tcp import TcpTransport
 from .acceptor import Acceptor
-from .errors import AddressNotSupported, DialFailed, DialTimeout, SocksProtocolError
+from .errors import AddressNotSupported, DialFailed, DialTimeout, SocksProtocolError, SocksUnreachable
 from .listening import Listening
 from .onion_service import OnionListening, OnionService
 from .routes import Carrier, Route, Upgrade, peer_address, route_of, tcp_address
@@ -113,15 +113,35 @@ class Router:
             return await self._through_proxy(address, route, proxy, timeout_s, doing)
         return await self._directly(address, route, proxy, timeout_s, doing)
 
+    async def look_up(self, address: Multiaddr, timeout_s: float = DIAL_TIMEOUT_S) -> list[Address]:
+        """The literal addresses of a TCP address that is connected to directly; Tor looks its name up if it is to.
+
+        Raises:
+            AddressNotSupported, DialFailed: as of `dial`.
+        """
+        route = route_of(address)
+        if route.carrier is not Carrier.TCP:
+            raise AddressNotSupported(str(address), "there is nothing to look up")
+        doing = _Doing()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._find(address, route, self._socks, timeout_s, doing)
+        except TimeoutError:
+            raise DialTimeout(str(address), f"{doing.what} took longer than {timeout_s:.3g} s") from None
+
+    async def _find(
+        self, address: Multiaddr, route: Route, proxy: SocksProxy | None, timeout_s: float, doing: _Doing
+    ) -> list[Address]:
+        """`proxy`, if there is one, looks the name up."""
+        doing.what = f"looking up {route.host}"
+        if proxy is not None and route.is_name:
+            return [await self._resolve_through(address, route, proxy, timeout_s, doing)]
+        return await self._resolve(address, route)
+
     async def _directly(
         self, address: Multiaddr, route: Route, proxy: SocksProxy | None, timeout_s: float, doing: _Doing
     ) -> Stream:
-        """Over TCP; `proxy`, if there is one, looks the name up."""
-        doing.what = f"looking up {route.host}"
-        if proxy is not None and route.is_name:
-            found = [await self._resolve_through(address, route, proxy, timeout_s, doing)]
-        else:
-            found = await self._resolve(address, route)
+        found = await self._find(address, route, proxy, timeout_s, doing)
         doing.what = "connecting"
         return await self._connect(str(address), found, timeout_s)
 
@@ -153,8 +173,8 @@ class Router:
         try:
             return await self._dial_plainly(proxy.address, timeout_s)
         except DialFailed as error:
-            cause = f"the SOCKS5 proxy at {proxy.address} cannot be reached: {error.cause}"
-            raise DialFailed(str(address), cause) from error
+            cause = f"it cannot be reached: {error.cause}"
+            raise SocksUnreachable(str(address), str(proxy.address), cause) from error
 
     async def _dial_plainly(self, address: Multiaddr, timeout_s: float) -> Stream:
         """To a service of this host's: over TCP or a unix socket, by way of nothing."""

@@ -33,6 +33,7 @@ from partywire.engine.transports.errors import (
     SocksMethodRefused,
     SocksPasswordRefused,
     SocksProtocolError,
+    SocksUnreachable,
     WebSocketFailed,
 )
 from tests.support.ipv6 import needs_ipv6
@@ -377,7 +378,7 @@ def test_a_proxy_that_is_not_there_is_named_and_not_gone_around() -> None:
             router = Router(
                 asyncio.get_running_loop(), TransportSettings(SocksProxy(parse(text), scope=scope)), resolver=names
             )
-            with pytest.raises(DialFailed, match=rf"SOCKS5 proxy at {text} cannot be reached"):
+            with pytest.raises(SocksUnreachable, match=rf"SOCKS5 proxy at {text}: it cannot be reached"):
                 await router.dial(parse("/dns/bob.example/tcp/80"))
         assert names.asked == []
         with pytest.raises(AddressNotSupported, match="proxy"):
