@@ -319,6 +319,12 @@ class RingStream(Stream):
         except (ShmError, ValueError) as error:
             self._fail(error)
 
+    def leave_to_parent(self) -> None:
+        """This process is a fork of the one that the stream belongs to: be closed, and touch neither ring, since both
+        are mapped here too."""
+        self._closed = True
+        self._readable = self._writable = None
+
     def _leave(self) -> None:
         self._closed = True
         self._readable = self._writable = None
