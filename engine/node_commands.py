@@ -39,6 +39,8 @@ class RunNode(ControlMessage):
     options: NodeOptions
     advertised: list[str]
     """Multiaddresses at which the gateway takes peers in."""
+    epoch: int
+    """Counts the processes that were started, from 1: the records of its lane carry it."""
     ring_size: int
     close_timeout_s: float
 
@@ -51,6 +53,7 @@ class NodeLane(ControlMessage):
     byte streams of SUBSTREAMS records. The receiver owns all of them.
     """
 
+    epoch: int
     peer_id: str
     addresses: list[str]
     """Where it listens itself, with real ports."""

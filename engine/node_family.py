@@ -59,6 +59,7 @@ class NodeFamily:
         self._gateway_end, self._node_end = ControlSocket.pair()
         self._child: Child | None = None
         self._has_stood = False
+        self._epoch = 0
         self._failure = ""  # why the present process cannot start, as it said
         self._claims: dict[int, LinkClaimed] = {}  # peer -> the latest
 
@@ -81,11 +82,13 @@ class NodeFamily:
         """
         start = self._start
         self._failure = ""
+        self._epoch += 1
         self._child = child = self._steps.start_child(NODE_ROLE, self._options.module)
         run = RunNode(
             start.party.name,
             self._options,
             list(start.options.advertised),
+            self._epoch,
             start.options.control_ring_size,
             start.options.close_timeout_s,
         )

@@ -3,6 +3,7 @@
     PartyWireError                  (engine/errors.py, with LinkProtocolError, HandshakeRejected, SetupMismatch ...)
     ├── ConfigError                 a configuration cannot be used; lists every problem with its key
     ├── AddressUnavailable          our own address cannot be listened on
+    ├── NodeUnavailable             the peer-to-peer node of our own party cannot start
     ├── ConnectFailed               some peers could not be reached, each with its cause
     ├── PartyFailed                 our own party stopped working: a process of its family died
     │   └── WorkerDied              ... namely a compute process
@@ -36,6 +37,7 @@ __all__ = [
     "InboxOverflow",
     "JobFailed",
     "MessageTooLarge",
+    "NodeUnavailable",
     "PartyFailed",
     "PartyWireError",
     "PeerAborted",
@@ -73,6 +75,18 @@ class ConfigError(PartyWireError):
 
 class AddressUnavailable(PartyWireError):
     """Raised when a party cannot listen on its own address, most often because another program does."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(name, message)
+        self.name = name
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class NodeUnavailable(PartyWireError):
+    """Raised when the node of a party cannot start: its address is taken, its store in use, a file of it unusable."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(name, message)

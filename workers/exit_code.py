@@ -25,7 +25,9 @@ class ExitCode(IntEnum):
 
 
 USAGE_ERRORS = frozenset({"ConfigError", "JobInputError", "JobOptionError", "UnknownJob"})
-PEER_ERRORS = frozenset({"AddressUnavailable", "ConnectFailed", "PeerClosed", "PeerLost", "RendezvousTimeout"})
+PEER_ERRORS = frozenset(
+    {"AddressUnavailable", "ConnectFailed", "NodeUnavailable", "PeerClosed", "PeerLost", "RendezvousTimeout"}
+)
 
 
 class UsageMistake(PartyWireError):

@@ -131,6 +131,7 @@ class Party:
 
         Raises:
             AddressUnavailable: our own address cannot be listened on.
+            NodeUnavailable: the party's node cannot start.
             ConnectFailed: names every peer without a link, and why. Its cause is HandshakeRejected when a peer refused.
             PartyFailed: a process of our own could not be started.
         """
@@ -171,6 +172,8 @@ class Party:
         deadline = worker.clock() + self.config.connect_s + OPEN_GRACE_S
         try:
             if not await worker.until(self._is_open, deadline):
+                if all(link.is_up for link in worker.links.values()) and self.processes.node.is_awaited:
+                    raise self.processes.node.late_error(self.config.connect_s)
                 raise self._opening.error(worker.links.values())
         except PartyWireError as error:
             await self._tell_why(str(error))

@@ -13,6 +13,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from partywire.engine.commands import LinkEventKind, LinkLost, LinkNews, Refused, Started, Stopped, WorkerLost
+from partywire.engine.node_commands import NodeLost
 
 if TYPE_CHECKING:
     from partywire.engine.commands import Message
@@ -49,7 +50,7 @@ class PartyLog:
             self._hear_refused(message)
         elif isinstance(message, Started):
             self._hear_started(message)
-        elif isinstance(message, WorkerLost | LinkLost):
+        elif isinstance(message, WorkerLost | LinkLost | NodeLost):
             self._lost_processes.append(message.cause)
         elif isinstance(message, Stopped):
             self._is_stopped = True

@@ -24,11 +24,13 @@ from partywire.engine.commands import (
     WorkerStarted,
 )
 from partywire.engine.control_socket import ControlClosed, ControlSocket, ControlTimeout, close_all
+from partywire.engine.node_commands import NodeFailed, NodeLane, NodeLost
 from partywire.engine.supervisor_handle import SupervisorHandle, spawn_supervisor
 
 from .channel import Channel, main_path
 from .errors import AddressUnavailable, PartyFailed
 from .link_events import LinkEvents
+from .node_watch import NodeWatch
 from .party_log import PartyLog
 from .stat_publish import worker_publisher
 from .worker import Worker
@@ -68,6 +70,7 @@ class Processes:
         self._on_event = on_event
         self._events: LinkEvents | None = None
         self.log = PartyLog(config.spec.name, config.spec.names)
+        self.node = NodeWatch(config.spec.name, has_node=config.node is not None)
         # Set by `start`, cleared by `end`.
         self._supervisor: SupervisorHandle | None = None
         # Of the workers 1 .. W-1, by index.
@@ -110,7 +113,13 @@ class Processes:
         listen = tuple(format_address(address) for address in config.listen_addresses)
         main = main_path() if config.workers > 1 else None
         links = config.links_per_io_process
-        return Start(config.spec, listen, config.workers, config.link_options, main, links_per_io_process=links)
+        options = config.link_options
+        node = None
+        if config.node is not None:
+            from .node.in_party import node_options  # only here: most parties have no node
+
+            node = node_options(config.node)
+        return Start(config.spec, listen, config.workers, options, main, links_per_io_process=links, node=node)
 
     def _welcome(self, control: ControlSocket) -> Worker:
         message, fds = control.receive(WELCOME_TIMEOUT_S)
@@ -124,8 +133,13 @@ class Processes:
 
     @property
     def are_up(self) -> bool:
-        """Whether all of them have been started."""
-        return self._is_started and len(self._workers_started) == self._config.workers - 1
+        """Whether all of them have been started, and the node, if there is one, stands.
+
+        Raises:
+            NodeUnavailable: it never will.
+        """
+        is_whole = self._is_started and len(self._workers_started) == self._config.workers - 1
+        return not self.node.is_awaited and is_whole
 
     @property
     def pids(self) -> dict[str, int]:
@@ -153,6 +167,9 @@ class Processes:
                 if self._stat_publisher is None:
                     self._stat_publisher = worker_publisher(worker)
                 self._stat_publisher.take(message, fds)
+                return
+            case NodeLane() | NodeLost() | NodeFailed():
+                self.node.hear(message, fds)
                 return
             case Started():
                 self._is_started = True

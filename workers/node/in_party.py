@@ -16,6 +16,7 @@ from partywire.engine.addresses import is_unix, unix_path
 from partywire.engine.channel.errors import CredentialError
 from partywire.engine.first_bytes import taken_by
 from partywire.engine.multiaddr import Multiaddr
+from partywire.engine.node_commands import NodeOptions
 from partywire.engine.peers.claims import ADDRESSES_MAX, fault_of_address
 
 from ..errors import ConfigError
@@ -128,6 +129,14 @@ def _kind_of(host: str) -> str:
         return f"ip{ipaddress.ip_address(host).version}"
     except ValueError:
         return "dns"
+
+
+def node_options(node: NodeConfig) -> NodeOptions:
+    """What the processes of the party are told of it."""
+    connections = node.options
+    return NodeOptions(
+        json.dumps(table_of(node)), node.path, connections.network_byte, has_echo=connections.liveness_permits > 0
+    )
 
 
 def link_settings(config: PartyConfig) -> dict[str, Any]:

@@ -18,31 +18,29 @@ Everything is of one event loop, and no call is for another thread.
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from partywire.engine.messaging.messaging import Messaging
-from partywire.engine.multiaddr import Multiaddr
-from partywire.engine.named_handlers import load_handlers
 from partywire.engine.peers.claims import check_protocol_id
-from partywire.engine.peers.connections import PeerConnections
 from partywire.engine.peers.events import EVENTS_MAX
 from partywire.engine.peers.peer_id import PeerId
 
 from ..errors import ConfigError
 from .config import NodeConfig, addresses_of
 from .config_file import load_node_config
-from .ground import load_identity, make_transports, open_book
 from .rpc import NodeRpc
+from .standing import listen, set_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from partywire.engine.messaging.messaging import Layer
+    from partywire.engine.multiaddr import Multiaddr
+    from partywire.engine.peers.connections import PeerConnections
     from partywire.engine.peers.contract import PeerConnection, ProtocolHandler
     from partywire.engine.peers.events import EventSubscription
     from partywire.engine.transports import Switchboard, TransportSettings
@@ -125,33 +123,15 @@ class PeerNode:
 
     async def _set_up(self) -> None:
         config, stack = self.config, self._stack
-        identity = await asyncio.to_thread(load_identity, config)
-        transports = make_transports(config, self._transport_settings, self._switchboard)
-        self._book = book = await stack.enter_async_context(open_book(config))
-        self._peers = peers = await stack.enter_async_context(
-            PeerConnections(
-                identity,
-                transports,
-                book,
-                config.options,
-                user_agent=config.user_agent,
-                features=config.features,
-            )
-        )
+        settings, switchboard = self._transport_settings, self._switchboard
+        self._book, self._peers = _, peers = await stack.enter_async_context(set_up(config, settings, switchboard))
         self._messages = await stack.enter_async_context(
             Messaging(peers, inbound=self._layers[0], outbound=self._layers[1], limits=config.messages)
         )
         self._rpc = NodeRpc(peers, config.rpc)
-        for protocol, handler in (load_handlers(config.protocols) | self._early).items():
+        for protocol, handler in self._early.items():
             peers.serve(protocol, handler)
-        for peer_id, addresses in config.peers.items():
-            book.add(peer_id, addresses)
-        if config.advertise is not None:
-            peers.advertise(config.advertise)
-        for address in config.listen:
-            self._addresses.append(await peers.listen(address))
-        if config.onion is not None:
-            self._addresses.append(await peers.listen(Multiaddr.parse(config.onion.control)))
+        self._addresses = await listen(config, peers)
 
     async def aclose(self) -> None:
         """Give up what was not acknowledged, say goodbye to all peers, and end everything. May be called again.

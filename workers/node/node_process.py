@@ -1,0 +1,239 @@
+"""The process of a party's node: connections to peers that are no party of the set, for the opener.
+
+Between the supervisor (RunNode, and what linked peers say who they are), the gateway, which hands over what peers dial
+at the party's own address, strangers, and the opener, which by its lane opens substreams and serves protocols
+(`engine/worker_bridge`). The one invariant: the opener gets its lane only when the node stands; a start that comes to
+nothing ends in one NodeFailed whose sentence says what to do.
+
+What the opener serves ends with this process or with the opener; what the configuration names is served here. Messages
+and calls are the opener's: nothing that a peer sends waits here for somebody to read it.
+
+Runs on uvloop. Started only if the party has a table [node].
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import sys
+import time
+from contextlib import AsyncExitStack, suppress
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
+
+import uvloop
+
+from partywire.engine import tcp
+from partywire.engine.attempt import SubstreamLane
+from partywire.engine.child_process import begin_child
+from partywire.engine.commands import Accepted, AreYouThere, Close, CommandError, Here, LinkClaimed
+from partywire.engine.control_socket import ControlClosed, ControlSocket, DescriptorsLost, close_all
+from partywire.engine.errors import LinkProtocolError, PartyWireError
+from partywire.engine.multiaddr import Multiaddr
+from partywire.engine.node_commands import NodeFailed, NodeLane, RunNode
+from partywire.engine.peers.claims import ADDRESSES_MAX, PeerClaim, fault_of_address
+from partywire.engine.stat_page import Value
+from partywire.engine.stat_publish import StatPublisher
+from partywire.engine.transports.routes import peer_address
+from partywire.shm import fence
+from partywire.shm.doorbell import Bell
+
+from .config_file import read_node_table
+from .standing import listen, set_up
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from partywire.engine.commands import Message
+
+    from .standing import Standing
+
+START_TIMEOUT_S: Final = 60.0
+"""For RunNode, which the supervisor sends at once."""
+
+ACCEPT_BATCH: Final = 16
+"""Connections taken from the gateway in one turn of the loop, so that a crowd of them delays no peer for long."""
+
+RING_ID: Final = int.from_bytes(b"NODE") << 32
+"""Apart from those of links, which carry small numbers there; for whoever looks at rings."""
+
+_LOG: Final = logging.getLogger("partywire.node")
+
+
+class NodeProcess:
+    """Serves one RunNode. Driven by the supervisor's commands, the gateway's descriptors, and its connections."""
+
+    def __init__(self, control: ControlSocket, command: RunNode, fds: list[int]) -> None:
+        """Takes ownership of `fds`, as RunNode orders them. Made inside a running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._control = control
+        self._command = command
+        self._config = read_node_table(json.loads(command.options.settings), command.options.path)
+        self._bell = Bell.from_fds(fds[0], fds[1])
+        self._gateway = ControlSocket.from_fd(fds[2], "the gateway")
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._stack = AsyncExitStack()
+        self._standing: Standing | None = None  # from the moment it can take connections
+        self._claims: list[LinkClaimed] = []  # that came before that
+        self._stat = StatPublisher(self._values)
+
+    async def run(self) -> None:
+        """Until the supervisor says so, or is gone."""
+        self._loop.add_reader(self._control.fileno(), self._on_command)
+        starting = self._loop.create_task(self._start())
+        try:
+            await asyncio.wait((starting, self._over), return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                starting.cancel()
+                await asyncio.wait((starting,), timeout=self._command.close_timeout_s)
+            elif starting.result():
+                await self._over
+        finally:
+            self._loop.remove_reader(self._gateway.fileno())
+            with suppress(TimeoutError):  # then what is left ends with the process
+                async with asyncio.timeout(self._command.close_timeout_s):
+                    await self._stack.aclose()
+            self._loop.remove_reader(self._control.fileno())
+            self._gateway.close()
+            self._bell.close()
+            self._stat.close()
+
+    # Coming up.
+
+    async def _start(self) -> bool:
+        """Come to stand; False: that cannot be, and was told."""
+        try:
+            standing = await self._stack.enter_async_context(set_up(self._config))
+            listening = await listen(self._config, standing.peers)
+            if self._config.advertise is None:
+                standing.peers.advertise(self._claimable(listening))
+        except (PartyWireError, OSError, ValueError) as error:
+            self._tell(NodeFailed(f"the node of {self._command.party} cannot start: {error}"))
+            return False
+        self._standing = standing
+        for claim in self._claims:
+            self._learn(standing, claim)
+        self._claims.clear()
+        self._loop.add_reader(self._gateway.fileno(), self._on_accepted)
+        self._open_lane(standing, listening)
+        return True
+
+    def _claimable(self, listening: Sequence[Multiaddr]) -> list[Multiaddr]:
+        """Where we may be dialled: where we listen, and at the party's own address."""
+        addresses = dict.fromkeys((*listening, *map(Multiaddr.parse, self._command.advertised)))
+        is_local = self._config.options.is_local
+        return [one for one in addresses if fault_of_address(one, is_local=is_local) is None][:ADDRESSES_MAX]
+
+    def _open_lane(self, standing: Standing, listening: Sequence[Multiaddr]) -> None:
+        """Give the opener its lane."""
+        lane = SubstreamLane(self._command.ring_size, RING_ID, fence.probe(), self._bell)
+        self._stack.callback(lane.close)
+        peer_id = str(standing.peers.peer_id)
+        self._tell(NodeLane(self._command.epoch, peer_id, [str(one) for one in listening]), lane.fds)
+
+    # The supervisor.
+
+    def _on_command(self) -> None:
+        try:
+            while (received := self._control.try_receive()) is not None:
+                command, fds = received
+                self._stat.take(command, fds)
+                if isinstance(command, Close):
+                    self._end()
+                elif isinstance(command, AreYouThere):
+                    self._tell(Here())
+                elif isinstance(command, LinkClaimed):
+                    if self._standing is None:
+                        self._claims.append(command)
+                    else:
+                        self._learn(self._standing, command)
+        except ControlClosed:
+            self._end()  # the supervisor died
+
+    def _learn(self, standing: Standing, message: LinkClaimed) -> None:
+        """The peer of a link said who it is, and where it may be dialled."""
+        try:
+            is_local = self._config.options.is_local
+            standing.book.learn(PeerClaim.decode_untrusted(message.claim, time.time(), is_local=is_local))
+        except LinkProtocolError as error:
+            _LOG.info("what a linked peer says about itself is of no use to the node: %s", error)
+
+    def _tell(self, message: Message, fds: Sequence[int] = ()) -> None:
+        try:
+            self._control.send(message, fds)
+        except ControlClosed:
+            self._end()
+
+    def _end(self) -> None:
+        if not self._over.done():
+            self._over.set_result(None)
+
+    # The gateway.
+
+    def _on_accepted(self) -> None:
+        """It hands over connections that begin like ours, unread."""
+        try:
+            for _ in range(ACCEPT_BATCH):
+                try:
+                    received = self._gateway.try_receive()
+                except DescriptorsLost:
+                    continue  # we have no room for one more; whoever it was dials again
+                if received is None:
+                    return
+                command, fds = received
+                if isinstance(command, Accepted) and len(fds) == 1:
+                    self._take(socket.socket(fileno=fds[0]))
+                else:
+                    close_all(fds)
+        except (ControlClosed, CommandError):
+            self._loop.remove_reader(self._gateway.fileno())
+
+    def _take(self, sock: socket.socket) -> None:
+        assert self._standing is not None
+        try:
+            tcp.tune(sock)
+            stream = tcp.TcpStream(sock, self._loop)
+            is_unix = sock.family == socket.AF_UNIX
+            address = Multiaddr.parse(f"/unix{sock.getsockname()}") if is_unix else peer_address(stream.peer_address)
+        except (OSError, ValueError):
+            sock.close()  # it is gone already
+            return
+        self._standing.peers.accept(stream, address)
+
+    # Figures.
+
+    def _values(self) -> list[Value]:
+        if self._standing is None:
+            return []
+        peers = self._standing.peers
+        values = [Value("node_connections", (), len(peers.connections))]
+        counts = asdict(peers.counters)
+        return values + [Value("node_events_total", (("event", name),), count) for name, count in counts.items()]
+
+
+async def serve(control: ControlSocket) -> None:
+    """Be the node that the supervisor's RunNode describes."""
+    command, fds = control.receive(START_TIMEOUT_S)
+    if not isinstance(command, RunNode) or len(fds) != 3:
+        close_all(fds)
+        raise CommandError(f"{type(command).__name__} with {len(fds)} descriptors instead of RunNode")
+    await NodeProcess(control, command, fds).run()
+
+
+def main() -> None:
+    """The program of the node's process."""
+    control_fd = begin_child()
+    fence.register()
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="partywire: %(message)s")
+    with ControlSocket.from_fd(control_fd, "the supervisor") as control:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(serve(control))
+        except ControlClosed:
+            pass  # the supervisor ended before it told us anything
+
+
+if __name__ == "__main__":
+    main()
