@@ -18,13 +18,13 @@ import uvloop
 from partywire.shm import fence
 from partywire.shm.doorbell import Bell
 
-from . import tcp
 from .bulk_commands import OpenBulk
 from .child_process import begin_child
 from .commands import AreYouThere, Close, CommandError, DropWorker, Here, OpenLinks, RemakeLink
 from .control_socket import ControlClosed, ControlSocket, close_all
 from .keeper import EXIT_TIMEOUT_S
 from .link_keeper import LinkKeeper
+from .link_transport import transport_of
 from .stat_publish import StatPublisher
 from .topology import dials
 
@@ -48,7 +48,7 @@ class IoProcess:
         accepted = dict(zip(dialled_by(command), fds[2 * command.workers :], strict=True))
         gateways = {peer: ControlSocket.from_fd(fd, "the gateway") for peer, fd in accepted.items()}
         fence_ = fence.probe()
-        transport = tcp.TcpTransport(loop)
+        transport = transport_of(loop, command.options)
         self._links = [
             keeper_of(command, peer)(self, loop, command, peer, self._bells, fence_, gateways.get(peer), transport)
             for peer in command.peers

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 HELP = """Write a configuration file for each party.
 
 PARTY is name=host:port, name=[IPv6 address]:port, or name=unix:/path for parties of one host: the address that the
-others dial. The order gives each party its index (for `digits`: the first has the gallery, the second the probes, the
-third helps). Give each party its own file; the [parties] tables must stay equal. A peer that runs iris-mpc instead of
-PartyWire gets a table [compat.NAME] in the files of the others: docs/iris-compat.md has examples.
+others dial. It may be a multiaddress, as in name=/dns4/host/tcp/port. The order gives each party its index (for
+`digits`: the first has the gallery, the second the probes, the third helps). Give each party its own file; the
+[parties] tables must stay equal. A peer that runs iris-mpc instead of PartyWire gets a table [compat.NAME] in the files
+of the others: docs/iris-compat.md has examples.
 
 \b
 Examples:
@@ -95,7 +96,7 @@ def addresses_of(parties: tuple[str, ...]) -> dict[str, tuple[str, int]]:
     for argument in parties:
         name, separator, address = argument.partition("=")
         if not separator or not name:
-            raise UsageMistake(f"{argument!r} is not name=host:port or name=unix:/path")
+            raise UsageMistake(f"{argument!r} is not name=host:port, name=unix:/path or name=/multiaddress")
         if name in addresses:
             raise UsageMistake(f"the name {name} occurs twice")
         try:

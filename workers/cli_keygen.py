@@ -11,7 +11,8 @@ from typing import Final
 
 import click
 
-from partywire.engine.addresses import check_host, is_unix
+from partywire.engine.addresses import is_unix, split_family
+from partywire.engine.link_addresses import host_of
 from partywire.engine.topology import check_name
 
 from .cli_json import json_text
@@ -83,7 +84,7 @@ def keygen_command(
     if not parties:
         raise UsageMistake("name at least one PARTY: partywire keygen alice bob charlie")
     check_names(parties, noise=noise)
-    check_hosts(hosts, parties, noise=noise)
+    hosts = check_hosts(hosts, parties, noise=noise)
     if noise:
         if ca is not None:
             raise UsageMistake("--ca is for certificates; keys of Noise are signed by nobody")
@@ -162,16 +163,19 @@ def check_names(parties: tuple[str, ...], *, noise: bool) -> None:
         raise UsageMistake("keys of Noise are made for all parties at once, since each needs the public keys of others")
 
 
-def check_hosts(hosts: tuple[str, ...], parties: tuple[str, ...], *, noise: bool) -> None:
-    """Refuse hosts that no certificate can hold, and those that would speak for several parties."""
+def check_hosts(hosts: tuple[str, ...], parties: tuple[str, ...], *, noise: bool) -> tuple[str, ...]:
+    """The names and literal addresses for the certificate, of hosts or multiaddresses such as /ip4/10.0.0.1. Refuses
+    hosts that no certificate can hold, and those that would speak for several parties."""
     if not hosts:
-        return
+        return ()
     if noise or len(parties) != 1:
         raise UsageMistake("--host is for the certificate of one party: give each party its own, under one --ca")
+    names = []
     for host in hosts:
         try:
-            check_host(host)
+            names.append(split_family(host_of(host))[0])
         except ValueError as error:
             raise UsageMistake(f"--host: {error}") from error
-        if not host.isascii() or is_unix(host):
+        if not names[-1].isascii() or is_unix(host):
             raise UsageMistake(f"--host: {host!r} cannot stand in a certificate")
+    return tuple(names)

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from partywire.engine import limits
+from partywire.engine.addresses import format_address, is_loopback
 
 from .cli_options import refuse_security_with_config, retry_options, retrying, security_option
 from .config import load_config
 from .exit_code import ExitCode, UsageMistake
-from .http_config import HttpConfig, is_loopback
+from .http_config import HttpConfig
 from .http_listener import open_http_listener
 from .jobs import JOBS, load_job
 from .local import make_local_parties
@@ -88,7 +89,8 @@ END_GRACE_S = 15.0
     "--listen",
     default=None,
     metavar="HOST:PORT",
-    help="Where party 0 of a local run serves HTTP; port 0 lets the kernel choose all.  [default: 127.0.0.1:8080]",
+    help="Where party 0 of a local run serves HTTP, or a multiaddress; port 0 lets the kernel choose all.  "
+    "[default: 127.0.0.1:8080]",
 )
 @click.option(
     "--jobs",
@@ -165,7 +167,7 @@ def serve_local(
     )
     first = HttpConfig(listen=listen, jobs=names, handlers=handlers or "")
     if first.unix_path is not None or not is_loopback(first.address[0]):
-        raise UsageMistake("--listen of a local run is host:port on this host")
+        raise UsageMistake("--listen of a local run is host:port, or /ip4/HOST/tcp/PORT, on this host")
     host, port = first.address
     processes: list[tuple[int, int]] = []
     with make_local_parties(count, security=security) as parties:
@@ -173,9 +175,7 @@ def serve_local(
         fronts: list[Any] = []
         try:
             for index, party in enumerate(parties.configs):
-                one = dataclasses.replace(
-                    first, listen=f"[{host}]:{port + index}" if ":" in host else f"{host}:{port and port + index}"
-                )
+                one = dataclasses.replace(first, listen=format_address((host, port and port + index)))
                 fronts.append(open_http_listener(party.name, one))
                 order = make_order(dataclasses.replace(party, http=one))
                 processes.append(start_serving(order, parties.listeners[index], fronts[-1]))

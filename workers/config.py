@@ -16,27 +16,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from partywire.engine import limits
-from partywire.engine.addresses import (
-    EVERY_ADDRESS,
-    Address,
-    check_host,
-    check_unix_path,
-    format_address,
-    is_loopback,
-    is_unix,
-    parse_address,
-    unix_path,
-)
+from partywire.engine.addresses import Address, format_address, is_loopback, parse_address
 from partywire.engine.commands import LinkOptions
 from partywire.engine.topology import PartySpec, PeerSpec, check_name
 
+from .address_config import FORMS, address_of, address_problems, client_host_of, listen_addresses_of
 from .compat_config import compat_lines, compat_problems, iris_options
 from .errors import ConfigError
 from .http_config import HttpConfig, http_lines, read_http
 from .security import SecurityConfig, links_of, read_security, security_lines, security_problems
+from .socks_config import SocksConfig, read_socks, socks_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from partywire.engine.socks_options import SocksOptions
 
     from .node import NodeConfig
 
@@ -46,14 +40,12 @@ INBOX_MIB_DEFAULT = 256
 RING_MIB_DEFAULT = 4
 MESSAGE_MIB_DEFAULT = 4096
 """All that the wire's length field can say: 4 GiB, less one byte."""
-LISTEN_MAX = 8
-"""Addresses in [listen]: more than a host has networks that parties come from. Arbitrary."""
 
 _TABLES = {
     "limits": ("inbox_mib", "ring_mib", "message_mib", "unidentified"),
     "timeouts": ("connect_s", "close_s", "heartbeat_s", "reconnect_s"),
     "listen": ("address",),
-    "dial": ("client_host",),
+    "dial": ("client_host", "socks"),
 }
 _STAND_IN: Mapping[str, Any] = {"name": "a", "parties": {"a": ("localhost", 1), "b": ("localhost", 2)}, "compat": {}}
 _NAMED_TABLES = ("parties", "parameters", "compat", "security", "http", "node")
@@ -65,8 +57,8 @@ class PartyConfig:
     """Everything that one party needs to know. Built by hand, or from a file with `load_config`.
 
     `parties` maps every party's name, ours included, to its address, in index order. An address is a (host, port) or
-    the text "host:port" or "unix:/path" (docs/networks.md), and is kept as the former. Raises ConfigError when the
-    values cannot work together.
+    the text "host:port", "unix:/path" or a multiaddress (docs/networks.md), and is kept as the former. Raises
+    ConfigError when the values cannot work together.
     """
 
     name: str
@@ -80,6 +72,8 @@ class PartyConfig:
     """Where to listen when it is not the address that the others dial: an address or several; `*` is every one."""
     client_host: str | None = None
     """Local address, or a name of it, to dial from. None: whatever the routing table says."""
+    socks: SocksConfig | None = None
+    """[dial.socks]: the SOCKS5 proxy, such as Tor's, by which peers are dialled. None: that of `node`, if there is."""
     inbox_mib: int = INBOX_MIB_DEFAULT
     ring_mib: int = RING_MIB_DEFAULT
     message_mib: int = MESSAGE_MIB_DEFAULT
@@ -108,12 +102,16 @@ class PartyConfig:
             raise ConfigError(self.path, (("parties", "must map each name to host and port"),))
         if not isinstance(self.compat, Mapping):
             raise ConfigError(self.path, (("compat", "must have a table for each peer: [compat.NAME]"),))
-        parties = {name: _pair(f"parties.{name}", given, problems) for name, given in self.parties.items()}
-        listen = None if self.listen is None else _listen_pairs(self.listen, problems)
+        parties = {name: address_of(f"parties.{name}", given, problems) for name, given in self.parties.items()}
+        listen = None if self.listen is None else listen_addresses_of(self.listen, problems)
+        dialling: list[tuple[str, str]] = []
+        client_host = None if self.client_host is None else client_host_of(self.client_host, dialling)
         if not problems:
             object.__setattr__(self, "parties", parties)
             object.__setattr__(self, "listen", listen)
+            object.__setattr__(self, "client_host", client_host)
             problems += _problems_of(self)
+            problems += dialling
             problems += _node_problems(self, is_whole=not problems)
         if problems:
             raise ConfigError(self.path, tuple(problems))
@@ -131,6 +129,11 @@ class PartyConfig:
     def listen_addresses(self) -> tuple[Address, ...]:
         """The addresses that our own listening sockets bind."""
         return self.listen if self.listen is not None else (self.parties[self.name],)
+
+    @property
+    def proxy(self) -> SocksConfig | None:
+        """The SOCKS5 proxy by which peers are dialled."""
+        return self.socks or getattr(self.node, "socks", None)
 
     @property
     def parameter_digest(self) -> bytes:
@@ -151,6 +154,7 @@ class PartyConfig:
             message_size_max=min(self.message_mib << 20, limits.MESSAGE_SIZE_MAX),
             parameter_digest=self.parameter_digest,
             client_host=self.client_host,
+            socks=_socks_options(self),
             unidentified_max=self.unidentified,
             security=links_of(self),
             **({} if self.node is None else _link_settings(self)),
@@ -162,40 +166,6 @@ class PartyConfig:
         hosts = [host for host, _ in self.parties.values()]
         hosts += [host for host, _ in self.listen or ()]
         return all(is_loopback(host) for host in hosts)
-
-
-def _pair(key: str, given: object, problems: list[tuple[str, str]], *, listening: bool = False) -> Address | None:
-    """An address as (host, port); port 0 is for whoever brings a listening socket."""
-    try:
-        if isinstance(given, str):
-            return parse_address(given, listening=listening)
-        if isinstance(given, (tuple, list)) and len(given) == 2:
-            host, port = given
-            if isinstance(host, str) and host and type(port) is int and 0 <= port <= 65535:
-                if is_unix(host):
-                    check_unix_path(unix_path(host))
-                    return host, 0
-                check_host(host, listening=listening)
-                return host, port
-    except ValueError as error:
-        problems.append((key, str(error)))
-        return None
-    problems.append((key, 'must be "host:port" or (host, port)'))
-    return None
-
-
-def _listen_pairs(given: object, problems: list[tuple[str, str]]) -> tuple[Address, ...] | None:
-    """One address, or several, as a tuple of pairs."""
-    key = "listen.address"
-    is_several = isinstance(given, (tuple, list)) and all(isinstance(item, (str, tuple, list)) for item in given)
-    several = list(given) if is_several and isinstance(given, (tuple, list)) else [given]
-    if not 1 <= len(several) <= LISTEN_MAX:
-        problems.append((key, f"lists {len(several)} addresses, between 1 and {LISTEN_MAX} are allowed"))
-        return None
-    pairs = tuple(pair for item in several if (pair := _pair(key, item, problems, listening=True)) is not None)
-    twice = sorted({pair for pair in pairs if pairs.count(pair) > 1})
-    problems += [(key, f"has {format_address(pair)} twice") for pair in twice]
-    return pairs
 
 
 def _problems_of(config: PartyConfig) -> Iterable[tuple[str, str]]:
@@ -210,18 +180,12 @@ def _problems_of(config: PartyConfig) -> Iterable[tuple[str, str]]:
         yield "parties", f"lists {len(config.parties)}, between {least} and {most} are needed"
     if config.name not in config.parties:
         yield "name", f"{config.name!r} is not in [parties]; known are {', '.join(config.parties) or 'none'}"
-    seen: dict[tuple[str, int], str] = {}
-    for name, address in config.parties.items():
-        if (address[1] or is_unix(address[0])) and address in seen:
-            yield f"parties.{name}", f"has the same address as {seen[address]}"
-        seen[address] = name
+    yield from address_problems(config)
     if config.name in config.parties:
         yield from security_problems(config)
     for key, value in config.parameters.items():
         if not isinstance(key, str) or type(value) not in (str, int, float, bool):
             yield f"parameters.{key}", "must be text, a number, true or false"
-    if config.client_host is not None:
-        yield from _client_host_problem(config.client_host)
     yield from _range_problem("workers", config.workers, 1, limits.WORKERS_MAX, int)
     yield from compat_problems(config)
     links, most = config.links_per_io_process, limits.LINKS_PER_IO_PROCESS_MAX
@@ -250,23 +214,17 @@ def _node_problems(config: PartyConfig, *, is_whole: bool) -> Iterable[tuple[str
         yield from party_problems(config, config.node)
 
 
+def _socks_options(config: PartyConfig) -> SocksOptions | None:
+    """Files of the proxy are beside the file that has its table."""
+    if config.socks is None and config.node is not None:
+        return None if config.node.socks is None else config.node.socks.options(config.node.file(""))
+    return None if config.socks is None else config.socks.options(Path(config.path).parent)
+
+
 def _link_settings(config: PartyConfig) -> dict[str, Any]:
     from .node.in_party import link_settings  # only here, as above
 
     return link_settings(config)
-
-
-def _client_host_problem(host: object) -> Iterable[tuple[str, str]]:
-    key = "dial.client_host"
-    if not isinstance(host, str):
-        yield key, f"must be a host name or an address without a port, not a {type(host).__name__}"
-        return
-    try:
-        check_host(host)
-        if host == EVERY_ADDRESS or is_unix(host):
-            raise ValueError(f"{host!r} is not an address that connections can come from")
-    except ValueError as error:
-        yield key, f"{error}; it has no port and no brackets"
 
 
 def _range_problem(
@@ -368,6 +326,8 @@ class _Reader:
                 continue
             if table == "dial":
                 self._take(values, found, "client_host", "dial.", str)
+                if "socks" in found:
+                    values["socks"] = read_socks("dial.socks", found["socks"], self.problems)
                 continue
             for key in keys:
                 self._take(values, found, key, f"{table}.", float if table == "timeouts" else int)
@@ -414,19 +374,15 @@ class _Reader:
             self.problems.append(("listen.address", 'must be an address in quotes, or a list: ["host:port", ...]'))
             return None
         problems: list[tuple[str, str]] = []
-        addresses = _listen_pairs(several, problems)
+        addresses = listen_addresses_of(several, problems)
         self.problems += problems
         return None if problems else addresses
 
     def _address(self, key: str, value: object) -> tuple[str, int] | None:
-        if not isinstance(value, str):
-            self.problems.append((key, 'must be an address in quotes: "host:port"'))
-            return None
-        try:
-            return parse_address(value)
-        except ValueError as error:
-            self.problems.append((key, str(error)))
-            return None
+        if isinstance(value, str):
+            return address_of(key, value, self.problems)
+        self.problems.append((key, f"must be an address in quotes: {FORMS}"))
+        return None
 
     def _refuse_unknown(self, prefix: str, table: Mapping[str, object], known: Iterable[str]) -> None:
         for key in table:
@@ -464,6 +420,8 @@ def write_config(config: PartyConfig) -> str:
         lines += ["", "[listen]", f"address = {listed if len(config.listen) == 1 else f'[{listed}]'}"]
     if config.client_host is not None:
         lines += ["", "[dial]", f"client_host = {_quoted(config.client_host)}"]
+    if config.socks is not None:
+        lines += ["", *socks_lines("dial.socks", config.socks)]
     if config.parameters:
         lines += ["", "[parameters]"]
         lines += [f"{_quoted(key)} = {_value(value)}" for key, value in config.parameters.items()]

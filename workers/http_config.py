@@ -7,13 +7,13 @@ as it stands, but for what only the machine can say (whether the address is free
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from partywire.engine.addresses import is_loopback, is_unix, parse_address, unix_path
 from partywire.engine.http_options import KIB, MIB, HttpOptions
 
 from .errors import ConfigError
@@ -55,7 +55,7 @@ class HttpConfig:
     """What a party serves over HTTP. Raises ConfigError when the values cannot work together."""
 
     listen: str = "127.0.0.1:8080"
-    """"host:port" or "unix:/path/of/socket"."""
+    """"host:port", "unix:/path/of/socket", or either as a multiaddress: "/ip4/127.0.0.1/tcp/8080"."""
     jobs: tuple[str, ...] = ()
     """The jobs that may be run here; a job that another party's client submits is refused if it is not listed."""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
@@ -78,11 +78,16 @@ class HttpConfig:
     @property
     def unix_path(self) -> str | None:
         """The path to listen at, or None for a TCP address."""
+        if self.listen.startswith("/"):
+            host, _ = parse_address(self.listen, listening=True, port_min=0)
+            return unix_path(host) if is_unix(host) else None
         return self.listen.removeprefix(UNIX_PREFIX) if self.listen.startswith(UNIX_PREFIX) else None
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port to listen at."""
+        """Host and port to listen at, as in `addresses`."""
+        if self.listen.startswith("/"):
+            return parse_address(self.listen, listening=True, port_min=0)
         host, _, port = self.listen.rpartition(":")
         return host.removeprefix("[").removesuffix("]"), int(port)
 
@@ -118,25 +123,17 @@ class HttpConfig:
         return ConfigError(self.path, (("http.token_file", problem),))
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is this host's own."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _problems_of(config: HttpConfig) -> Iterable[tuple[str, str]]:
-    if config.unix_path is not None:
+    if config.listen.startswith("/"):
+        yield from _multiaddr_problems(config)
+    elif config.unix_path is not None:
         if not config.unix_path.startswith("/") or len(config.unix_path.encode()) > 107:
             yield "listen", "the path of a unix socket must begin with / and have at most 107 bytes"
     else:
         host, separator, port = config.listen.rpartition(":")
         bare = host.removeprefix("[").removesuffix("]")
         if not separator or not bare or not (port.isascii() and port.isdigit() and int(port) <= 65535):
-            yield "listen", f"{config.listen!r} is neither host:port nor unix:/path"
+            yield "listen", f"{config.listen!r} is neither host:port, unix:/path nor a multiaddress"
         elif (":" in bare) != host.startswith("["):
             yield "listen", f"{config.listen!r} needs brackets around an IPv6 address, as in [::1]:8080"
         elif not config.insecure and not is_loopback(bare):
@@ -152,6 +149,16 @@ def _problems_of(config: HttpConfig) -> Iterable[tuple[str, str]]:
         yield "in_flight", "is more than http.connections; a connection has one request at a time"
     if config.limits.buffer_size_max < max(config.limits.body_size_max, config.limits.answer_size_max):
         yield "buffer_mib", "is less than one body or answer may have (http.body_mib, http.answer_mib)"
+
+
+def _multiaddr_problems(config: HttpConfig) -> Iterable[tuple[str, str]]:
+    try:
+        host, _ = parse_address(config.listen, listening=True, port_min=0)
+    except ValueError as error:
+        yield "listen", str(error)
+        return
+    if not config.insecure and not is_loopback(host):
+        yield "insecure", f"must be true to serve at {config.listen}: other hosts can reach it, and there is no TLS"
 
 
 def read_http(table: object, path: str, problems: list[tuple[str, str]]) -> HttpConfig | None:

@@ -11,6 +11,8 @@ import socket
 import stat
 from typing import TYPE_CHECKING
 
+from partywire.engine.addresses import split_family
+
 from .errors import AddressUnavailable
 
 if TYPE_CHECKING:
@@ -41,7 +43,10 @@ def open_http_listener(name: str, config: HttpConfig) -> socket.socket:
 
 
 def _listen_tcp(host: str, port: int) -> socket.socket:
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    name, version = split_family(host)
+    wanted = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}[version]
+    found = socket.getaddrinfo(name, port, wanted, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = found[0]
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         # Without it a restarted service could not listen for a minute, while its old connections are in TIME_WAIT.

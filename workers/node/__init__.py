@@ -5,7 +5,8 @@ A party of secure computation imports none of it. Start reading in `peer_node.py
 
 from __future__ import annotations
 
-from .config import NodeConfig, OnionConfig, SocksConfig
+from ..socks_config import SocksConfig
+from .config import NodeConfig, OnionConfig
 from .config_file import load_node_config
 from .peer_node import PeerNode
 from .rpc import NodeRpc

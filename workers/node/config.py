@@ -30,13 +30,12 @@ from partywire.engine.transports.errors import AddressNotSupported
 from partywire.engine.transports.routes import route_of
 
 from ..errors import ConfigError
+from ..socks_config import SocksConfig, socks_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     Problems = list[tuple[str, str]]
-
-SCOPES: Final = ("onion", "all")
 
 TOR_DIAL_TIMEOUT_S: Final = 60.0
 """For one address by way of Tor, which takes several seconds where others take one."""
@@ -47,19 +46,6 @@ LISTEN_MAX: Final = ADDRESSES_MAX
 _PORT_MAX: Final = 65_535
 _FEATURES_BITS: Final = 32
 _TARGET: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*\Z")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SocksConfig:
-    """[node.socks]: a SOCKS5 proxy, such as Tor's."""
-
-    address: str
-    """/ip4/127.0.0.1/tcp/9050, or a unix socket."""
-    scope: str = SCOPES[0]
-    """onion: onion addresses and look-ups of names. all: every connection over TCP too."""
-    username: str = ""
-    password_file: str = ""
-    """A file that only we may read. Together with `username`, or neither."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,7 +203,7 @@ def _problems_of(config: NodeConfig) -> Iterable[tuple[str, str]]:
         yield "features", f"must be a number of {_FEATURES_BITS} bits"
     yield from _protocol_problems(config.protocols)
     if config.socks is not None:
-        yield from _socks_problems(config.socks)
+        yield from socks_problems("socks", config.socks)
     if config.onion is not None:
         yield from _onion_problems(config.onion, config.listen)
 
@@ -235,15 +221,6 @@ def _protocol_problems(protocols: object) -> Iterable[tuple[str, str]]:
             yield f"protocols.{protocol}", str(error)
         if not isinstance(target, str) or not _TARGET.match(target):
             yield f"protocols.{protocol}", 'must be "module:function"'
-
-
-def _socks_problems(socks: SocksConfig) -> Iterable[tuple[str, str]]:
-    yield from _service_problems("socks.address", socks.address)
-    if socks.scope not in SCOPES:
-        yield "socks.scope", f"{socks.scope!r} is neither of {', '.join(SCOPES)}"
-    if bool(socks.username) != bool(socks.password_file):
-        missing = "password_file" if socks.username else "username"
-        yield f"socks.{missing}", "is missing: a user name and a password go together"
 
 
 def _onion_problems(onion: OnionConfig, listen: Sequence[Multiaddr]) -> Iterable[tuple[str, str]]:

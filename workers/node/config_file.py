@@ -18,7 +18,8 @@ from partywire.engine.rpc.server import RpcLimits
 from partywire.engine.yamux.limits import YamuxLimits
 
 from ..errors import ConfigError
-from .config import TOR_DIAL_TIMEOUT_S, NodeConfig, OnionConfig, SocksConfig
+from ..socks_config import SocksConfig
+from .config import TOR_DIAL_TIMEOUT_S, NodeConfig, OnionConfig
 
 if TYPE_CHECKING:
     from .config import Problems

@@ -14,15 +14,8 @@ from partywire.engine.channel.errors import CredentialError
 from partywire.engine.multiaddr import Multiaddr
 from partywire.engine.peers.address_book import MemoryAddressBook
 from partywire.engine.peers.identity import NodeIdentity
-from partywire.engine.transports import (
-    OnionService,
-    ProxyScope,
-    Router,
-    SocksCredentials,
-    SocksProxy,
-    TorAuthentication,
-    TransportSettings,
-)
+from partywire.engine.transports import OnionService, Router, SocksProxy, TorAuthentication, TransportSettings
+from partywire.engine.transports.proxied import proxy_of
 
 from ..errors import ConfigError
 
@@ -122,17 +115,7 @@ def make_transports(
 
 
 def _proxy_of(config: NodeConfig) -> SocksProxy | None:
-    socks = config.socks
-    if socks is None:
-        return None
-    credentials = None
-    if socks.password_file:
-        password = _password(config, socks.password_file)
-        try:
-            credentials = SocksCredentials(socks.username, password)
-        except ValueError as error:
-            raise ConfigError(config.path, (("node.socks.password_file", str(error)),)) from None
-    return SocksProxy(Multiaddr.parse(socks.address), credentials, ProxyScope(socks.scope))
+    return None if config.socks is None else proxy_of(config.socks.options(config.file("")))
 
 
 def _onion_of(config: NodeConfig, onion: OnionConfig) -> OnionService:
