@@ -83,6 +83,11 @@ FIGURES: Final[dict[str, Figure]] = {
     "lane_received_messages_total": Figure("counter", "", "Messages that came on the connection.", _LANE),
     "lane_sessions": Figure("gauge", "", "Sessions whose messages with the peer go over the connection.", _LANE),
     "lane_waiting_senders": Figure("gauge", "", "Sends that wait for room in the tx ring.", _LANE),
+    # The party's node, as its process says itself.
+    "node_connections": Figure("gauge", "", "Peers of the party's node that are connected; linked parties are not."),
+    "node_events_total": Figure(
+        "counter", "", "What happened to the node's connections: dials, failures, refusals, bans ...", ("event",)
+    ),
 }
 
 TEXTS: Final = ("link_state", "link_cause")

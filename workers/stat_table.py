@@ -36,6 +36,8 @@ def party_lines(view: PartyView) -> list[str]:
                    + [worker_row(worker) for worker in view.workers])  # fmt: skip
     lines += table([["process", "pid", "cpu", "wake-ups/s", "sleeps/s", "now", "memory"]]
                    + [process_row(process) for process in view.processes])  # fmt: skip
+    if view.node is not None:
+        lines.append(GAP + node_text(view.node))
     return lines + [f"! {said}" for said in attention(view)]
 
 
@@ -119,6 +121,14 @@ def worker_row(worker: WorkerView) -> list[str]:
         total_text(worker.dropped_unknown),
         UNKNOWN if worker.published_age_s is None else f"{seconds_text(worker.published_age_s)} ago",
     ]
+
+
+def node_text(node: dict[str, int]) -> str:
+    """The peers of the party's node in one line, with those counts that are not 0."""
+    counts = ", ".join(
+        f"{count} {name.replace('_', ' ')}" for name, count in node.items() if count and name != "connections"
+    )
+    return f"node: {node['connections']} peers connected" + (f" ({counts})" if counts else "")
 
 
 def process_row(process: ProcessView) -> list[str]:

@@ -135,6 +135,7 @@ class PartyView:
     refused_connections: dict[str, int]
     worker_losses: int
     gateway_restarts: int
+    node: dict[str, int] | None  # `connections` that stand, and counts of events by name; None: no node, or silent yet
 
     def as_dict(self) -> dict[str, Any]:
         """Plain containers, for JSON."""
@@ -161,7 +162,16 @@ def party_view(snapshot: PartySnapshot, before: PartySnapshot | None = None) -> 
         refused_connections=refused,
         worker_losses=figures.value("worker_losses_total") or 0,
         gateway_restarts=figures.value("gateway_restarts_total") or 0,
+        node=_node(snapshot),
     )
+
+
+def _node(snapshot: PartySnapshot) -> dict[str, int] | None:
+    connections = [value.value for value in snapshot.values("node_connections")]
+    if not connections:
+        return None
+    events = {dict(value.labels)["event"]: value.value for value in snapshot.values("node_events_total")}
+    return {"connections": sum(connections), **events}
 
 
 class _Figures:

@@ -222,6 +222,17 @@ def test_an_io_process_has_a_doorbell_for_each_link() -> None:
     assert doorbells_of("worker 0") == ["worker 0"]
 
 
+def test_the_peers_of_a_node_stand_in_a_line_of_their_own() -> None:
+    found = snapshot(100, QUIET)
+    assert party_view(found).node is None
+    values = (Value("node_connections", (), 2), Value("node_events_total", (("event", "inbound_failed"),), 3),
+              Value("node_events_total", (("event", "bans"),), 0))  # fmt: skip
+    found.publications["node"] = Publication(14, 100 * SECOND, values, (), 0)
+    view = party_view(found)
+    assert view.node == {"connections": 2, "inbound_failed": 3, "bans": 0}
+    assert "  node: 2 peers connected (3 inbound failed)" in party_lines(view)
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0 s"), (59, "59 s"), (60, "1 min"), (3661, "1 h 1 min"), (90000, "1 d 1 h")]
 )
