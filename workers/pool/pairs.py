@@ -15,7 +15,7 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Final
 
-from partywire.engine.addresses import check_host, format_address, is_loopback, is_unix
+from partywire.engine.addresses import check_host, format_address, is_loopback, is_unix, meanings_of
 from partywire.engine.channel.link_security import LinkSecurity
 from partywire.engine.child_process import ChildProcess
 from partywire.engine.commands import Close
@@ -99,9 +99,9 @@ class PairLinks:
         """
         if self._is_listening:
             raise RuntimeError("a pool has one server; this one listens already")
-        check_host(addr, listening=True)
         if is_unix(addr):
             raise ValueError(f"{addr} is a unix socket; a pool listens on a host and a port")
+        check_host(addr, listening=True)
         self._refuse_if_over()
         listening = Listening()
         try:
@@ -142,6 +142,8 @@ class PairLinks:
         self._refuse_if_over()
         if name in self._channels:
             raise ValueError(f"{name} is a peer already")
+        if addr is not None and is_unix(addr):
+            raise ValueError(f"{addr} is a unix socket; a peer is dialled at a host and a port")
         if addr is not None:
             check_host(addr)
         if addr is not None and (port is None or not 1 <= port <= 65535):
@@ -149,15 +151,16 @@ class PairLinks:
         if addr is None and cert is None:
             raise ValueError(f"{name} needs an address or a certificate: nothing else would tell who it is")
         address = (addr or "", port or 0)
-        if cert is None and (other := self._addresses.get(address)) is not None:
-            raise ValueError(f"{name} has the address {format_address(address)} of {other}")
+        taken = meanings_of(address) & self._addresses.keys()
+        if cert is None and taken:
+            raise ValueError(f"{name} has the address {format_address(address)} of {self._addresses[min(taken)]}")
         certificate = "" if cert is None else self._checked(name, cert)
         if addr is not None:
             self._warn_of_plaintext(addr)
         engine = self._started()
         channel = PairChannel(name, self._make_worker(engine, name, address, certificate))
         if cert is None:
-            self._addresses[address] = name
+            self._addresses.update(dict.fromkeys(meanings_of(address), name))
         else:
             self._certificates[name] = certificate
         self._channels[name] = channel

@@ -19,12 +19,15 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
+from partywire.engine.addresses import format_address
+
 from ..errors import UnknownPeer
 from ..objects.registry import DEFAULT
 from .client import PoolClient
 from .deadlines import LATE_S, late_s
 from .errors import PoolClosed
 from .peer import Peer, Shared
+from .place import place_of_pool
 from .stat import PoolStat
 
 if TYPE_CHECKING:
@@ -138,19 +141,22 @@ class PeerGroup:
         """Listen for peers, at once, in or outside an event loop. Returns the port.
 
         Args:
-            addr: the address of the interface.
-            port: 0 lets the kernel choose; None is 80, or 443 with certificates.
+            addr: the address of the interface, `*` for all of both families (`::` is those of IPv6 alone), or a
+                multiaddress such as /ip4/0.0.0.0/tcp/61001.
+            port: 0 lets the kernel choose; None is that of the multiaddress, or else 80, or 443 with certificates.
 
         Raises:
             AddressUnavailable: it cannot be listened on.
+            ValueError: `addr` is none.
             RuntimeError: the pool listens already.
         """
         self._refuse_if_closed()
         if self._port is not None:
             raise RuntimeError(f"the pool listens on port {self._port} already")
-        self._port = self._links.listen(addr, self._default_port if port is None else port)
+        host, port = place_of_pool(addr, port, self._default_port, listening=True)
+        self._port = self._links.listen(host, port)
         self._start_if_possible()
-        log.info("listening on %s:%d", addr, self._port)
+        log.info("listening on %s", format_address((host, self._port)))
         return self._port
 
     def add_http_server(self, port: int | None = None, addr: str = "0.0.0.0", external_port: int | None = None) -> None:
@@ -167,8 +173,8 @@ class PeerGroup:
 
         Args:
             name: what we call the peer.
-            addr: its address or host name.
-            port: None is 80, or 443 with certificates.
+            addr: its address or host name, or a multiaddress such as /dns/bob.example/tcp/61001.
+            port: None is that of the multiaddress, or else 80, or 443 with certificates.
             cert: path of its certificate (PEM): only who has that is taken for the peer.
 
         Raises:
@@ -182,8 +188,8 @@ class PeerGroup:
             raise ValueError(f"there is a client {name} already")
         if port is not None and type(port) is not int:
             raise ValueError(f"the port of {name} is a number, not {port!r}")
-        if port is None and addr is not None:
-            port = self._default_port
+        if addr is not None:
+            addr, port = place_of_pool(addr, port, self._default_port)
         cert = _path(cert)
         channel = self._links.add_peer(name, addr, port, cert)
         peer = Peer(name, self._new_client(name, addr, port, cert), channel, self._shared)
