@@ -38,7 +38,7 @@ class SecurityMode(IntEnum):
 
 
 class ConnectionClass(IntEnum):
-    """What a connection is for. BULK is reserved on the wire and not dialled by this version.
+    """What a connection is for. BULK is for sessions with large messages, and dialled when they are made.
 
     A PROBE asks whether a link would be accepted and becomes no part of one. An INTRODUCTION makes two pools known to
     each other that have no names. A gateway that does not know one of them closes the connection without a word.

@@ -25,6 +25,11 @@ _STRIDE_MAX = limits.CONNECTIONS_MAX * limits.WORKERS_MAX
 CONNECTIONS_MAX, is far below it."""
 
 
+_NORMAL = "normal"
+_BULK = "bulk"
+_SHOWN_MAX = 40
+
+
 @dataclass(frozen=True, slots=True)
 class SessionProposal:
     """What one party asks for: `count` sessions whose ids are `stride` apart, none below `next_id`.
@@ -39,6 +44,8 @@ class SessionProposal:
     count: int
     next_id: int
     stride: int = 1
+    is_bulk: bool = False
+    """Whether they travel on bulk connections."""
 
     def __post_init__(self) -> None:
         if isinstance(self.count, bool) or not hasattr(self.count, "__index__"):
@@ -53,7 +60,8 @@ class SessionProposal:
 
     def fields(self) -> dict[str, object]:
         """The proposal as fields of a rendezvous."""
-        return {"count": self.count, "next_id": self.next_id, "stride": self.stride}
+        class_ = _BULK if self.is_bulk else _NORMAL
+        return {"count": self.count, "next_id": self.next_id, "stride": self.stride, "class": class_}
 
     @classmethod
     def from_fields_untrusted(cls, fields: Mapping[str, object], peer: str = "") -> SessionProposal:
@@ -68,8 +76,11 @@ class SessionProposal:
             if type(value) is not int:
                 raise LinkProtocolError(peer, f"{name} of a session proposal is not a number but", type(value).__name__)
             values.append(value)
+        class_ = fields.get("class")
+        if class_ not in (_NORMAL, _BULK):
+            raise LinkProtocolError(peer, "class of sessions in a proposal", repr(class_)[:_SHOWN_MAX])
         try:
-            return cls(*values)
+            return cls(*values, is_bulk=class_ == _BULK)
         except ValueError as error:
             raise LinkProtocolError(peer, "session proposal out of bounds", str(error)) from None
 
@@ -100,7 +111,7 @@ def agree(round_: int, our_name: str, proposals: Mapping[str, SessionProposal]) 
     three thousand million ids later nothing of the old sessions is under way.
 
     Raises:
-        SetupMismatch: a peer wants another number of sessions, or another stride.
+        SetupMismatch: a peer wants another number of sessions, another stride, or another class.
     """
     ours = proposals[our_name]
     for peer, theirs in proposals.items():
@@ -108,6 +119,9 @@ def agree(round_: int, our_name: str, proposals: Mapping[str, SessionProposal]) 
             raise SetupMismatch(round_, "number of sessions", ours.count, theirs.count, peer)
         if theirs.stride != ours.stride:
             raise SetupMismatch(round_, "stride of session ids", ours.stride, theirs.stride, peer)
+        if theirs.is_bulk != ours.is_bulk:
+            seen = (_BULK if proposal.is_bulk else _NORMAL for proposal in (ours, theirs))
+            raise SetupMismatch(round_, "class of sessions", *seen, peer)
     greatest = max(proposal.next_id for proposal in proposals.values())
     first = -(-greatest // ours.stride) * ours.stride
     if first + ours.count * ours.stride > RESET_IDS_FIRST:

@@ -102,9 +102,11 @@ class BlockingParty:
         """Like Party.wait_for_links."""
         self._run(self.asynchronous.wait_for_links(timeout))
 
-    def make_sessions(self, count: int, *, timeout: float | None = None) -> list[BlockingSession]:
+    def make_sessions(
+        self, count: int, *, bulk: bool = False, timeout: float | None = None
+    ) -> list[BlockingSession]:
         """Like Party.make_sessions."""
-        sessions = self._run(self.asynchronous.make_sessions(count, timeout=timeout))
+        sessions = self._run(self.asynchronous.make_sessions(count, bulk=bulk, timeout=timeout))
         return [session.blocking for session in sessions]
 
     def barrier(self, *, timeout: float | None = None) -> None:

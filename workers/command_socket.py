@@ -9,6 +9,7 @@ from __future__ import annotations
 from threading import get_ident
 from typing import TYPE_CHECKING
 
+from partywire.engine.bulk_commands import BulkFailed, BulkLane
 from partywire.engine.commands import Close, CommandError, Lanes, LinkLost, WorkerLost
 from partywire.engine.control_socket import ControlClosed, ControlTimeout, close_all
 
@@ -66,6 +67,11 @@ class CommandSocket:
         match message:
             case Lanes():
                 worker.link_life.add_lanes(message, fds)
+            case BulkLane():
+                worker.link_life.add_bulk_lane(message, fds)
+            case BulkFailed(peer=peer, epoch=epoch, cause=cause):
+                if epoch == worker.links[peer].epoch:
+                    worker.links[peer].bulk_failure = cause
             case LinkLost():
                 worker.link_life.lose_link(worker.links[message.peer], message.cause)
             case WorkerLost():

@@ -112,6 +112,18 @@ class ConnectFailed(PartyWireError):
         return f"{self.name} could not connect{within} to {listed}"
 
 
+class NoBulkConnection(PartyWireError):
+    """Raised when sessions of the bulk class have no connection to a peer. The link stands, and so do its sessions."""
+
+    def __init__(self, peer: str, cause: str) -> None:
+        super().__init__(peer, cause)
+        self.peer = peer
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"no bulk session with {self.peer}: {self.cause}"
+
+
 class PartyFailed(PartyWireError):
     """Raised by every call on a party whose own processes no longer work."""
 

@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 NEVER: Final = math.inf
 """The deadline of a wait without one."""
 
+RECORDS_MAX: Final = 256
+SLICE_SIZE: Final = 1024 * 1024
+"""What a lane takes in before others have their turn, unless it is a bulk one."""
+
 FRAGMENT_SIZE_MIN: Final = 16 * 1024
 """A fragment is cut to the room that the ring has, but not below this: smaller ones cost more than waiting."""
 
@@ -190,6 +194,8 @@ class LaneHot(ReceiverHot):
         # Largest `bytes` that one frame takes and the limits of both ends allow; the compiled core writes it by itself.
         self.whole_size_max = 0
         self.fragment_size = 0
+        # What one `receive` takes before others have their turn, but for a last record.
+        self.slice_size = SLICE_SIZE
         # Whether the worker knows that there is something to write or publish.
         self.is_dirty = False
         # Set when the stream is over or unusable; what still comes is thrown away.
@@ -293,7 +299,7 @@ class LaneHot(ReceiverHot):
             self.receive_was_interrupted()
         self.is_urgent = True
         try:
-            records = self.reader.poll()
+            records = self.reader.poll(RECORDS_MAX, self.slice_size)
         except ShmError as error:
             self.is_urgent = False
             if self.is_over:

@@ -25,6 +25,7 @@ from .totals import Totals, add_totals
 from .waiting import NEVER, Wait
 
 if TYPE_CHECKING:
+    from partywire.engine.bulk_commands import BulkLane
     from partywire.engine.commands import Lanes
     from partywire.engine.records import StreamEnd
     from partywire.shm.fence import Fence
@@ -63,7 +64,8 @@ class LinkLife:
         link = self._worker.links[message.peer]
         self._receive_last(link)
         self.drop_lanes(link, "the link was made anew")
-        self._worker.counters.dropped_stale += sum(map(len, link.parked.values()))
+        parked = (*link.parked.values(), *link.parked_bulk.values())
+        self._worker.counters.dropped_stale += sum(map(len, parked))
         self._worker.table.forget_parked(link)
         link.epoch = message.epoch
         link.peer_workers = message.peer_workers
@@ -84,10 +86,29 @@ class LinkLife:
             self._receivers.append(link.control)
         if message.substreams:
             close_all(fds[2 * (len(pairs) - 1) :])
+        self._put_bulk_last()
         if self._worker.is_finishing:
             self._finish_at_once(link)
         elif message.control and self._worker.on_link_up is not None:
             self._worker.on_link_up(link)
+
+    def add_bulk_lane(self, message: BulkLane, fds: list[int]) -> None:
+        """A bulk connection joined a link: take its rings, unless its epoch is over here. Owns the descriptors."""
+        worker = self._worker
+        link = worker.links[message.peer]
+        if message.epoch != link.epoch or link.bell is None or message.connection in link.lanes:
+            close_all(fds)
+            return
+        writer, reader = self._open_rings((fds[0], fds[1]), link.bell)
+        lane = Lane(worker, link, message.connection, writer, reader, message.message_size_max, is_bulk=True)
+        link.lanes[message.connection] = lane
+        self._receivers.append(lane)
+        if worker.is_finishing:
+            lane.try_finish()
+
+    def _put_bulk_last(self) -> None:
+        """A pass looks at everything else before bulk lanes."""
+        self._receivers.sort(key=lambda receiver: isinstance(receiver, Lane) and receiver.is_bulk)
 
     def _open_rings(self, pair: tuple[int, int], bell: Bell) -> tuple[RingWriter, RingReader]:
         tx, rx = pair

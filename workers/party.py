@@ -27,6 +27,7 @@ from partywire.engine.rendezvous import check_fields_equal
 from partywire.engine.session_resets import ResetSession
 from partywire.shm import fence
 
+from .bulk import refuse_bulk
 from .common_steps import MAKE_SESSIONS, CommonSteps
 from .config import PartyConfig, load_config
 from .errors import PartyFailed, PeerClosed, PeerLost, RendezvousTimeout, WorkerDied
@@ -281,30 +282,39 @@ class Party:
 
     # Common steps.
 
-    async def make_sessions(self, count: int, *, timeout: float | None = None) -> list[Session]:
+    async def make_sessions(self, count: int, *, bulk: bool = False, timeout: float | None = None) -> list[Session]:
         """Agree with all peers on `count` new sessions, in one round trip for all of them.
 
+        Those of the `bulk` class have connections to themselves, one with each peer, so that their large messages never
+        stand in front of other sessions' small ones. The first such call of a link's life dials them.
+
         Raises:
-            SetupMismatch: a peer is in another step, or wants another number; raised at every party.
+            SetupMismatch: a peer is in another step, or wants another number or class; raised at every party.
             RendezvousTimeout, SetupAborted: some peer did not come in time; raised at every party that did.
             PeerLost: the link to a peer is lost, and did not come back within `reconnect_s`.
             PeerClosed: a peer has closed its party. It may be started again; `wait_for_links` waits for that.
             LinkProtocolError: a peer's proposal is impossible; the link to it is given up.
             SessionTimeout: the same as RendezvousTimeout, of a peer whose link speaks the iris protocol.
-            UnsupportedByPeer: such a peer sits at a table with a party of several workers.
+            UnsupportedByPeer: such a peer sits at a table with a party of several workers, or the sessions are of the
+                bulk class.
+            NoBulkConnection: a bulk connection cannot be made.
 
         When it raises at one party after others have made their sessions, those fail with PeerAborted.
         """
         worker = self.worker
         timeout = shared_timeout(worker, timeout)
         refuse_stride(worker, self.stride)
+        if bulk:
+            refuse_bulk(worker)
         if speak_iris(worker):
             await self.wait_for_links(timeout)  # else an id would be counted here and not there
         worker.expect_sessions()
         try:
             patience = self.config.reconnect_s
-            block, _ = await self.agree(MAKE_SESSIONS, count, timeout=timeout, stride=self.stride, patience=patience)
-            sessions = self.agreement.make_sessions(block)
+            block, _ = await self.agree(
+                MAKE_SESSIONS, count, timeout=timeout, stride=self.stride, patience=patience, bulk=bulk
+            )
+            sessions = self.agreement.make_sessions(block, is_bulk=bulk)
         finally:
             worker.expect_sessions_end()
         await validate(worker, sessions, timeout, self.agreement.give_up)
@@ -347,8 +357,10 @@ class Party:
         timeout: float | None = None,
         stride: int = 1,
         patience: float | None = None,
+        bulk: bool = False,
     ) -> tuple[SessionBlock, dict[str, Mapping[str, object]]]:
-        """A rendezvous that also gives a block of `count` session ids, `stride` apart. No session is made.
+        """A rendezvous that also gives a block of `count` session ids, `stride` apart. No session is made; the `bulk`
+        connections that such sessions need are.
 
         Returns the block and what every peer announced, by name. Frames for these ids may arrive as soon as our own
         announcement is out: call Worker.expect_sessions before, on every worker that will have some of them.
@@ -359,14 +371,18 @@ class Party:
             raise RendezvousTimeout(kind, (self.name,), float(timeout or 0))
         self._is_agreeing = True
         try:
-            ours = self.agreement.propose(count, stride)
+            ours = self.agreement.propose(count, stride, bulk)
             round_, outcome = await self._steps.meet(kind, {**(fields or {}), **ours.fields()}, timeout, patience)
             try:
-                return self.agreement.reach_untrusted(round_, ours, outcome), outcome
+                block = self.agreement.reach_untrusted(round_, ours, outcome)
             except LinkProtocolError as error:
                 worker.link_life.lose_link(worker.link_of(error.peer), str(error))
                 self._rounds.tell_all(encode_control(Abort(round_, str(error))))
                 raise
+            if bulk:
+                latest = worker.clock() + self.config.connect_s
+                await self.agreement.open_bulk(block, min(deadline_of(worker, timeout), latest))
+            return block, outcome
         finally:
             self._is_agreeing = False
             worker.notify()

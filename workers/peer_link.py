@@ -34,6 +34,7 @@ class PeerLink:
 
     __slots__ = (
         "bell",
+        "bulk_failure",
         "cause",
         "connection_count",
         "control",
@@ -44,6 +45,7 @@ class PeerLink:
         "lanes",
         "name",
         "parked",
+        "parked_bulk",
         "peer_workers",
     )
 
@@ -65,8 +67,15 @@ class PeerLink:
         self.cause = ""
         # Whether the peer said goodbye.
         self.is_closed = False
-        # session id -> frames that came before the session was made here.
+        # session id -> frames that came before the session was made here; those that came on a bulk connection apart.
         self.parked: dict[int, list[Frame]] = {}
+        self.parked_bulk: dict[int, list[Frame]] = {}
+        # Why a bulk connection that we asked for could not be made; empty since the last asking.
+        self.bulk_failure = ""
+
+    def parked_of(self, lane: Lane) -> dict[int, list[Frame]]:
+        """Where frames of a lane wait for their sessions, which those of a lane of the wrong class never meet."""
+        return self.parked_bulk if lane.is_bulk else self.parked
 
     @property
     def is_up(self) -> bool:

@@ -15,6 +15,7 @@ from partywire.engine.errors import PartyWireError
 from partywire.engine.frames import ResetCode
 from partywire.engine.session_resets import NumbersUsedUp, ResetBook, ResetSession
 
+from .bulk import open_bulk
 from .errors import PartyFailed, PeerAborted, PeerClosed, PeerLost, RendezvousTimeout, UnsupportedByPeer
 from .waiting import deadline_of
 
@@ -56,6 +57,8 @@ class SessionResets:
         try:
             round_, session_id = await self._agree(session, deadline, timeout)
             try:
+                if session.is_bulk:
+                    await open_bulk(worker, (session_id,), deadline)
                 worker.table.make(session_id, session)
             except BaseException as error:
                 self._tell_all(ResetSession(origin, round_, 0, str(error) or "cancelled"))

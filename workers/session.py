@@ -66,12 +66,14 @@ class Session(ObjectCalls, SessionHot):
     Finished by `close`, `abort`, or the first SessionError of any call.
     """
 
-    def __init__(self, worker: Worker, session_id: int) -> None:
+    def __init__(self, worker: Worker, session_id: int, is_bulk: bool = False) -> None:
         party = worker.party
         count = len(party.parties)
         super().__init__(worker, session_id, (party.index + 1) % count, (party.index - 1) % count)
         self.party_index: Final = party.index
         self.parties: Final = party.names
+        # Whether its messages travel on the bulk connections of all links.
+        self.is_bulk: Final = is_bulk
         # In index order.
         self._peers: list[Mailbox] = []
         # The id that it was made with, and the latest round of its resets that we took part in.

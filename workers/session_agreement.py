@@ -14,6 +14,7 @@ from partywire.engine.errors import LinkProtocolError, PartyWireError, SetupAbor
 from partywire.engine.frames import ResetCode
 from partywire.engine.sessions import SessionBlock, SessionProposal, agree
 
+from .bulk import open_bulk
 from .errors import PeerAborted, PeerLost
 
 if TYPE_CHECKING:
@@ -42,15 +43,17 @@ class SessionAgreement:
         self.next_id = 0
         # The last round that gave session ids, and which.
         self._agreed: tuple[int, SessionBlock] | None = None
+        # Which peer gave that up, and why.
+        self._given_up: SetupAborted | None = None
         # Called when a peer gives up the sessions of that round, some of which may be another worker's, or its link was
         # made anew.
         self.on_given_up: Callable[[SessionError], None] | None = None
 
     # Reached.
 
-    def propose(self, count: int, stride: int) -> SessionProposal:
+    def propose(self, count: int, stride: int, is_bulk: bool = False) -> SessionProposal:
         """What we say in the round."""
-        return SessionProposal(count, self.next_id, stride)
+        return SessionProposal(count, self.next_id, stride, is_bulk)
 
     def reach_untrusted(
         self, round_: int, ours: SessionProposal, outcome: Mapping[str, Mapping[str, object]]
@@ -74,9 +77,27 @@ class SessionAgreement:
         if block.first == 0:
             self._worker().table.skip_below(0)  # ids began, or begin again, at 0
         self._agreed = round_, block
+        self._given_up = None
         return block
 
-    def make_sessions(self, block: SessionBlock) -> list[Session]:
+    async def open_bulk(self, block: SessionBlock, deadline: float) -> None:
+        """Have the bulk connections that the sessions of a block need. Raising or cancelled, it gives the block up.
+
+        Raises:
+            SetupAborted: a peer gave it up.
+            NoBulkConnection, PeerLost, PeerClosed: see `bulk.open_bulk`.
+        """
+        try:
+            await open_bulk(self._worker(), block.ids, deadline, self._raise_given_up)
+        except BaseException as error:
+            self.give_up(str(error) if isinstance(error, PartyWireError) else "making sessions was cancelled")
+            raise
+
+    def _raise_given_up(self) -> None:
+        if self._given_up is not None:
+            raise SetupAborted(*self._given_up.args)
+
+    def make_sessions(self, block: SessionBlock, *, is_bulk: bool = False) -> list[Session]:
         """All the sessions of a block or none; peers that have made theirs already are told."""
         worker = self._worker()
         made: list[Session] = []
@@ -85,7 +106,7 @@ class SessionAgreement:
                 if session_id in worker.table.live:
                     reason = f"session {session_id} is still in use, and the ids have begun again at 0"
                     raise SetupAborted(self._agreed[0] if self._agreed else -1, self._name, reason)
-                made.append(worker.make_session(session_id))
+                made.append(worker.make_session(session_id, is_bulk=is_bulk))
         except PartyWireError as error:
             for session in made:
                 session.close()
@@ -109,6 +130,7 @@ class SessionAgreement:
         """A peer gave up a round that had its outcome here already: its sessions will never be made there."""
         if self._agreed is None or self._agreed[0] != abort.round:
             return  # no peer can be further behind, because each later round needs all of them
+        self._given_up = SetupAborted(abort.round, link.name, abort.reason)
         if self.on_given_up is not None:
             self.on_given_up(PeerAborted(link.name, self._agreed[1].first, abort.reason))
         for session_id in self._agreed[1].ids:

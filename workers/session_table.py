@@ -41,9 +41,9 @@ class SessionTable:
         self._expectations = 0
         self._answered: set[tuple[int, int]] = set()  # (peer, session id)
 
-    def make(self, session_id: int, session: Session | None = None) -> Session:
-        """A session with an id on which all parties agreed, a new one or one that begins again. Takes what was parked
-        for it.
+    def make(self, session_id: int, session: Session | None = None, *, is_bulk: bool = False) -> Session:
+        """A session with an id on which all parties agreed, a new one or one that begins again, which keeps its class.
+        Takes what was parked for it.
 
         A peer may have sent its messages and left before we come to make the session: then they can be received, and
         what comes behind them is PeerClosed.
@@ -54,9 +54,10 @@ class SessionTable:
         """
         if session_id in self.live or not 0 <= session_id < LINK_SESSION:
             raise ValueError(f"session id {session_id} is in use or not a session id")
-        lanes = [self._lane_of(link, session_id) for link in self._worker.links.values()]
+        is_bulk = session.is_bulk if session is not None else is_bulk
+        lanes = [self._lane_of(link, session_id, is_bulk) for link in self._worker.links.values()]
         if session is None:
-            session = Session(self._worker, session_id)
+            session = Session(self._worker, session_id, is_bulk)
         else:
             session.begin_again(session_id)
         for lane in lanes:
@@ -70,7 +71,7 @@ class SessionTable:
                 del self._renewed[next(iter(self._renewed))]
         session.register()
         for lane in lanes:
-            frames = lane.link.parked.pop(session_id, None)
+            frames = lane.link.parked_of(lane).pop(session_id, None)
             if frames:
                 self._release(frames)
                 lane.deliver_parked(frames)
@@ -78,11 +79,13 @@ class SessionTable:
                 lane.mailboxes[session_id].fail(lane.end_error(session_id))
         return session
 
-    def _lane_of(self, link: PeerLink, session_id: int) -> Lane:
+    def _lane_of(self, link: PeerLink, session_id: int, is_bulk: bool) -> Lane:
         """The lane that carries a session to one peer; it may be over if the peer has said goodbye."""
         if link.cause or not link.connection_count:
             raise PeerLost(link.name, session_id, link.epoch, link.cause or "the link is not up yet")
-        lane = link.lanes.get(connection_of_session(session_id, link.connection_count))
+        lane = link.lanes.get(connection_of_session(session_id, link.connection_count, is_bulk))
+        if lane is None and is_bulk:
+            raise PeerLost(link.name, session_id, link.epoch, "its bulk connection is not there")
         if lane is None:
             raise ValueError(f"session {session_id} belongs to another worker than {self._worker.index}")
         if lane.cause:
@@ -112,6 +115,10 @@ class SessionTable:
             for session_id, frames in parked.items():
                 self._release(frames)
                 self._refuse(link, session_id)
+            parked, link.parked_bulk = link.parked_bulk, {}
+            for session_id, frames in parked.items():
+                self._release(frames)
+                self._refuse(link, session_id, is_bulk=True)
 
     def take_unknown(self, lane: Lane, frame: Frame) -> None:
         """A frame for a session that is not live here."""
@@ -126,11 +133,11 @@ class SessionTable:
             if worker.inbox_size + cost <= worker.inbox_size_max:
                 worker.counters.parked += 1
                 worker.inbox_size += cost
-                lane.link.parked.setdefault(session_id, []).append(kept)
+                lane.link.parked_of(lane).setdefault(session_id, []).append(kept)
                 return
         worker.counters.dropped_unknown += 1
         if descriptor != Descriptor.RESET:
-            self._refuse(lane.link, session_id)
+            self._refuse(lane.link, session_id, lane.is_bulk)
 
     def is_past(self, session_id: int) -> bool:
         """Whether a session of this id was made, or skipped; frames for one that is not live are late."""
@@ -138,16 +145,17 @@ class SessionTable:
 
     def forget_parked(self, link: PeerLink) -> None:
         """Nobody will receive what was kept of a peer."""
-        for frames in link.parked.values():
-            self._release(frames)
-        link.parked.clear()
+        for parked in (link.parked, link.parked_bulk):
+            for frames in parked.values():
+                self._release(frames)
+            parked.clear()
 
     def _release(self, frames: list[Frame]) -> None:
         for frame in frames:
             self._worker.inbox_size -= len(frame[3]) + MESSAGE_OVERHEAD
 
-    def _refuse(self, link: PeerLink, session_id: int) -> None:
-        lane = link.lanes.get(connection_of_session(session_id, max(link.connection_count, 1)))
+    def _refuse(self, link: PeerLink, session_id: int, is_bulk: bool = False) -> None:
+        lane = link.lanes.get(connection_of_session(session_id, max(link.connection_count, 1), is_bulk))
         if lane is None or lane.is_over or (link.index, session_id) in self._answered:
             return
         if len(self._answered) >= UNKNOWN_IDS_MAX:

@@ -187,11 +187,11 @@ class Worker(WorkerHot):
 
     # Sessions.
 
-    def make_session(self, session_id: int) -> Session:
+    def make_session(self, session_id: int, *, is_bulk: bool = False) -> Session:
         """A session with an id on which all parties agreed. Raises like SessionTable.make."""
         if self.failure is not None:
             raise PartyFailed(*self.failure.args)
-        return self.table.make(session_id)
+        return self.table.make(session_id, is_bulk=is_bulk)
 
     def expect_sessions(self) -> None:
         """From now on frames of sessions that are not made yet are kept. Call before a proposal goes out."""

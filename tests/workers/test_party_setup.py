@@ -9,6 +9,7 @@ import pytest
 from partywire.engine.control import Rendezvous, encode_control
 from partywire.engine.errors import LinkProtocolError, SetupAborted
 from partywire.engine.session_resets import RESET_IDS_FIRST
+from partywire.engine.sessions import SessionProposal
 from partywire.workers.blocking_party import BlockingParty
 from partywire.workers.config import PartyConfig
 from partywire.workers.errors import PeerAborted, PeerLost, RendezvousTimeout
@@ -49,10 +50,10 @@ def test_a_party_that_cannot_make_its_sessions_ends_those_of_the_others(
     seated = parties(three)
     make_session = three.workers[0].make_session
 
-    def fail_at_the_second(session_id: int) -> Session:
+    def fail_at_the_second(session_id: int, *, is_bulk: bool) -> Session:
         if session_id == 1:
             raise PeerLost("bob", 1, 7, "connection reset by peer")
-        return make_session(session_id)
+        return make_session(session_id, is_bulk=is_bulk)
 
     monkeypatch.setattr(three.workers[0], "make_session", fail_at_the_second)
     alice, bobs, charlies = three.run(*(party.make_sessions(3) for party in seated))
@@ -101,7 +102,7 @@ def test_an_impossible_proposal_ends_the_link_to_its_peer_and_the_step_everywher
     seated = parties(three)
     for link in three.workers[0].links.values():
         assert link.control is not None
-        fields = {"count": 1, "next_id": 0, "stride": 1} if link.index == 2 else {"count": "x"}
+        fields = SessionProposal(1, 0).fields() if link.index == 2 else {"count": "x"}
         link.control.send(encode_control(Rendezvous(0, "make_sessions", fields)))
     _, bob, charlie = three.run(_nothing(), seated[1].make_sessions(1), seated[2].make_sessions(1))
     assert isinstance(bob, LinkProtocolError)

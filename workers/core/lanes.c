@@ -23,7 +23,7 @@ PyTypeObject *lane_type;
 #define MESSAGE_OVERHEAD 128 /* workers/mailbox.py */
 #define RECORD_DATA 1        /* engine/records.py */
 #define RECORDS_MAX 256
-#define BYTES_MAX (1 << 20)
+#define SLICE_SIZE (1 << 20)
 #define GATHERED_CAPACITY_MIN (16 * 1024)
 
 enum { KIND_CAREFUL, KIND_FIXED, KIND_PLAIN, KIND_WRITABLE, KIND_FRAGMENT };
@@ -658,7 +658,7 @@ PyObject *lane_receive(Lane *lane, PyObject *Py_UNUSED(ignored))
     size_t bytes = 0;
     RingRecord record;
     int polled = 0;
-    while (count < RECORDS_MAX && bytes < BYTES_MAX && (polled = ring_poll(lane->receiver.reader, &record)) > 0) {
+    while (count < RECORDS_MAX && bytes < (size_t)lane->slice_size && (polled = ring_poll(lane->receiver.reader, &record)) > 0) {
         count++;
         bytes += record.size;
         if (lane->is_over)
@@ -713,6 +713,7 @@ static int lane_init(Lane *lane, PyObject *args, PyObject *kwargs)
     lane->connection = connection;
     lane->epoch = epoch;
     lane->is_between_frames = 1;
+    lane->slice_size = SLICE_SIZE;
     return 0;
 }
 
@@ -756,6 +757,7 @@ static PyMemberDef lane_members[] = {
     {"small_size_max", T_LONGLONG, offsetof(Lane, small_size_max), 0, NULL},
     {"whole_size_max", T_LONGLONG, offsetof(Lane, whole_size_max), 0, NULL},
     {"fragment_size", T_PYSSIZET, offsetof(Lane, fragment_size), 0, NULL},
+    {"slice_size", T_PYSSIZET, offsetof(Lane, slice_size), 0, NULL},
     {"fragment_session", T_UINT, offsetof(Lane, fragment_session), 0, NULL},
     {"fragment_missing", T_UINT, offsetof(Lane, fragment_missing), 0, NULL},
     {"messages_received", T_LONGLONG, offsetof(Lane, messages_received), 0, NULL},

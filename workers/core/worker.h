@@ -54,6 +54,7 @@ typedef struct {
     Py_ssize_t gathered_size, gathered_capacity;
     long long parts_size, parts_size_max, small_size_max, whole_size_max;
     Py_ssize_t fragment_size, record_size_max; /* of the writer */
+    Py_ssize_t slice_size;                     /* what one `receive` takes before others have their turn */
     PyObject *cut;   /* a body of which more is to come: a bytes or bytearray that nobody else has seen, or NULL */
     char *cut_data;  /* its memory */
     uint32_t cut_session, cut_length, cut_filled;
