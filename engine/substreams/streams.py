@@ -191,6 +191,11 @@ class SubstreamWriter:
         return self._substream.is_open
 
     @property
+    def has_ended(self) -> bool:
+        """Whether our side is at its end: by `write_eof`, `close` or a reset."""
+        return self._substream.is_ended_by_us
+
+    @property
     def failure(self) -> SubstreamReset | SubstreamSessionOver | None:
         """Why the substream is of no use any more: what a write raises, without writing."""
         return self._substream.failure

@@ -160,6 +160,11 @@ class Substream:
         return self.is_ended_by_peer and not self.received
 
     @property
+    def is_ended_by_us(self) -> bool:
+        """Whether nothing more can be written."""
+        return self.owes_fin or self.fin_sent or self.is_reset
+
+    @property
     def is_open(self) -> bool:
         """Whether anything can still be written or come."""
         return not (self.is_reset or (self.fin_sent and self.is_ended_by_peer) or self._session.cause)
