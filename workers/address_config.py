@@ -18,6 +18,7 @@ from partywire.engine.addresses import (
     is_unix,
     meanings_of,
     parse_address,
+    split_family,
     unix_path,
 )
 from partywire.engine.link_addresses import host_of
@@ -60,6 +61,8 @@ def _check_pair(host: str, port: int, *, listening: bool) -> None:
         check_unix_path(unix_path(host))
     elif is_onion(host):
         parse_address(format_address((host, port)), listening=listening)
+    elif host.startswith("/") and split_family(host)[1] == 0:
+        raise ValueError(f"{host!r} is a multiaddress where a host belongs: give it as text, with its port")
     else:
         check_host(host, listening=listening)
 

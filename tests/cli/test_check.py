@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import json
 import os
@@ -26,7 +27,10 @@ from partywire.engine.topology import PartySpec, PeerSpec, routing_tag
 from partywire.workers import cli_check
 from partywire.workers.cli import run
 from partywire.workers.config import PartyConfig, write_config
+from partywire.workers.socks_config import SocksConfig
 from tests.support.family import make_listener, open_all
+from tests.support.scripted_tor import onion_id
+from tests.support.socks_proxy import CONNECT, SmallProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -208,6 +212,37 @@ def test_an_address_that_answers_nothing_at_all_is_given_up_in_time_and_waiting_
     assert "no answer" in captured.out
     assert "firewall" in captured.out
     assert "partywire: still waiting for bob (connecting)" in captured.err
+
+
+def test_a_peer_behind_a_proxy_is_asked_by_way_of_it_and_a_proxy_that_fails_is_told_apart() -> None:
+    onion = f"/onion3/{onion_id(7)}:7101"
+
+    async def scenario(alice: tuple[str, int]) -> list[cli_check.Row]:
+        targets = {f"{onion_id(7)}.onion": alice}
+        proxy = SmallProxy(asyncio.get_running_loop(), targets=targets)
+        config = PartyConfig(
+            name="bob",
+            parties={"alice": onion, "bob": f"/ip4/{own[0]}/tcp/{own[1]}"},
+            insecure=True,
+            socks=SocksConfig(address=f"127.0.0.1:{proxy.port}", scope="all"),
+        )
+        try:
+            # Our own address is looked at directly, whatever goes through the proxy.
+            [listen], [through] = await cli_check.Check(config, 10, quiet=True).run()
+            assert listen.found == "in use by this party"
+            assert proxy.requests == [(CONNECT, f"{onion_id(7)}.onion", 7101)]
+        finally:
+            await proxy.aclose()
+        _, [without] = await cli_check.Check(config, 10, quiet=True).run()
+        return [through, without]
+
+    names = ("alice", "bob")
+    with gateway(party("bob", names)) as own, gateway(party("alice", names)) as alice:
+        through, without = asyncio.run(scenario(alice))
+    assert (through.ok, through.found, through.address) == (True, "ok", onion)
+    assert (without.ok, without.found) == (False, "no way through the proxy")
+    assert "it cannot be reached: connection refused" in without.detail
+    assert without.advice.startswith("Check [dial.socks]")
 
 
 def test_the_clock_of_a_peer_that_is_far_off_is_worth_a_word(

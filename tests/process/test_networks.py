@@ -14,6 +14,7 @@ import uvloop
 from partywire.engine import tcp
 from partywire.engine.dialler import DialCause, DialFailed, Dialler
 from partywire.engine.eyeballs import Failed, race
+from partywire.engine.listening import open_listening
 from partywire.engine.memory import memory_pair
 from partywire.engine.resolver import ADDRESSES_MAX, Resolver, interleave, literal_of
 from partywire.engine.tcp import TcpStream, TcpTransport
@@ -308,6 +309,40 @@ def test_a_scope_id_survives_and_an_unknown_one_is_refused_without_asking() -> N
     assert literal_of(("fe80::1", 7, 0, index)) == (f"fe80::1%{index}", 7)
     with pytest.raises(OSError, match="this host's interfaces"):
         resolver.resolve("fe80::1%no-such-if", 7)
+
+
+def test_a_name_of_one_family_is_looked_up_in_that_family_alone() -> None:
+    asked: list[int] = []
+
+    def both(host: str, port: int, family: int, _: int) -> list[Any]:
+        asked.append(family)
+        return Names(bob=["::1", HERE])(host, port)
+
+    resolver = Resolver(both)
+    assert resolver.resolve("bob", 7) == [("::1", 7), (HERE, 7)]
+    assert resolver.resolve("/dns4/bob", 7) == [(HERE, 7)]
+    assert resolver.resolve("/dns6/bob", 7) == [("::1", 7)]
+    assert asked == [0, socket.AF_INET, socket.AF_INET6]
+    with pytest.raises(OSError, match="the name has no IPv6 address"):
+        Resolver(Names(bob=[HERE])).resolve("/dns6/bob", 7)
+
+
+def test_a_dial_to_a_name_without_an_address_of_its_family_says_so() -> None:
+    async def scenario() -> None:
+        transport = TcpTransport(asyncio.get_running_loop(), Resolver(Names(bob=[HERE])))
+        with pytest.raises(DialFailed, match=r"bob cannot be reached at /dns6/bob/tcp/7 \(.*no IPv6 address") as failed:
+            await Dialler(transport, "bob", "/dns6/bob", 7).attempt()
+        assert failed.value.kind is DialCause.UNRESOLVED
+
+    run(scenario())
+
+
+def test_a_name_of_one_family_is_listened_on_in_that_family_alone() -> None:
+    listening = open_listening([("/dns4/localhost", 0)])
+    try:
+        assert [sock.family for sock in listening.sockets] == [socket.AF_INET]
+    finally:
+        listening.close()
 
 
 # Our own address.

@@ -28,6 +28,7 @@ class SmallProxy:
         password: tuple[str, str] | None = None,
         names: Mapping[str, str] | None = None,
         targets: Mapping[str, tuple[str, int]] | None = None,
+        port: int = 0,
     ) -> None:
         """`names` answers RESOLVE; `targets` says where a host really is that CONNECT asks for."""
         self._loop = loop
@@ -36,7 +37,7 @@ class SmallProxy:
         self._names = names or {}
         self._targets = targets or {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._listener = self._tcp.listen("127.0.0.1", 0, self._accept)
+        self._listener = self._tcp.listen("127.0.0.1", port, self._accept)
         self.port = self._listener.address[1]
         self.requests: list[tuple[int, str, int]] = []
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvloop
 
+from partywire.engine.attempt import Lane
 from partywire.engine.commands import LinkOptions
+from partywire.engine.connection_pump import ConnectionPump
 from partywire.engine.dialler import DialCause, DialFailed, Dialler
 from partywire.engine.link_transport import transport_of
 from partywire.engine.resolver import Resolver
@@ -19,6 +21,9 @@ from partywire.engine.socks_options import SocksOptions
 from partywire.engine.tcp import TcpStream, TcpTransport
 from partywire.engine.transports import proxied
 from partywire.engine.transports.proxied import ProxiedTransport
+from partywire.shm import fence
+from partywire.shm.compiled import core
+from partywire.shm.doorbell import Bell, Doorbell
 from tests.support.scripted_tor import onion_id
 from tests.support.socks_proxy import CONNECT, RESOLVE, SmallProxy
 
@@ -64,6 +69,22 @@ class Rig:
         return failed.value
 
 
+def is_pumped_in_c(stream: TcpStream) -> bool:
+    """Whether the compiled pump takes the stream for a socket of its own; true without a compiled core."""
+    fence.register()
+    fence_ = fence.probe()
+    doorbell = Doorbell.create(fence_)
+    bell = Bell.from_fds(*(os.dup(fd) for fd in doorbell.fds))
+    lane = Lane(16 * 1024, 1, fence_, bell)
+    try:
+        line = ConnectionPump(object(), stream, lane.tx, lane.rx, 0, 1).line  # type: ignore[arg-type]
+        return core is None or (line is not None and line[2] == stream.fd)
+    finally:
+        lane.close()
+        bell.close()
+        doorbell.close()
+
+
 @asynccontextmanager
 async def rig(
     scope: str = "onion", password: tuple[str, str] | None = None, username: str = "", path: str = ""
@@ -85,7 +106,7 @@ def test_an_onion_service_is_a_plain_socket_behind_the_proxys_answer() -> None:
             stream = await the.dial(ONION, 80, "192.0.2.1")  # which nothing can be dialled from
             assert the.proxy.requests == [(CONNECT, ONION_NAME, 80)]
             assert stream.peer_address == f"{ONION}:80"
-            assert stream.fd >= 0  # what the compiled pump takes
+            assert is_pumped_in_c(stream)
             with socket.socket(fileno=os.dup(stream.fd)) as sock:
                 assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert not os.get_blocking(stream.fd)
@@ -128,6 +149,7 @@ def test_everything_of_tcp_goes_through_a_proxy_for_all_and_unix_sockets_do_not(
             listener = the.transport.listen(path, 0, lambda stream: stream.close())
             stream = await the.dial(path, 0)
             assert stream.peer_address == path
+            assert is_pumped_in_c(stream)
             stream.close()
             listener.close()
             assert len(the.proxy.requests) == 3

@@ -221,6 +221,8 @@ def test_a_configuration_made_by_hand_takes_both_forms_and_pairs() -> None:
     config = PartyConfig(name="alice", parties=parties, listen=["/dns4/localhost/tcp/3", ("::1", 3)])
     assert dict(config.parties) == {"alice": ("127.0.0.1", 1), "bob": ("127.0.0.1", 2), "carol": ("unix:/run/c", 0)}
     assert replace(config, name="bob", listen=None).parties == config.parties
+    with pytest.raises(ConfigError, match=r"parties\.bob: .* is a multiaddress where a host belongs"):
+        PartyConfig(name="alice", parties={**parties, "bob": ("/ip4/127.0.0.1", 1)})
     for wrong in (("/ip4/127.0.0.1/tcp/1", 1), ("/onion3/short", 1), 7, ("127.0.0.1", "1")):
         with pytest.raises(ConfigError, match=r"parties\.bob: "):
             PartyConfig(name="alice", parties={**parties, "bob": wrong})
