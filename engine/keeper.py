@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .errors import PartyWireError
     from .link import Link
     from .link_report import Home
+    from .link_substreams.link_peers import LinkPeers
     from .multiplexer import Multiplexer
     from .stat_page import Value
     from .transport import Stream, Transport
@@ -105,6 +106,8 @@ class Keeper(ABC):
         self._dropped: set[int] = set()  # workers that died
         self._tasks: set[asyncio.Task[None]] = set()
         self._over: asyncio.Future[None] = loop.create_future()
+        self.peers: LinkPeers | None = None
+        """Connections to the peer for substreams, whatever the epoch; None where we have no substreams."""
 
     # What each kind of link does in its own way.
 

@@ -9,6 +9,7 @@ passed the link's guard, and only one control connection at a time can become th
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from partywire.shm.errors import ShmError
@@ -34,7 +35,7 @@ from .topology import routing_tag
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from partywire.shm.doorbell import Bell
     from partywire.shm.fence import Fence
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from .handshake import HandshakeResult
     from .handshake_messages import Hello
     from .link_report import Home
+    from .link_substreams.connection import LinkConnection
     from .stat_page import Value
     from .transport import Stream, Transport
 
@@ -94,6 +96,19 @@ class LinkKeeper(Keeper):
         self._greetings = 0  # of accepted control connections, under way
         self._brittle: frozenset[int] = frozenset()  # connections that broke soon in the last epoch
         self._bulk = BulkConnections(home, peer, self._options, bells, fence, self._dropped)
+        self._clock: Callable[[], float] = time.monotonic  # for substreams; a loop's own may have milliseconds only
+        self._peers_fault: CredentialError | None = None
+        if self._options.substreams:
+            try:
+                self._open_peers()
+            except CredentialError as error:
+                self._peers_fault = error  # told when the link is to be made
+
+    def _open_peers(self) -> None:
+        from .link_substreams.link_peers import LinkPeers  # only here: most parties have none
+
+        self.peers = LinkPeers(self._loop, self._peer, self._options, self._home.tell)
+        self._peers_fault = None
 
     def stat_values(self) -> list[Value]:
         """What only this process knows of the link, for who reads figures; of one that is over there is nothing."""
@@ -106,6 +121,8 @@ class LinkKeeper(Keeper):
 
     def _check_files(self) -> None:
         self._guard.check()
+        if self._peers_fault is not None:
+            raise self._peers_fault
 
     def _new_link(self) -> Link:
         options = self._options
@@ -118,6 +135,8 @@ class LinkKeeper(Keeper):
         return Link(self._our_name, self._peer.name, self._loop.time(), timeouts)
 
     async def _make_link(self, attempt: Attempt, dialler: Dialler) -> None:
+        if self._peers_fault is not None:
+            self._open_peers()
         if self._is_dialling:
             await self._dial_link(attempt, dialler)
         else:
@@ -358,11 +377,12 @@ class LinkKeeper(Keeper):
         except BaseException:
             stream.close()
             raise
+        connection, control = self._divide(attempt, stream, result)
         attempt.multiplexer = self.multiplexer_type(
             self._loop,
             attempt.link,
             self._peer.name,
-            stream,
+            control,
             ControlLane(lane.tx, lane.rx, result.epoch),
             self._doorbell,
             on_up=lambda: self._announce(attempt, result.peer.workers, result.message_size_max),
@@ -372,8 +392,43 @@ class LinkKeeper(Keeper):
             brittle=self._brittle,
         )
         attempt.result = result
-        attempt.multiplexer.start(received)
+        if connection is None:
+            attempt.multiplexer.start(received)
+        else:
+            attempt.multiplexer.start()
+            connection.start(received)
         attempt.greeted.set()
+
+    def _divide(
+        self, attempt: Attempt, stream: Stream, result: HandshakeResult
+    ) -> tuple[LinkConnection | None, Stream]:
+        """The control connection as a carrier of substreams, where it is one, and what the control codec speaks on."""
+        peers = self.peers
+        if peers is None:
+            return None, stream
+        if not result.substreams:
+            peers.begin_without()
+            return None, stream
+        from .link_substreams.dividing import divide  # as in `_open_peers`
+
+        connection, control = divide(
+            self._loop,
+            stream,
+            attempt.link,
+            peer=self._peer.name,
+            is_dialler=self._is_dialling,
+            heartbeat_timeout_s=self._options.heartbeat_timeout_s,
+            close_timeout_s=self._options.close_timeout_s,
+            clock=self._clock,
+            on_substream=lambda reader, writer: peers.offer(connection, reader, writer),
+        )
+        peers.begin(connection, result.secret, result.epoch, is_dialler=self._is_dialling)
+        return connection, control
+
+    def _close(self) -> None:
+        super()._close()
+        if self.peers is not None:
+            self.peers.close()
 
     def _multiplexer_ended(self, attempt: Attempt, clean: bool, cause: str) -> None:
         if attempt.multiplexer is not None:

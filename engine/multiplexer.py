@@ -398,6 +398,9 @@ class Multiplexer:
         except OSError as error:
             self._control_failed(error)
             return
+        except LinkProtocolError as error:  # below the control codec, where the connection carries substreams
+            self._lose(str(error))
+            return
         if count is None:
             return
         if count == 0:

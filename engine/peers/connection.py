@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ..errors import LinkProtocolError
 from ..negotiation import NegotiationFailed
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ..multiaddr import Multiaddr
-    from ..substreams.connection import SubstreamConnection
     from ..substreams.streams import SubstreamReader, SubstreamWriter
     from .claims import PeerClaim
     from .contract import Direction, ProtocolHandler
@@ -35,6 +34,45 @@ _LOG: Final = logging.getLogger("partywire.peers")
 
 EARLY_MAX: Final = 64
 """Substreams that the peer may open before we have taken in who it is; more are reset."""
+
+
+class Substreams(Protocol):
+    """What carries the substreams of one peer: a connection, or a part of one."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Where it runs."""
+
+    @property
+    def closed(self) -> asyncio.Future[str]:
+        """Done when it is over, with the cause."""
+
+    @property
+    def violation(self) -> LinkProtocolError | None:
+        """What the peer did that the protocol forbids, if that ended it."""
+
+    @property
+    def substreams(self) -> int:
+        """How many are open."""
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether either side opens no further substreams."""
+
+    def name_peer(self, peer: str) -> None:
+        """The peer has said who it is."""
+
+    async def open(self) -> tuple[SubstreamReader, SubstreamWriter]:
+        """As SubstreamConnection.open."""
+
+    async def ping(self) -> float:
+        """As SubstreamConnection.ping."""
+
+    async def aclose(self, timeout_s: float) -> None:
+        """As SubstreamConnection.aclose."""
+
+    def abort(self, cause: str) -> None:
+        """As SubstreamConnection.abort."""
 
 
 class SubstreamGate:
@@ -84,7 +122,7 @@ class EstablishedConnection:
 
     def __init__(
         self,
-        substreams: SubstreamConnection,
+        substreams: Substreams,
         claim: PeerClaim,
         direction: Direction,
         address: Multiaddr,

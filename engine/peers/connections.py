@@ -96,6 +96,7 @@ class PeerConnections:
         self._advertised: tuple[Multiaddr, ...] | None = None  # None: where we listen
         self._pool = ConnectionPool(identity.peer_id, self._options, self.counters, self._hub)
         self._own = OwnClaim(
+            self._loop,
             identity,
             self._options,
             self._pool.standing.values,

@@ -113,6 +113,10 @@ class NodeIdentity:
             protocols=tuple(protocols),
         )
 
+    def prove(self, statement: bytes) -> bytes:
+        """Our signature of a statement, which must begin with a label that nothing else we sign begins with."""
+        return self._key.sign(statement)
+
     def __repr__(self) -> str:
         return f"<NodeIdentity of {self.peer_id}>"
 

@@ -141,11 +141,14 @@ class IdentityReader:
 
     def _take_claim(self, part: bytes) -> None:
         claim = PeerClaim.decode_untrusted(part, self._now(), is_local=self._is_local, peer=self.peer)
+        self._check_claim_untrusted(claim)
+        self._claim = claim
+        self._await(self._take_observed_size, _SIZE_SIZE)
+
+    def _check_claim_untrusted(self, claim: PeerClaim) -> None:
         if claim.noise_key != self._noise_key:
             what = "the Noise key of a claim"
             raise LinkProtocolError(self.peer, what, "it is not the one that the connection was made with")
-        self._claim = claim
-        self._await(self._take_observed_size, _SIZE_SIZE)
 
     def _take_observed_size(self, part: bytes) -> None:
         self._await(self._take_observed, self._checked_size(part, "an observed address", ADDRESS_SIZE_MAX))
@@ -153,8 +156,11 @@ class IdentityReader:
     def _take_observed(self, part: bytes) -> None:
         assert self._claim is not None
         observed = Multiaddr.decode_untrusted(part, self.peer) if part else None
+        self._take_all(IdentityMessage(self._claim, observed))
+
+    def _take_all(self, message: IdentityMessage) -> None:
         self._size = 0
-        self.result = IdentityMessage(self._claim, observed)
+        self.result = message
 
     def _checked_size(self, part: bytes, what: str, limit: int) -> int:
         size = int.from_bytes(part, "big")

@@ -7,7 +7,7 @@ the connection is the caller's to close.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ..errors import LinkProtocolError
 from ..negotiation import OPTIMISTIC, TERMINATE, NegotiationFailed, encode
@@ -19,7 +19,6 @@ from .negotiating import answer
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ..substreams.connection import SubstreamConnection
     from ..substreams.streams import SubstreamReader, SubstreamWriter
     from .claims import PeerClaim
     from .connection import SubstreamGate
@@ -28,8 +27,20 @@ if TYPE_CHECKING:
 _STEP: Final = "identity exchange"
 
 
+class OpensSubstreams(Protocol):
+    """A connection on which we can introduce ourselves."""
+
+    async def open(self) -> tuple[SubstreamReader, SubstreamWriter]:
+        """As SubstreamConnection.open."""
+
+
 async def introduce_dialled(
-    connection: SubstreamConnection, ours: IdentityMessage, theirs: IdentityReader, address: str, timeout_s: float
+    connection: OpensSubstreams,
+    ours: IdentityMessage,
+    theirs: IdentityReader,
+    address: str,
+    timeout_s: float,
+    protocol: str = IDENTITY_PROTOCOL,
 ) -> IdentityMessage:
     """Tell who we are, and hear who accepted us.
 
@@ -40,8 +51,12 @@ async def introduce_dialled(
     try:
         async with asyncio.timeout(timeout_s):
             reader, writer = await connection.open()
-            writer.write(encode(OPTIMISTIC | TERMINATE, IDENTITY_PROTOCOL) + ours.encode())
-            message = await read_message(reader, theirs)
+            try:
+                writer.write(encode(OPTIMISTIC | TERMINATE, protocol) + ours.encode())
+                message = await read_message(reader, theirs)
+            except BaseException:
+                writer.reset("the identity exchange failed")
+                raise
             writer.close()
             return message
     except TimeoutError:
@@ -58,6 +73,7 @@ async def introduce_accepted(
     establish: Callable[[IdentityMessage], IdentityMessage],
     address: str,
     timeout_s: float,
+    protocol: str = IDENTITY_PROTOCOL,
 ) -> None:
     """Hear who dialled us, decide, and tell who we are.
 
@@ -69,6 +85,7 @@ async def introduce_accepted(
         establish: makes a connection that stands of who was admitted, at once, and returns what we tell.
         address: of the other end, for messages.
         timeout_s: for all of it.
+        protocol: what the first substream must be for.
 
     Raises:
         PeerRefused: we refused it, and told it so.
@@ -77,7 +94,7 @@ async def introduce_accepted(
     try:
         async with asyncio.timeout(timeout_s):
             reader, writer = await gate.first()
-            await answer(reader, writer, IDENTITY_PROTOCOL.__eq__, timeout_s)
+            await answer(reader, writer, protocol.__eq__, timeout_s)
             if is_banned:
                 refusal: tuple[RefusalCode, str] | None = (RefusalCode.BANNED, "the peer is banned")
             else:

@@ -37,11 +37,12 @@ PUSH_ATTEMPTS: Final = 3
 
 
 class OwnClaim:
-    """Of one event loop, in which it is made. Driven by whoever changes something, and by the handler of changes that
+    """Of one event loop. Driven by whoever changes something, and by the handler of changes that
     peers tell."""
 
     def __init__(
         self,
+        loop: asyncio.AbstractEventLoop,
         identity: NodeIdentity,
         options: PeerOptions,
         standing: Callable[[], Iterable[EstablishedConnection]],
@@ -54,6 +55,7 @@ class OwnClaim:
     ) -> None:
         """
         Args:
+            loop: where it tells.
             identity: who signs.
             options: deadlines, and whether local addresses may be claimed.
             standing: the connections that are told of changes.
@@ -70,7 +72,7 @@ class OwnClaim:
         """Call `change` behind a change of it."""
         self.handlers: Final[dict[str, ProtocolHandler]] = {PUSH_PROTOCOL: self._take_push}
         """By protocol id, what every connection serves."""
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._identity = identity
         self._options = options
         self._standing = standing

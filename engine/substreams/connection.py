@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from .divided import CLOSE_TIMEOUT_S as CLOSE_TIMEOUT_S
@@ -10,6 +11,7 @@ from .turns import LoopTurns
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from ..transport import Stream
     from ..yamux.limits import YamuxLimits
@@ -29,6 +31,7 @@ class SubstreamConnection(DividedStream):
         peer: str = "",
         limits: YamuxLimits | None = None,
         write_timeout_s: float = WRITE_TIMEOUT_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """As DividedStream. `write_timeout_s`: for the peer to take anything at all of what waits for it."""
         self.loop = loop
@@ -42,6 +45,7 @@ class SubstreamConnection(DividedStream):
             peer=peer,
             limits=limits,
             write_timeout_s=write_timeout_s,
+            clock=clock,
         )
 
     def was_ended(self, cause: str) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from partywire.shm.blank_pages import blank_pages
 
@@ -35,6 +35,14 @@ if TYPE_CHECKING:
     from .turns import Place, Timer, Turns
 
     OnSubstream = Callable[[SubstreamReader, SubstreamWriter], object]
+
+
+class Woken(Protocol):
+    """One half of a substream, or both, as its connection knows it."""
+
+    def wake(self) -> None:
+        """Something arrived, or there is room, or never will be any more. Called in the midst of things: act later."""
+
 
 RECEIVE_SIZE: Final = 256 * 1024
 
@@ -80,7 +88,7 @@ class DividedStream:
         self._clock = clock
         self._session = YamuxSession(is_client, clock, peer, limits)
         self._write_timeout_s = write_timeout_s
-        self._ends: dict[Substream, tuple[SubstreamReader, SubstreamWriter]] = {}
+        self._ends: dict[Substream, tuple[Woken, Woken]] = {}
         self._closing: set[Substream] = set()  # whose input nobody wants any more
         self._waiting: list[Place] = []  # for room to open a substream, or for the end of those that are open
         self._pings: list[_Ping] = []
@@ -221,12 +229,15 @@ class DividedStream:
             self._end(error.detail)
             return
         if count == 0:
-            self._end("the peer ended the connection")
+            self._take_end()
         elif count:
             self._take(self._scratch[:count])
             if self._session.has_news:
                 self._flush()
             self.flush_soon()  # runs behind those who were woken, and finds what they wrote
+
+    def _take_end(self) -> None:
+        self._end("the peer ended the connection")
 
     def _take(self, data: memoryview) -> None:
         try:
@@ -252,7 +263,7 @@ class DividedStream:
                     if substream in self._ends:
                         self._ends[substream][1].wake()
                 case Offered(substream):
-                    self._on_substream(*self._add(substream))
+                    self._offer(substream)
                 case WasReset(substream):
                     self._wake(substream)
                 case Over(substream):
@@ -269,6 +280,9 @@ class DividedStream:
                     self._end(cause)
                 case Answered() | GoingAway():  # `open` finds room, or says that the peer is leaving
                     self._make_room()
+
+    def _offer(self, substream: Substream) -> None:
+        self._on_substream(*self._add(substream))
 
     def _add(self, substream: Substream) -> tuple[SubstreamReader, SubstreamWriter]:
         ends = SubstreamReader(self, substream), SubstreamWriter(self, substream)
@@ -312,7 +326,7 @@ class DividedStream:
                 return
         self._make_room()
         self._set_timer()
-        if self._session.may_receive != self._is_reading:
+        if self._may_read != self._is_reading:
             self._read_on()
 
     def _send_unsent(self) -> None:
@@ -342,9 +356,13 @@ class DividedStream:
             self._write_timer.cancel()
         self._flush()
 
+    @property
+    def _may_read(self) -> bool:
+        return self._session.may_receive
+
     def _read_on(self) -> None:
         """Read, unless what the peer makes us answer is not taken."""
-        self._is_reading = self._session.may_receive
+        self._is_reading = self._may_read
         self._stream.on_readable(self._on_readable if self._is_reading else None)
 
     # Time.

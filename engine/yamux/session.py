@@ -72,6 +72,8 @@ class YamuxSession:
         self.cause = ""  # why the session is over
         self.is_leaving = False  # we said GO_AWAY
         self.is_peer_leaving = False
+        self.urgent: Substream | None = None
+        """The one substream, if any, whose frames go before those of all others."""
         self._clock = clock
         self._next_id = 1 if is_client else 2
         self._parity = 0 if is_client else 1  # of the peer's ids
@@ -163,7 +165,7 @@ class YamuxSession:
         """The substream has something to send: it gets its turn."""
         if not substream.is_in_turn:
             substream.is_in_turn = True
-            self._turns.append(substream)
+            (self._turns.appendleft if substream is self.urgent else self._turns.append)(substream)
 
     def accepted(self, substream: Substream) -> None:
         """The user took what the peer opened."""
@@ -232,7 +234,7 @@ class YamuxSession:
             substream = turns.popleft()
             size_max -= self._emit(substream, output)
             if (substream.sendable or (substream.owes_fin and not substream.send_size)) and not substream.is_reset:
-                turns.append(substream)
+                (turns.appendleft if substream is self.urgent else turns.append)(substream)
             else:
                 substream.is_in_turn = False
         return output
