@@ -413,6 +413,12 @@ def check_size(message: bytes, size: int) -> None:
         raise RuntimeError(f"a message of {len(message)} bytes arrived where {size} were sent")
 
 
+def bulk_sessions(work: Workload) -> tuple[int, ...]:
+    """The sessions, by number, whose large messages go beside small ones of others: who has a class for such sessions
+    uses it for these."""
+    return (1,) if work.name == BesideStream.name else ()
+
+
 WORKLOADS: dict[str, type[Workload]] = {
     kind.name: kind for kind in (RingRounds, PingPong, OneWay, AllToAll, IrisTrace, BesideStream)
 }

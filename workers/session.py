@@ -589,6 +589,11 @@ class BlockingSession(BlockingObjectCalls):
         return self._session.id
 
     @property
+    def is_bulk(self) -> bool:
+        """Whether its messages travel on the bulk connections of all links."""
+        return self._session.is_bulk
+
+    @property
     def party_index(self) -> int:
         """Our own index among the parties."""
         return self._session.party_index

@@ -10,7 +10,7 @@ import uvloop
 
 from partywire import Party
 from partywire.perf.contender import SAMPLED_SESSIONS
-from partywire.perf.workloads import Stopwatch
+from partywire.perf.workloads import Stopwatch, bulk_sessions
 
 from .partywire_config import party_config
 
@@ -47,12 +47,20 @@ class AsyncParty:
         return [stopwatch.latencies_ns for stopwatch in stopwatches if stopwatch is not None]
 
 
+async def make_sessions(party: Party, work: Workload) -> list[Session]:
+    """In the order of their numbers, some of them of the bulk class."""
+    sessions = await party.make_sessions(work.sessions)
+    for number in bulk_sessions(work):
+        (sessions[number],) = await party.make_sessions(1, bulk=True)
+    return sessions
+
+
 @contextmanager
 def open_party(place: Place, work: Workload) -> Iterator[AsyncParty]:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         party = Party(party_config(place), listener=place.listener)
         runner.run(party.open())
         try:
-            yield AsyncParty(runner, party, runner.run(party.make_sessions(work.sessions)), work)
+            yield AsyncParty(runner, party, runner.run(make_sessions(party, work)), work)
         finally:
             runner.run(party.close())

@@ -1,4 +1,8 @@
-"""Ours, the way to run many jobs: `BatchRunner.map` with one job for each session, resumed by our own scheduler."""
+"""Ours, the way to run many jobs: `BatchRunner.map` with one job for each session, resumed by our own scheduler.
+
+A session of a workload that streams beside others (`bulk_sessions`) plays in its job over a bulk session of the party,
+as in a program that sends arrays beside its rounds.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from partywire import BatchRunner, BlockingParty
 from partywire.perf.contender import SAMPLED_SESSIONS
-from partywire.perf.workloads import Stopwatch
+from partywire.perf.workloads import Stopwatch, bulk_sessions
 
 from .partywire_config import party_config
 
@@ -19,23 +23,27 @@ if TYPE_CHECKING:
     from partywire.perf.workloads import Workload
 
 
-async def play_session(session: Session, task: tuple[Workload, int, int]) -> list[int]:
-    """The job: one session's share of a play."""
-    work, number, units = task
+async def play_session(session: Session, task: tuple[Workload, int, int, Session | None]) -> list[int]:
+    """The job: one session's share of a play, over another session if one is given."""
+    work, number, units, bulk = task
     stopwatch = Stopwatch() if number < SAMPLED_SESSIONS else None
-    await work.play(session, session.party_index, number, units, stopwatch)
+    await work.play(bulk or session, session.party_index, number, units, stopwatch)
     return [] if stopwatch is None else stopwatch.latencies_ns
 
 
 class BatchParty:
-    """An open party. A batch makes its own sessions, so each play has new ones."""
+    """An open party. A batch makes its own sessions, so each play has new ones; bulk ones serve every play."""
 
-    def __init__(self, party: BlockingParty, work: Workload) -> None:
+    def __init__(self, party: BlockingParty, work: Workload, *, is_sharing: bool = False) -> None:
+        """`is_sharing`: bulk sessions are normal ones."""
         self._work = work
         self._runner = BatchRunner(party, sessions=work.sessions)
+        numbers = () if is_sharing else bulk_sessions(work)
+        made = party.make_sessions(len(numbers), bulk=True) if numbers else []
+        self._bulk = dict(zip(numbers, (session.asynchronous for session in made), strict=True))
 
     def play(self, units: int) -> list[list[int]]:
-        tasks = [(self._work, number, units) for number in range(self._work.sessions)]
+        tasks = [(self._work, number, units, self._bulk.get(number)) for number in range(self._work.sessions)]
         return self._runner.map(play_session, tasks)[:SAMPLED_SESSIONS]
 
 
