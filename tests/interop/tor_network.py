@@ -65,8 +65,8 @@ class TorNetwork:
 
 
 @contextmanager
-def tor_network(folder: Path) -> Iterator[TorNetwork]:
-    """The network, bootstrapped, until the end of the block."""
+def tor_network(folder: Path, service_settings: str = "") -> Iterator[TorNetwork]:
+    """The network, bootstrapped, until the end of the block. `service_settings`: lines for the tor of who serves."""
     with reserved_ports(10) as ports:
         authorities = [
             _authority(folder / f"a{number}", ports[2 * number], ports[2 * number + 1]) for number in range(3)
@@ -83,7 +83,7 @@ def tor_network(folder: Path) -> Iterator[TorNetwork]:
             _write(folder / f"r{number}", directory, f"Nickname relay{number}\nORPort {ports[6 + number]}\n{RELAY}")
         network = TorNetwork(service_control=ports[8], client_socks=ports[9])
         control = f"SocksPort 0\nControlPort 127.0.0.1:{network.service_control}\nCookieAuthentication 1\n"
-        _write(folder / "service", directory, control)
+        _write(folder / "service", directory, control + service_settings)
         _write(
             folder / "client",
             directory,
