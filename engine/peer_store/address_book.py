@@ -20,14 +20,17 @@ from ..errors import LinkProtocolError
 from ..peers.claims import PeerClaim
 from .errors import PeerStoreError
 from .known_address import ADDRESSES_MAX, KnownAddress, Source, dial_order
+from .query import PeerFilter
 from .record import PeerRecord
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable, Sequence
 
     from ..multiaddr import Multiaddr
     from ..peers.contract import Ban
     from ..peers.peer_id import PeerId
+    from ..peers.selection import Selection
     from .store import PeerStore
     from .transactions import Change
 
@@ -83,6 +86,31 @@ class StoredAddressBook:
         if record is None or record.deleted_at is not None:
             return ()
         return tuple(one.address for one in dial_order(record.addresses, self._clock()))
+
+    def find(self, selection: Selection, limit: int, chance: random.Random) -> Sequence[PeerId]:
+        """At most `limit` of those peers that fit, have a known address, and are neither banned nor removed. In a
+        random choice, whoever was heard of within the last second is a little likelier than others."""
+        pending = {peer_id for peer_id, _ in self._pending}
+        banned = {peer_id for peer_id, ban in self._bans.items() if ban is not None}
+        filter_ = PeerFilter(
+            features=selection.features,
+            protocol=selection.protocol,
+            has_address=True,
+            exclude=selection.exclude | pending | banned,
+        )
+        if selection.near is None:
+            records = self._store.random(limit, filter_, chance)
+        else:
+            records = self._store.closest(selection.near, limit, filter_)
+        found = [record.peer_id for record in records]
+        for peer_id in pending - selection.exclude - banned:
+            record = self._record(peer_id)
+            if record is None or record.deleted_at is not None or self.ban_of(peer_id) is not None:
+                continue
+            has_features = record.features & selection.features == selection.features
+            if has_features and filter_.matches(record):
+                found.append(peer_id)
+        return selection.choose(found, limit, chance)
 
     def add(self, peer_id: PeerId, addresses: Sequence[Multiaddr]) -> None:
         """Tell where a peer may be dialled, beside what is known already. It is no more removed, if it was.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from ..substreams.connection import SubstreamConnection
@@ -23,6 +24,8 @@ from .upgrade import echo_liveness, read_first_byte, secure_accepted
 from .wire import LivenessPermits
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ..multiaddr import Multiaddr
     from ..noise import PublicKey
     from ..transport import Stream
@@ -53,6 +56,7 @@ class PeerAcceptor:
             options.inbound_upgrades_max, options.inbound_share_max, options.inbound_rate_max
         )
         self._tasks: dict[asyncio.Task[None], Multiaddr] = {}
+        self._expected: dict[bytes, asyncio.Event] = {}  # lines of our own checks, and whether they came
         self._is_over = False
 
     def accept(self, stream: Stream, address: Multiaddr) -> None:
@@ -147,14 +151,31 @@ class PeerAcceptor:
                 connection.abort("it did not become a peer")
 
     async def _echo(self, stream: Stream, address: Multiaddr) -> None:
-        if not self._permits.take(address):
+        is_permitted = self._permits.take(address)
+        if not is_permitted and not self._expected:
             stream.abort()
             raise UpgradeFailed(str(address), "liveness echo", "it is not permitted from there, or not at the moment")
         try:
             self._parts.counters.liveness_echoes += 1
-            await echo_liveness(stream, str(address), self._parts.options)
+            await echo_liveness(stream, str(address), self._parts.options, self._heard)
         finally:
-            self._permits.give_back()
+            if is_permitted:
+                self._permits.give_back()
+
+    @contextmanager
+    def expecting(self, line: bytes) -> Iterator[asyncio.Event]:
+        """A check of our own addresses will ask for an echo of `line`: until the end of the block nobody needs a permit
+        for one. The event says that it came."""
+        heard = self._expected[line] = asyncio.Event()
+        try:
+            yield heard
+        finally:
+            del self._expected[line]
+
+    def _heard(self, lines: bytes) -> None:
+        for line in lines.split(b"\n") if self._expected else ():
+            if line in self._expected:
+                self._expected[line].set()
 
     def _is_banned(self, noise_key: PublicKey) -> bool:
         """Whether we know whose key this is, and do not want it: nothing of it is looked at then."""

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Final
 from .claims import ADDRESSES_MAX
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable, Sequence
 
     from ..multiaddr import Multiaddr
     from .claims import PeerClaim
     from .contract import Ban
     from .peer_id import PeerId
+    from .selection import Selection
 
 PEERS_MAX: Final = 10_000
 
@@ -75,6 +77,14 @@ class MemoryAddressBook:
         if known is None:
             return ()
         return sorted(known.addresses, key=lambda address: known.addresses[address].rank)
+
+    def find(self, selection: Selection, limit: int, chance: random.Random) -> Sequence[PeerId]:
+        found = [
+            peer_id
+            for peer_id, known in self._peers.items()
+            if known.addresses and selection.fits(peer_id, known.claim) and self.ban_of(peer_id) is None
+        ]
+        return selection.choose(found, limit, chance)
 
     def learn(self, claim: PeerClaim) -> None:
         known = self._known(claim.peer_id)

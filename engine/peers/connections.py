@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from typing import TYPE_CHECKING, Final
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Final
 from .accepting import PeerAcceptor
 from .claims import ADDRESSES_MAX, fault_of_address
 from .connection import EstablishedConnection
+from .connectivity import PeerState
 from .contract import Ban
 from .counters import PeerCounters
 from .dialling import NodeParts, PeerDialler
@@ -35,6 +37,8 @@ from .events import EVENTS_MAX, EventHub, PeerBanned, PeerUpdated
 from .options import PeerOptions
 from .own_claim import OwnClaim
 from .pool import ConnectionPool
+from .selection import Selection
+from .self_check import SelfCheck
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -46,8 +50,9 @@ if TYPE_CHECKING:
     from ..transport import Stream
     from .claims import PeerClaim
     from .connection import SubstreamGate
+    from .connectivity import NodeState
     from .contract import AddressBook, Direction, Listening, PeerConnection, ProtocolHandler, Transports
-    from .events import EventSubscription
+    from .events import AddressChecked, EventSubscription
     from .identity import NodeIdentity
     from .identity_exchange import IdentityMessage
     from .peer_id import PeerId
@@ -118,8 +123,13 @@ class PeerConnections:
             lambda: self._own.claim,
             self._establish,
         )
-        self._dialler = PeerDialler(parts, chance or random.Random())
+        self._chance = chance or random.Random()
+        self._dialler = PeerDialler(parts, self._chance)
         self._acceptor = PeerAcceptor(parts)
+        self._self_check = SelfCheck(parts, self._acceptor, lambda: self._own.claim.addresses)
+        self._self_checking: asyncio.Task[None] | None = None
+        if self._options.self_check_interval_s < math.inf:
+            self._self_checking = self._loop.create_task(self._self_check.run(self._options.self_check_interval_s))
         self._is_over = False
         self._reaper = self._loop.call_later(self._options.reap_interval_s, self._reap)
 
@@ -147,6 +157,52 @@ class PeerConnections:
     def connections(self) -> Sequence[PeerConnection]:
         """Those that stand."""
         return [connection for connection in self._pool.standing.values() if connection.is_open]
+
+    @property
+    def state(self) -> NodeState:
+        """Whether we are online, by how many connections stand. `NodeStateChanged` says when it changes."""
+        return self._pool.connectivity.state
+
+    def state_of(self, peer_id: PeerId) -> PeerState:
+        """How a peer stands to us."""
+        if self._book.ban_of(peer_id) is not None:
+            return PeerState.BANNED
+        if self._pool.get(peer_id) is not None:
+            return PeerState.CONNECTED
+        if peer_id in self._pool.dials:
+            return PeerState.DIALLING
+        if self._pool.connectivity.failure_of(peer_id) is not None:
+            return PeerState.FAILED
+        is_known = self._book.claim_of(peer_id) is not None or self._book.addresses_of(peer_id)
+        return PeerState.KNOWN if is_known else PeerState.UNKNOWN
+
+    def select(
+        self,
+        limit: int,
+        *,
+        near: PeerId | None = None,
+        features: int = 0,
+        protocol: str = "",
+        exclude: Iterable[PeerId] = (),
+        connected: bool = False,
+    ) -> list[PeerId]:
+        """At most `limit` peers that are not banned and have all of these features and this protocol: of those whom an
+        address is known of, or only of those `connected` now. The nearest to `near` by XOR, the nearest first; without
+        it any, each as likely as any other. Never ourselves.
+
+        Raises:
+            ValueError: `limit` is below 1.
+            PeerStoreError: the store cannot be read.
+        """
+        if limit < 1:
+            raise ValueError(f"{limit} peers to be selected, at least 1 is needed")
+        selection = Selection(
+            near=near, features=features, protocol=protocol, exclude=frozenset(exclude) | {self.peer_id}
+        )
+        if not connected:
+            return list(self._book.find(selection, limit, self._chance))
+        found = [one.peer_id for one in self.connections if selection.fits(one.peer_id, one.claim)]
+        return selection.choose(found, limit, self._chance)
 
     def events(self, size_max: int = EVENTS_MAX) -> EventSubscription:
         """As ConnectionManager.events."""
@@ -213,6 +269,16 @@ class PeerConnections:
         """Take in a stream that came by another way than `listen`: an onion service, or a port that others share. Owns
         it; it is as if nothing had been read from it."""
         self._acceptor.accept(stream, address)
+
+    async def check_addresses(self) -> Sequence[AddressChecked]:
+        """Dial every address that we claim and see whether it leads to us; also said as events. Meanwhile whoever asks
+        for a liveness echo gets one."""
+        return await self._self_check.check()
+
+    @property
+    def checked_addresses(self) -> Sequence[AddressChecked]:
+        """What the last check of all addresses found."""
+        return tuple(self._self_check.results.values())
 
     def _require_open(self) -> None:
         if self._is_over:
@@ -304,6 +370,9 @@ class PeerConnections:
         """As ConnectionManager.aclose. A second call waits for nothing more."""
         self._is_over = True
         self._reaper.cancel()
+        if self._self_checking is not None:
+            self._self_checking.cancel()
+            await asyncio.wait([self._self_checking])
         for listening in self._listenings:
             listening.close()
         self._listenings.clear()

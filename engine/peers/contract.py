@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import asyncio
+    import random
     from collections.abc import Awaitable, Callable, Sequence
 
     from ..multiaddr import Multiaddr
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .claims import PeerClaim
     from .events import EventSubscription
     from .peer_id import PeerId
+    from .selection import Selection
 
 
 class Direction(Enum):
@@ -88,8 +90,8 @@ substreams raise, and a LinkProtocolError of this peer, it may let pass: the fir
 bans the peer."""
 
 
-class ConnectionManager(Protocol):
-    """All connections of a node. Of one event loop."""
+class PeerAccess(Protocol):
+    """Connections to peers by id, and protocols for them: all that messages and calls need. Of one event loop."""
 
     @property
     def peer_id(self) -> PeerId:
@@ -130,6 +132,10 @@ class ConnectionManager(Protocol):
         """Hear of everything that happens from now on; with more than `size_max` waiting, the oldest give way to a
         `Lagged` that says how many they were."""
 
+
+class ConnectionManager(PeerAccess, Protocol):
+    """All connections of a node. Of one event loop."""
+
     async def ban(self, peer_id: PeerId, reason: str, duration_s: float) -> None:
         """Close the connection to the peer, and neither dial nor accept it for `duration_s` (infinity: for good)."""
 
@@ -161,6 +167,9 @@ class AddressBook(Protocol):
 
     def addresses_of(self, peer_id: PeerId) -> Sequence[Multiaddr]:
         """Where the peer may be dialled, the best first by what past dials had to say."""
+
+    def find(self, selection: Selection, limit: int, chance: random.Random) -> Sequence[PeerId]:
+        """At most `limit` of those peers that fit, have a known address, and are neither banned nor removed."""
 
     def learn(self, claim: PeerClaim) -> None:
         """Keep what a peer signed about itself, which was verified, unless a later claim is there."""

@@ -160,6 +160,7 @@ class PeerDialler:
             if not dial.result.done():
                 parts.counters.dials_failed += 1
                 parts.hub.publish(PeerConnectFailed(dial.peer_id, str(error)))
+                parts.pool.connectivity.not_reached(dial.peer_id, str(error))
                 self._fail(dial, error)
         except Exception as error:
             _LOG.exception("dialling peer %s failed", dial.peer_id)

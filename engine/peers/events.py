@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
     from ..multiaddr import Multiaddr
+    from .connectivity import NodeState
     from .contract import Direction
     from .peer_id import PeerId
 
@@ -74,6 +75,25 @@ class PeerBanned:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeStateChanged:
+    """We are online, or no more."""
+
+    state: NodeState
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddressChecked:
+    """We dialled an address of our own."""
+
+    address: Multiaddr
+    latency_s: float | None
+    """Until an echo came back; None: it leads to nobody, or to somebody else."""
+    cause: str
+    """What was wrong."""
+
+
+@dataclass(frozen=True, slots=True)
 class Lagged:
     """In the place of `count` events that this subscriber was too slow for."""
 
@@ -81,7 +101,15 @@ class Lagged:
 
 
 PeerEvent: TypeAlias = (
-    PeerConnected | PeerDisconnected | PeerConnectFailed | InboundFailed | PeerUpdated | PeerBanned | Lagged
+    PeerConnected
+    | PeerDisconnected
+    | PeerConnectFailed
+    | InboundFailed
+    | PeerUpdated
+    | PeerBanned
+    | NodeStateChanged
+    | AddressChecked
+    | Lagged
 )
 
 

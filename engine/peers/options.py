@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -63,12 +64,17 @@ class PeerOptions:
     identity_timeout_s: float = 10.0
     """For the identity exchange."""
 
+    online_min: int = 1
+    """Connections with which the node counts as online; with fewer it is degraded, without any offline."""
+
     liveness_permits: int = 0
     """Liveness echoes at a time; 0: none."""
     liveness_networks: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     """From where one may ask for an echo: rules as in `never_dial`."""
     liveness_timeout_s: float = 60.0
     """For a whole echo."""
+    self_check_interval_s: float = math.inf
+    """Between checks whether we are reached at the addresses that we claim; infinity: none but those asked for."""
 
     negotiations_max: int = 32
     """Substreams of one peer whose protocol is being negotiated; further ones wait their turn."""
@@ -104,7 +110,7 @@ class PeerOptions:
             )
         AddressRules(self.never_dial)
         LivenessPermits(self.liveness_permits, self.liveness_networks)
-        for name in ("dials_max", "dial_attempts", *_INBOUND, "connections_max", "negotiations_max"):
+        for name in ("online_min", "dials_max", "dial_attempts", *_INBOUND, "connections_max", "negotiations_max"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, at least 1 is needed")
         for name in self.__slots__:

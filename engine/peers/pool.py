@@ -19,6 +19,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ..yamux.errors import SubstreamSessionOver
+from .connectivity import Connectivity
 from .contract import Direction
 from .errors import RefusalCode
 from .events import PeerConnected, PeerDisconnected
@@ -65,6 +66,7 @@ class ConnectionPool:
     def __init__(self, us: PeerId, options: PeerOptions, counters: PeerCounters, hub: EventHub) -> None:
         self.standing: dict[PeerId, EstablishedConnection] = {}
         self.dials: dict[PeerId, Dial] = {}
+        self.connectivity = Connectivity(options.online_min, hub)
         self._us = us
         self._options = options
         self._counters = counters
@@ -135,12 +137,15 @@ class ConnectionPool:
             if not dial.is_committed and dial.task is not None and dial.task is not asyncio.current_task():
                 dial.task.cancel()
         self._hub.publish(PeerConnected(peer_id, connection.direction, connection.address))
+        self.connectivity.reached(peer_id)
+        self.connectivity.count(len(self.standing))
 
     def _on_closed(self, connection: EstablishedConnection, cause: str) -> None:
         self._counters.disconnected += 1
         if self.standing.get(connection.peer_id) is connection:
             del self.standing[connection.peer_id]
             self._hub.publish(PeerDisconnected(connection.peer_id, cause))
+            self.connectivity.count(len(self.standing))
 
     def spawn(self, work: Coroutine[object, object, None]) -> None:
         """Do something beside everything else, to be waited for by `aclose`."""

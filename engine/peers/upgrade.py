@@ -21,6 +21,8 @@ from .errors import UpgradeFailed
 from .wire import LivenessEcho, check_first_byte_untrusted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..noise import PrivateKey, PublicKey
     from ..transport import Stream
     from .options import PeerOptions
@@ -109,8 +111,11 @@ async def read_first_byte(stream: Stream, address: str, options: PeerOptions) ->
         raise
 
 
-async def echo_liveness(stream: Stream, address: str, options: PeerOptions) -> None:
+async def echo_liveness(
+    stream: Stream, address: str, options: PeerOptions, on_lines: Callable[[bytes], object]
+) -> None:
     """Echo lines until the other end ends, had all that it gets, or the time is over; the stream is closed behind it.
+    `on_lines` gets whole lines before they go back.
 
     Raises:
         UpgradeFailed: it sent something else than short lines.
@@ -119,7 +124,9 @@ async def echo_liveness(stream: Stream, address: str, options: PeerOptions) -> N
     try:
         async with asyncio.timeout(options.liveness_timeout_s):
             while not echo.is_over and (data := await receive_some(stream)):
-                await send_all(stream, echo.receive_untrusted(data))
+                lines = echo.receive_untrusted(data)
+                on_lines(lines)
+                await send_all(stream, lines)
         await dismiss(stream, b"")
     except LinkProtocolError as error:
         raise UpgradeFailed(address, _ECHO, str(error)) from None

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from partywire.engine.peers.connections import PeerConnections
 from partywire.engine.peers.contract import Ban
 from partywire.engine.peers.errors import PeerIsBanned
 from partywire.engine.peers.identity import NodeIdentity
+from partywire.engine.peers.selection import Selection
 from tests.peer_store.peers import ADDRESSES, NOW, peer_id, record
 from tests.peers.peer_net import MEMORY, PeerNet, options_of, scenario, until
 
@@ -53,6 +55,42 @@ def run(path: Path, test: Callable[[StoredAddressBook], Awaitable[None]]) -> Non
 
 def claim(updated_at: int, *hosts: int) -> PeerClaim:
     return ALICE.sign(updated_at=updated_at, addresses=tuple(ADDRESSES[host] for host in hosts))
+
+
+def test_peers_are_found_whether_they_are_written_or_not(tmp_path: Path) -> None:
+    """Those that wait to be written are changed, new, removed or banned since."""
+    chance = random.Random(1)
+    bob = NodeIdentity.generate().sign(updated_at=1, features=0b11, protocols=["/app/1"], addresses=ADDRESSES[:1])
+    claimed = ALICE.sign(updated_at=1, features=0b01, addresses=ADDRESSES[:1])
+    known = [peer_id(number) for number in range(6)]
+
+    async def look(book: StoredAddressBook) -> None:
+        def found(limit: int = 100, **wanted: Any) -> list[PeerId]:
+            return list(book.find(Selection(**wanted), limit, chance))
+
+        for number in range(6):
+            book.add(peer_id(number), ADDRESSES[:1])
+        book.add(peer_id(6), [])  # nowhere to be dialled
+        book.learn(claimed)
+        for _ in range(2):
+            everybody = [*known, claimed.peer_id]
+            assert sorted(found()) == sorted(everybody)
+            assert len(set(found(3))) == 3
+            assert found(near=known[2], limit=3) == sorted(everybody, key=known[2].distance)[:3]
+            assert found(features=1) == [claimed.peer_id]
+            await book.flush()
+        book.learn(bob)
+        book.ban(known[0], Ban("no reason", NOW + 60))
+        assert sorted(found()) == sorted([*known[1:], claimed.peer_id, bob.peer_id])
+        assert found(protocol="/app/1") == found(features=0b10) == [bob.peer_id]
+        assert bob.peer_id not in found(exclude=frozenset({bob.peer_id}))
+        await book.flush()
+        assert sorted(found()) == sorted([*known[1:], claimed.peer_id, bob.peer_id])
+        book.unban(known[0])
+        await book.flush()
+        assert known[0] in found()
+
+    run(tmp_path, look)
 
 
 def test_what_was_told_is_known_at_once_and_after_opening_again(tmp_path: Path) -> None:

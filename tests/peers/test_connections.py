@@ -21,6 +21,7 @@ from partywire.engine.peers.errors import (
 )
 from partywire.engine.peers.events import (
     InboundFailed,
+    NodeStateChanged,
     PeerBanned,
     PeerConnected,
     PeerConnectFailed,
@@ -482,7 +483,7 @@ async def test_behind_its_end_a_node_does_nothing_any_more(net: PeerNet) -> None
     await alice.connect(bob)
     events = alice.peers.events()
     await alice.peers.aclose()
-    assert [type(event) async for event in events] == [PeerDisconnected]
+    assert [type(event) async for event in events] == [PeerDisconnected, NodeStateChanged]
     with pytest.raises(ConnectionsClosed):
         await alice.connect(bob)
     with pytest.raises(ConnectionsClosed):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from partywire.engine.peers.contract import Direction
-from partywire.engine.peers.events import InboundFailed, PeerConnected, PeerDisconnected
+from partywire.engine.peers.events import InboundFailed, NodeStateChanged, PeerConnected, PeerDisconnected
 from tests.peers.peer_net import ECHO, Node, PeerNet, ask, scenario, until
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ async def test_one_of_two_connections_is_kept_whatever_the_schedule(net: PeerNet
         await until(lambda: not (alice.peers.connections or bob.peers.connections))
         events.close()
         heard = [type(event) async for event in events if not isinstance(event, InboundFailed)]
-        assert heard == [PeerConnected, PeerDisconnected]
+        assert heard == [PeerConnected, NodeStateChanged, PeerDisconnected, NodeStateChanged]
     assert all(kept.values())
 
 
