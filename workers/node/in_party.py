@@ -7,15 +7,14 @@ told more of it than the path.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from partywire.engine.addresses import is_unix, unix_path
+from partywire.engine.addresses import is_unix
 from partywire.engine.channel.errors import CredentialError
 from partywire.engine.first_bytes import taken_by
-from partywire.engine.multiaddr import Multiaddr
+from partywire.engine.link_addresses import multiaddr_of
 from partywire.engine.node_commands import NodeOptions
 from partywire.engine.peers.claims import ADDRESSES_MAX, fault_of_address
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from partywire.engine.addresses import Address
+    from partywire.engine.multiaddr import Multiaddr
     from partywire.engine.peers.identity import NodeIdentity
 
     from ..config import PartyConfig
@@ -108,27 +108,9 @@ def advertised(node: NodeConfig, own: Address) -> tuple[Multiaddr, ...]:
     if node.advertise is not None:
         addresses: tuple[Multiaddr, ...] = tuple(node.advertise)
     else:
-        addresses = (*node.listen, *([at] if (at := multiaddr_of(own)) is not None else []))
+        addresses = (*node.listen, *([multiaddr_of(own)] if own[1] or is_unix(own[0]) else []))
     is_local = node.options.is_local
     return tuple(one for one in addresses if fault_of_address(one, is_local=is_local) is None)[:ADDRESSES_MAX]
-
-
-def multiaddr_of(address: Address) -> Multiaddr | None:
-    """An address of a party as peers write it; None if its port is not known yet, or means nothing elsewhere."""
-    host, port = address
-    try:
-        if is_unix(host):
-            return Multiaddr.parse(f"/unix{unix_path(host)}")
-        return Multiaddr.parse(f"/{_kind_of(host)}/{host}/tcp/{port}") if port else None
-    except ValueError:
-        return None  # such as an address of IPv6 with the name of an interface of ours
-
-
-def _kind_of(host: str) -> str:
-    try:
-        return f"ip{ipaddress.ip_address(host).version}"
-    except ValueError:
-        return "dns"
 
 
 def node_options(node: NodeConfig) -> NodeOptions:
