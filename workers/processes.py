@@ -30,7 +30,7 @@ from partywire.engine.supervisor_handle import SupervisorHandle, spawn_superviso
 from .channel import Channel, main_path
 from .errors import AddressUnavailable, PartyFailed
 from .link_events import LinkEvents
-from .node_watch import NodeWatch
+from .watched_node import NodeWatch
 from .party_log import PartyLog
 from .stat_publish import worker_publisher
 from .worker import Worker

@@ -40,3 +40,9 @@ def test_a_run_of_parties_imports_no_part_of_a_node(tmp_path: Path) -> None:
 def test_a_node_imports_all_of_them_but_the_store(tmp_path: Path) -> None:
     modules = imported("python -c 'import partywire.workers.node'", tmp_path)
     assert [part for part in PARTS if part not in modules] == ["partywire.engine.peer_store"]
+
+
+def test_the_process_of_a_partys_node_imports_neither_numpy_nor_the_command(tmp_path: Path) -> None:
+    modules = imported("python -c 'import partywire.workers.node.node_process'", tmp_path)
+    assert "partywire.engine.peers.connections" in modules
+    assert not modules & {"numpy", "click", "rich", "lmdb", "partywire.workers.party", "partywire.engine.supervisor"}

@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Final
 import uvloop
 
 from partywire.engine import tcp
-from partywire.engine.attempt import SubstreamLane
 from partywire.engine.child_process import begin_child
 from partywire.engine.commands import Accepted, AreYouThere, Close, CommandError, Here, LinkClaimed
 from partywire.engine.control_socket import ControlClosed, ControlSocket, DescriptorsLost, close_all
@@ -39,8 +38,10 @@ from partywire.engine.stat_publish import StatPublisher
 from partywire.engine.transports.routes import peer_address
 from partywire.shm import fence
 from partywire.shm.doorbell import Bell
+from partywire.shm.errors import ShmError
 
 from .config_file import read_node_table
+from .opener_lane import OpenerLane
 from .standing import listen, set_up
 
 if TYPE_CHECKING:
@@ -56,8 +57,11 @@ START_TIMEOUT_S: Final = 60.0
 ACCEPT_BATCH: Final = 16
 """Connections taken from the gateway in one turn of the loop, so that a crowd of them delays no peer for long."""
 
-RING_ID: Final = int.from_bytes(b"NODE") << 32
-"""Apart from those of links, which carry small numbers there; for whoever looks at rings."""
+LANES_MAX: Final = 1 << 20
+"""Lanes that one process makes: one, and another one after each fault of a ring."""
+
+LANE_PAUSE_S: Final = 0.5
+"""Before another lane is made: of an opener that closes its party, the supervisor's Close comes in this time."""
 
 _LOG: Final = logging.getLogger("partywire.node")
 
@@ -77,6 +81,9 @@ class NodeProcess:
         self._stack = AsyncExitStack()
         self._standing: Standing | None = None  # from the moment it can take connections
         self._claims: list[LinkClaimed] = []  # that came before that
+        self._lanes = 0  # that were made
+        self._lane: OpenerLane | None = None
+        self._remaking: asyncio.TimerHandle | None = None  # of a lane that broke
         self._stat = StatPublisher(self._values)
 
     async def run(self) -> None:
@@ -92,8 +99,12 @@ class NodeProcess:
                 await self._over
         finally:
             self._loop.remove_reader(self._gateway.fileno())
+            if self._remaking is not None:
+                self._remaking.cancel()
             with suppress(TimeoutError):  # then what is left ends with the process
                 async with asyncio.timeout(self._command.close_timeout_s):
+                    if self._lane is not None:
+                        await self._lane.aclose()
                     await self._stack.aclose()
             self._loop.remove_reader(self._control.fileno())
             self._gateway.close()
@@ -109,7 +120,8 @@ class NodeProcess:
             listening = await listen(self._config, standing.peers)
             if self._config.advertise is None:
                 standing.peers.advertise(self._claimable(listening))
-        except (PartyWireError, OSError, ValueError) as error:
+            self._open_lane(standing, [str(one) for one in listening])
+        except (PartyWireError, ShmError, OSError, ValueError) as error:
             self._tell(NodeFailed(f"the node of {self._command.party} cannot start: {error}"))
             return False
         self._standing = standing
@@ -117,7 +129,6 @@ class NodeProcess:
             self._learn(standing, claim)
         self._claims.clear()
         self._loop.add_reader(self._gateway.fileno(), self._on_accepted)
-        self._open_lane(standing, listening)
         return True
 
     def _claimable(self, listening: Sequence[Multiaddr]) -> list[Multiaddr]:
@@ -126,12 +137,26 @@ class NodeProcess:
         is_local = self._config.options.is_local
         return [one for one in addresses if fault_of_address(one, is_local=is_local) is None][:ADDRESSES_MAX]
 
-    def _open_lane(self, standing: Standing, listening: Sequence[Multiaddr]) -> None:
-        """Give the opener its lane."""
-        lane = SubstreamLane(self._command.ring_size, RING_ID, fence.probe(), self._bell)
-        self._stack.callback(lane.close)
-        peer_id = str(standing.peers.peer_id)
-        self._tell(NodeLane(self._command.epoch, peer_id, [str(one) for one in listening]), lane.fds)
+    def _open_lane(self, standing: Standing, listening: list[str]) -> None:
+        """Give the opener its lane, and another one whenever it broke: the peers need not notice."""
+        self._lanes += 1
+        epoch = self._command.epoch * LANES_MAX + self._lanes
+        lane = self._lane = OpenerLane(self._loop, self._command.ring_size, self._bell, standing.peers, epoch)
+        self._tell(NodeLane(epoch, str(standing.peers.peer_id), listening), lane.fds)
+
+        def remake() -> None:
+            if not self._over.done() and self._lanes < LANES_MAX:
+                lane.close()
+                try:
+                    self._open_lane(standing, listening)
+                except ShmError as error:
+                    self._over.set_exception(error)  # another process may have better luck
+
+        def on_broken(_: object) -> None:
+            if not self._over.done():
+                self._remaking = self._loop.call_later(LANE_PAUSE_S, remake)
+
+        lane.closed.add_done_callback(on_broken)
 
     # The supervisor.
 

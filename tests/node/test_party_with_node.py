@@ -1,0 +1,111 @@
+"""A whole party with a table [node]: links, strangers and liveness echoes at one port, and a node that dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from partywire import NodeConfig, NodeUnavailable, Party, PartyConfig, PeerNode, Ring64
+from partywire.engine.peers.options import PeerOptions
+from partywire.workers.exit_code import ExitCode, code_of
+from partywire.workers.node.in_party import make_identity
+from tests.support.reserved_ports import reserved_ports
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TIMEOUT_S = 60.0
+
+NETWORK = 0x26
+
+HANDLERS = """
+async def shout(connection, reader, writer):
+    writer.write((await reader.readline()).upper())
+"""
+
+
+async def ask_as_a_stranger(config: PartyConfig, port: int) -> None:
+    """Be a node that knows the id and the port, and no more."""
+    identity = make_identity(config)
+    assert identity is not None
+    at = f"/ip4/127.0.0.1/tcp/{port}"
+    async with PeerNode(connections=PeerOptions(network_byte=NETWORK)) as stranger:
+        stranger.add_peer(identity.peer_id, at)
+        connection = await stranger.connect(identity.peer_id)
+        assert [str(address) for address in connection.claim.addresses] == [at]
+        _, reader, writer = await connection.open(["/test/shout/1"])
+        writer.write(b"hello\n")
+        assert await reader.readline() == b"HELLO\n"
+        writer.close()
+
+
+async def ask_for_an_echo(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"\xa7are you there?\n")
+    assert await reader.readline() == b"are you there?\n"
+    writer.close()
+
+
+def test_one_port_serves_links_strangers_and_echoes_and_a_node_that_dies_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "handlers_of_party.py").write_text(HANDLERS)
+    monkeypatch.chdir(tmp_path)  # where the node's process looks for modules
+    node = NodeConfig(
+        identity="bob.key",
+        protocols={"/test/shout/1": "handlers_of_party:shout"},
+        connections=PeerOptions(liveness_permits=1, network_byte=NETWORK),
+    )
+
+    async def everybody(ports: list[int]) -> None:
+        parties = dict(zip(("alice", "bob"), (("127.0.0.1", port) for port in ports), strict=True))
+        # bob is the greater name: alice accepts, so both are at their ports.
+        configs = [
+            PartyConfig(name="alice", parties=parties, node=NodeConfig(identity="alice.key")),
+            PartyConfig(name="bob", parties=parties, node=node),
+        ]
+        async with AsyncExitStack() as stack:
+            alice, bob = [Party(config) for config in configs]
+            await asyncio.gather(*(stack.enter_async_context(party) for party in (alice, bob)))
+            sessions = await asyncio.gather(*(party.make_sessions(1, timeout=TIMEOUT_S) for party in (alice, bob)))
+
+            async def talk() -> None:
+                values = await asyncio.gather(
+                    *(session.gather(Ring64(index), timeout=TIMEOUT_S) for index, [session] in enumerate(sessions))
+                )
+                assert values == [[Ring64(0), Ring64(1)]] * 2
+
+            await talk()
+            await ask_as_a_stranger(configs[1], ports[1])
+            await ask_for_an_echo(ports[1])
+            died = bob.pids["node"]
+            os.kill(died, signal.SIGKILL)
+            await ask_as_a_stranger(configs[1], ports[1])  # it waits at the gateway for the one that follows
+            assert bob.pids["node"] != died
+            await talk()
+            assert all(link.epoch == 1 for link in (*alice.worker.links.values(), *bob.worker.links.values()))
+
+    with reserved_ports(2) as ports:
+        asyncio.run(asyncio.wait_for(everybody(ports), TIMEOUT_S))
+    assert (tmp_path / "alice.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_node_that_cannot_start_ends_the_opening_with_a_sentence(tmp_path: Path) -> None:
+    async def open_party(ports: list[int]) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            taken = other.getsockname()[1]
+            parties = {"alice": ("127.0.0.1", ports[0]), "bob": ("127.0.0.1", ports[1])}
+            node = NodeConfig(identity=tmp_path / "key", listen=f"/ip4/127.0.0.1/tcp/{taken}")
+            party = Party(PartyConfig(name="alice", parties=parties, node=node))
+            with pytest.raises(NodeUnavailable, match=f"the node of alice cannot start: .*{taken}.* in use") as caught:
+                await party.open()
+            assert code_of(caught.value) is ExitCode.PEERS
+
+    with reserved_ports(2) as ports:
+        asyncio.run(asyncio.wait_for(open_party(ports), TIMEOUT_S))
