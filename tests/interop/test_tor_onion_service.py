@@ -1,4 +1,5 @@
-"""A real onion service: ours, through a private Tor network on loopback, dialled through another tor's SOCKS5 port."""
+"""A real onion service: ours, through a private Tor network on loopback, dialled through another tor's SOCKS5 port; by
+itself, and as the address of a node."""
 
 from __future__ import annotations
 
@@ -10,16 +11,19 @@ import uvloop
 
 from partywire.engine.exchange import receive_some, send_all
 from partywire.engine.multiaddr import Multiaddr
+from partywire.engine.peers.errors import PeerNotReached
 from partywire.engine.transports import DialFailed, OnionService, Router, SocksProxy, TransportSettings
 from partywire.engine.transports.errors import SocksError
+from partywire.workers.node import OnionConfig, PeerNode, SocksConfig
 from tests.interop.tor_network import tor_network
 from tests.interop.tor_programs import needs
 from tests.support.scripted_tor import onion_id
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterator
     from pathlib import Path
 
+    from partywire.engine.peers.peer_id import PeerId
     from partywire.engine.transport import Stream
     from tests.interop.tor_network import TorNetwork
 
@@ -35,15 +39,55 @@ def run(scenario: Coroutine[object, object, None]) -> None:
         runner.run(asyncio.wait_for(scenario, DEADLINE_S))
 
 
-def test_an_onion_service_is_reached_and_has_its_address_again_the_next_time(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorNetwork]:
     needs("tor", "tor", "tor-gencert")
+    with tor_network(tmp_path_factory.mktemp("tor")) as made:
+        yield made
 
-    async def scenario(network: TorNetwork) -> None:
+
+def test_an_onion_service_is_reached_and_has_its_address_again_the_next_time(
+    network: TorNetwork, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
         first = await conversation(network, tmp_path / "onion.key")
         assert await conversation(network, tmp_path / "onion.key") == first
 
-    with tor_network(tmp_path) as network:
-        run(scenario(network))
+    run(scenario())
+
+
+def test_a_node_is_found_at_its_onion_service_and_answers_from_there(network: TorNetwork, tmp_path: Path) -> None:
+    onion = OnionConfig(
+        control=f"/ip4/127.0.0.1/tcp/{network.service_control}", key_file=str(tmp_path / "node.onion"), port=7300
+    )
+    socks = SocksConfig(address=f"/ip4/127.0.0.1/tcp/{network.client_socks}", scope="all")
+
+    async def scenario() -> None:
+        async with PeerNode(onion=onion) as alice, PeerNode(socks=socks) as bob:
+            (address,) = alice.addresses
+            assert str(address).startswith("/onion3/")
+            assert alice.peers.claim.addresses == (address,)
+            bob.add_peer(alice.peer_id, address)
+            await found(bob, alice.peer_id)
+            await (await bob.messages.send(alice.peer_id, b"from bob")).acknowledged()
+            message = await alice.messages.receive()
+            assert (message.peer_id, message.body) == (bob.peer_id, b"from bob")
+            await (await alice.messages.send(bob.peer_id, b"from alice")).acknowledged()
+            assert (await bob.messages.receive()).body == b"from alice"
+            assert alice.peers.counters.dials == 0  # whom it could not have dialled
+            assert bob.peers.select(5, connected=True) == [alice.peer_id]
+
+    run(scenario())
+
+
+async def found(node: PeerNode, peer_id: PeerId) -> None:
+    """A service that was published a moment ago may still be unknown to the directory that is asked."""
+    while True:
+        try:
+            await node.connect(peer_id)
+            return
+        except PeerNotReached:
+            await asyncio.sleep(1)
 
 
 async def conversation(network: TorNetwork, key: Path) -> Multiaddr:
