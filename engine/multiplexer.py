@@ -34,19 +34,9 @@ from partywire.shm.errors import ShmError
 from . import limits, records
 from .breakage import Breakage
 from .connection_pump import ConnectionPump, Incoming
-from .errors import LinkProtocolError
-from .frame_buffer import FrameBuffer
-from .frames import (
-    LINK_SESSION,
-    Descriptor,
-    decode_goodbye_untrusted,
-    decode_token_untrusted,
-    encode_frame,
-    encode_goodbye,
-    encode_ping,
-    encode_pong,
-)
-from .link import CONTROL, Link, LinkClosed, LinkLost, LinkState, LinkUp, PeerSaidGoodbye, PingDue
+from .control_connection import ControlConnection
+from .frames import LINK_SESSION, Descriptor, encode_frame, encode_goodbye, encode_ping
+from .link import Link, LinkClosed, LinkLost, LinkState, LinkUp, PeerSaidGoodbye, PingDue
 from .polling import POLL_NS, Polling
 from .records import StreamEnd
 
@@ -58,22 +48,7 @@ if TYPE_CHECKING:
     from partywire.shm.doorbell import Doorbell
 
     from .control_lane import ControlLane
-    from .frames import Frame
     from .transport import Stream
-
-CONTROL_RECEIVE_SIZE: Final = 64 * 1024
-"""One read of the control connection; control traffic is a few hundred bytes a second."""
-
-CONTROL_PENDING_MAX: Final = 1024 * 1024
-"""Control messages held for an opener that does not read its control lane, beyond that lane's ring. An opener deep in a
-computation is behind by the few rounds that its peers can be ahead."""
-
-CONTROL_UNSENT_MAX: Final = 256 * 1024
-"""Bytes of the control connection that the kernel has not taken; beyond it the control lane is not read."""
-
-CONTROL_UNSENT_LIMIT: Final = 4 * 1024 * 1024
-"""What the control connection may ever hold unsent. Above all that we send of our own accord (CONTROL_UNSENT_MAX and
-one batch of the control lane); only answers to a peer that asks and does not listen go beyond."""
 
 PUMP_TOTAL_NS: Final = 1_000_000
 """A call of the compiled core that moves bytes ends after this, so that the control connection and the timers have
@@ -130,7 +105,6 @@ class Multiplexer:
         self._loop = loop
         self._link = link
         self._peer = peer
-        self._control = control_stream
         self._lane = control_lane
         self._doorbell = doorbell
         self._on_up = on_up
@@ -138,12 +112,7 @@ class Multiplexer:
         self._close_timeout_s = close_timeout_s
         self._pump_quiet_ns = POLL_NS if links == 1 else 0
         self._pump_total_ns = PUMP_TOTAL_NS // links
-        self._frames = FrameBuffer(peer=peer)
-        self._received = memoryview(bytearray(CONTROL_RECEIVE_SIZE))
-        self._unsent = bytearray()  # control frames that the kernel has not taken
-        self._control_blocked = False
-        self._control_shut = False
-        self._control_open = True  # whether end of file was not reached
+        self._control = ControlConnection(loop, link, peer, control_stream, control_lane, self)
         self._pumps: dict[int, ConnectionPump] = {}
         self._served: list[ConnectionPump] = []  # the same, for the hot path, those of bulk connections last
         self._bulk: list[ConnectionPump] = []  # these alone
@@ -167,10 +136,8 @@ class Multiplexer:
         """Serve the control connection; `received` came behind its handshake. Streams are added as they attach."""
         self._loop.add_reader(self._doorbell.fileno(), self._on_doorbell)
         self._serve_soon()  # arms the doorbell for the first time
-        self._control.on_readable(self._on_control_readable)
-        if received:
-            self._take_control(memoryview(received))
-        self._after_facts()
+        self._control.start(received)
+        self.facts_came()
 
     def add(self, pump: ConnectionPump, received: bytes = b"") -> None:
         """A normal connection is attached. Its bytes flow from now on."""
@@ -178,7 +145,7 @@ class Multiplexer:
         self._served = list(self._pumps.values())
         self._link.attached(self._loop.time(), pump.connection)
         pump.start(received, self._poll_after_receive)
-        self._after_facts()
+        self.facts_came()
 
     def add_bulk(self, pump: ConnectionPump, received: bytes = b"") -> None:
         """A bulk connection is attached while the link stands, at its dialler perhaps behind a goodbye."""
@@ -191,7 +158,7 @@ class Multiplexer:
             pump.discard_when_full()
             pump.break_outgoing()
             pump.shutdown_write()
-        self._after_facts()
+        self.facts_came()
         self._serve_soon()  # its bell may have been rung already
 
     # The doorbell.
@@ -338,7 +305,7 @@ class Multiplexer:
 
     def _control_lane_has_work(self) -> bool:
         lane = self._lane
-        return not (lane.is_finished or lane.tx.is_empty()) and len(self._unsent) <= CONTROL_UNSENT_MAX
+        return not (lane.is_finished or lane.tx.is_empty()) and self._control.may_take_more
 
     def _serve_control_lane(self) -> None:
         try:
@@ -358,111 +325,16 @@ class Multiplexer:
                     lane.is_finished = True
                     break
                 if self._outcome is None and not self._link.goodbye_sent:
-                    self._unsent += encode_frame(LINK_SESSION, Descriptor.CONTROL, record.payload)
+                    self._control.put(encode_frame(LINK_SESSION, Descriptor.CONTROL, record.payload))
             lane.tx.release_all()
-            self._send_control()
+            self._control.send()
             if lane.is_finished:
                 self._say_goodbye_when_due()
 
-    def _send_control(self) -> None:
-        """Send control frames as far as the kernel takes them."""
-        while self._unsent and self._outcome is None:
-            try:
-                count = self._control.try_send([self._unsent])
-            except OSError as error:
-                self._control_failed(error)
-                return
-            if count is None:
-                if not self._control_blocked:
-                    self._control_blocked = True
-                    self._control.on_writable(self._on_control_writable)
-                return
-            del self._unsent[:count]
-        if self._control_blocked:
-            self._control_blocked = False
-            self._control.on_writable(None)
-        if self._link.goodbye_sent and not self._control_shut and self._outcome is None:
-            self._control_shut = True
-            self._control.shutdown_write()
-
-    def _on_control_writable(self) -> None:
-        self._send_control()
+    def control_has_room(self) -> None:
+        """As ControlOwner."""
         if not self._is_over:
-            self._serve_control_lane()  # it was not looked at while too much was unsent
-
-    # The control connection.
-
-    def _on_control_readable(self) -> None:
-        try:
-            count = self._control.try_recv_into(self._received)
-        except OSError as error:
-            self._control_failed(error)
-            return
-        except LinkProtocolError as error:  # below the control codec, where the connection carries substreams
-            self._lose(str(error))
-            return
-        if count is None:
-            return
-        if count == 0:
-            self._control_open = False
-            self._control.on_readable(None)
-            self._link.stream_ended(self._loop.time(), CONTROL)
-        else:
-            self._take_control(self._received[:count])
-        self._after_facts()
-
-    def _control_failed(self, error: OSError) -> None:
-        self._control.on_readable(None)
-        self._control_open = False
-        self._link.stream_failed(CONTROL, (error.strerror or str(error)).lower())
-        self._after_facts()
-
-    def _take_control(self, data: memoryview) -> None:
-        """Frames of the control connection. The only bytes of a peer that this process looks at.
-
-        What stands in front of a bad frame is taken before that ends the link.
-        """
-        self._link.heard(self._loop.time())
-        frames: list[Frame] = []
-        bad: LinkProtocolError | None = None
-        try:
-            self._frames.split(data, frames)
-        except LinkProtocolError as error:
-            bad = error
-        try:
-            for frame in frames:
-                self._take_control_frame_untrusted(frame)
-            if bad is not None:
-                raise bad
-        except LinkProtocolError as error:
-            self._link.lost(str(error))
-        except ShmError as error:
-            self.ring_broke(self._lane, error)
-        self._send_control()
-
-    def _take_control_frame_untrusted(self, frame: Frame) -> None:
-        session, descriptor, _, body = frame
-        now = self._loop.time()
-        if session != LINK_SESSION:
-            raise LinkProtocolError(self._peer, "frame of a session on the control connection, session", session)
-        if descriptor == Descriptor.CONTROL:
-            self._lane.put(records.CONTROL, bytes(body))
-            if (size := self._lane.pending_size) > CONTROL_PENDING_MAX:
-                raise LinkProtocolError(
-                    self._peer, "control messages that our program did not take, bytes", size, CONTROL_PENDING_MAX
-                )
-        elif descriptor == Descriptor.PING:
-            if len(self._unsent) > CONTROL_UNSENT_LIMIT:
-                raise LinkProtocolError(self._peer, "PINGs whose answers are not read, bytes", len(self._unsent))
-            if not self._link.goodbye_sent:
-                self._unsent += encode_pong(decode_token_untrusted(body, self._peer))
-        elif descriptor == Descriptor.PONG:
-            self._link.pong_received_untrusted(now, decode_token_untrusted(body, self._peer))
-        elif descriptor == Descriptor.GOODBYE:
-            decode_goodbye_untrusted(body)
-            self._link.goodbye_received_untrusted(now)
-        else:
-            raise LinkProtocolError(self._peer, "frame that a control connection does not carry", hex(descriptor))
+            self._serve_control_lane()
 
     # What pumps say.
 
@@ -473,7 +345,7 @@ class Multiplexer:
         if self._link.goodbye_received:
             pump.tell(StreamEnd(True, self._farewell))
         self._link.stream_ended(self._loop.time(), pump.connection)
-        self._after_facts()
+        self.facts_came()
 
     def pump_failed(self, pump: ConnectionPump, cause: str) -> None:
         """One connection broke: the link is lost, to be made anew with all of them. Our own worker that died for good,
@@ -490,7 +362,7 @@ class Multiplexer:
             self._link.lost(broke)
         elif self._mending is None and not pump.is_orphaned:
             self._mending = self._loop.call_later(MEND_S, self._lose, broke)
-        self._after_facts()
+        self.facts_came()
 
     def _breaks_alone(self, pump: ConnectionPump) -> bool:
         return pump.is_orphaned or self._breakage.breaks_alone(pump.connection, self._loop.time())
@@ -565,13 +437,13 @@ class Multiplexer:
                 pump.discard_when_full()
             if not self._may_say_goodbye():
                 return  # behind what a full ring held up stood the end of a stream, which led here before us
-        self._unsent += encode_goodbye()
+        self._control.put(encode_goodbye())
         link.goodbye_said(self._loop.time())
         # Before any stream ends: the peer takes an end of file for a loss if no goodbye comes soon.
-        self._send_control()
+        self._control.send()
         self._shut_down_pumps()
         self._tell_link_of_broken()
-        self._after_facts()
+        self.facts_came()
 
     def _shut_down_pumps(self) -> None:
         if self._outcome is not None:
@@ -592,15 +464,15 @@ class Multiplexer:
 
     # What the link decides.
 
-    def _after_facts(self) -> None:
+    def facts_came(self) -> None:
         """Act on what the link makes of the facts, then set the timer to its next deadline."""
         while not self._is_over and (event := self._link.next_event()) is not None:
             if isinstance(event, LinkUp):
                 self._breakage.link_is_up(self._loop.time())
                 self._on_up()
             elif isinstance(event, PingDue):
-                self._unsent += encode_ping(event.token)
-                self._send_control()
+                self._control.put(encode_ping(event.token))
+                self._control.send()
             elif isinstance(event, PeerSaidGoodbye):
                 self._tell_link_of_broken()
                 for pump in self._served:
@@ -629,19 +501,19 @@ class Multiplexer:
 
     def _on_timer(self) -> None:
         self._timer = None
-        if self._control_open:
+        if self._control.is_open:
             # What arrived while this process was stopped, or starved, counts before its lateness does.
-            self._on_control_readable()
+            self._control.receive()
         if self._outcome is None and not self._is_over:
             self._link.tick(self._loop.time())
-            self._after_facts()
+            self.facts_came()
 
     def ask_for_sign_of_life(self) -> None:
         """Send a ping, unless one is under way; what comes moves `link.last_heard`."""
         if self._outcome is None and not self._is_over:
             self._link.ping_soon(now := self._loop.time())
             self._link.tick(now)
-            self._after_facts()
+            self.facts_came()
 
     def forsake(self, worker: int, workers: int, cause: str) -> None:
         """Lose the link because a worker reads and writes its rings no more, so that nothing can be told there."""
@@ -659,7 +531,7 @@ class Multiplexer:
 
     def _lose(self, cause: str) -> None:
         self._link.lost(cause)
-        self._after_facts()
+        self.facts_came()
 
     def _end(self, outcome: StreamEnd, *, abort: bool) -> None:
         """The link is over: deliver what came, tell every lane, and end when all know."""
@@ -671,10 +543,7 @@ class Multiplexer:
                 self._end_pump(pump, outcome, abort=abort)
             except ShmError:
                 pump.give_up()
-        if abort:
-            self._control.abort()
-        else:
-            self._control.close()
+        self._control.end(abort=abort)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -729,4 +598,3 @@ class Multiplexer:
         for pump in self._served:
             pump.close()
         self._lane.close()
-        self._received.release()

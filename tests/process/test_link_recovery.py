@@ -160,11 +160,11 @@ def test_who_says_to_be_a_peer_that_is_silent_is_to_come_again_and_one_that_is_n
         keeping = await rig.up()
         multiplexer = rig.bob.keeper._standing
         assert multiplexer is not None
-        multiplexer._control.on_readable(None)
+        multiplexer._control.stream.on_readable(None)
         while (code := await refusal(rig)) is RejectCode.DUPLICATE_IDENTITY:
             pass  # alice may still read what bob said before
         assert code is RejectCode.BUSY
-        multiplexer._control.on_readable(multiplexer._on_control_readable)
+        multiplexer._control.stream.on_readable(multiplexer._control.receive)
         while (code := await refusal(rig)) is RejectCode.BUSY:
             pass  # bob's sign of life may be late on a machine that is busy
         assert code is RejectCode.DUPLICATE_IDENTITY

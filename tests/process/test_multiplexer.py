@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from partywire.engine import connection_pump, records
+from partywire.engine import connection_pump, control_connection, records
 from partywire.engine import multiplexer as multiplexer_module
 from partywire.engine.frames import LINK_SESSION, Descriptor, encode_frame, encode_goodbye, encode_ping
 from partywire.engine.link import LinkTimeouts
@@ -212,7 +212,7 @@ def test_a_polling_process_needs_no_bell_from_its_worker_nor_from_its_peer(make_
 def test_answers_that_a_peer_asks_for_and_does_not_read_are_bounded(
     make_rig: Callable[..., LinkRig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(multiplexer_module, "CONTROL_UNSENT_LIMIT", 2000)
+    monkeypatch.setattr(control_connection, "CONTROL_UNSENT_LIMIT", 2000)
     ping = encode_ping(1)
     rig = make_rig(capacity=50 * len(ping))  # so that no ping is cut
     rig.alice.control.on_readable(None)
@@ -262,7 +262,7 @@ def test_rings_are_served_once_per_turn_however_often_that_was_asked_for(
 def test_an_opener_that_takes_no_control_messages_loses_the_link_in_the_end(
     make_rig: Callable[..., LinkRig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(multiplexer_module, "CONTROL_PENDING_MAX", 10_000)
+    monkeypatch.setattr(control_connection, "CONTROL_PENDING_MAX", 10_000)
     rig = make_rig(capacity=1 << 20)
     rig.alice.control.try_send([encode_frame(LINK_SESSION, Descriptor.CONTROL, bytes(1000))] * 40)
     rig.wait(lambda: rig.bob.lanes[0].end, rig.bob.lanes[0].read)
@@ -413,8 +413,8 @@ def test_a_deadline_that_passed_while_the_process_did_not_run_is_met_late(make_r
     rig.turns()
     pings = rig.bob.link._last_token
     rig.bob.link._next_ping -= 5
-    rig.loop.call_soon(rig.bob.multiplexer._after_facts)
-    rig.loop.call_soon(rig.bob.multiplexer._after_facts)  # before the timer fires
+    rig.loop.call_soon(rig.bob.multiplexer.facts_came)
+    rig.loop.call_soon(rig.bob.multiplexer.facts_came)  # before the timer fires
     rig.turns()
     assert rig.bob.link._last_token == pings + 1
     assert rig.bob.ended is None
@@ -432,7 +432,7 @@ def test_a_data_connection_that_ends_without_a_goodbye_loses_the_link_in_the_end
 def test_silence_loses_the_link(make_rig: Callable[..., LinkRig]) -> None:
     rig = make_rig(timeouts=LinkTimeouts(heartbeat_interval_s=0.02, heartbeat_timeout_s=0.1))
     rig.alice.control.on_readable(None)  # alice hears, says and answers nothing
-    rig.alice.multiplexer._send_control = lambda: None  # type: ignore[method-assign]
+    rig.alice.multiplexer._control.send = lambda: None  # type: ignore[method-assign]
     rig.wait(lambda: rig.bob.ended, rig.read_both)
     assert rig.bob.ended is not None
     assert "has been silent for" in rig.bob.ended[1]

@@ -23,8 +23,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 from unittest import mock
 
+from partywire.engine import control_connection, multiplexer
 from partywire.engine import keeper as keeper_module
-from partywire.engine import multiplexer
 from partywire.engine.commands import LinkEnded
 from partywire.shm import fence, segment
 from partywire.workers import batch_attempt, child_worker
@@ -396,9 +396,9 @@ class Simulation:
             for process in family.supervisor.io_processes:
                 for keeper in process.keepers.values():
                     mux = keeper._attempt.multiplexer if keeper._attempt is not None else None
-                    if mux is not None and len(mux._unsent) > multiplexer.CONTROL_UNSENT_LIMIT:
-                        raise Violation(f"{process.loop.name} holds {len(mux._unsent)} bytes for its peer")
-                    if mux is not None and mux._lane.pending_size > multiplexer.CONTROL_PENDING_MAX:
+                    if mux is not None and mux._control.unsent_size > control_connection.CONTROL_UNSENT_LIMIT:
+                        raise Violation(f"{process.loop.name} holds {mux._control.unsent_size} bytes for its peer")
+                    if mux is not None and mux._lane.pending_size > control_connection.CONTROL_PENDING_MAX:
                         raise Violation(f"{process.loop.name} holds {mux._lane.pending_size} bytes for its opener")
 
     def _check_sleepers(self) -> None:
