@@ -18,10 +18,14 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from partywire.engine.peers.contract import ProtocolHandler
+    from partywire.engine.peers.peer_id import PeerId
     from partywire.engine.sessions import SessionBlock
 
     from .config import PartyConfig
     from .link_events import LinkEvent
+    from .party_node.files import SubstreamFile
+    from .party_node.node import PartyNode
     from .session import BlockingSession
     from .stat import PartyStat
     from .worker import Worker
@@ -130,6 +134,29 @@ class BlockingParty:
     ) -> tuple[SessionBlock, dict[str, Mapping[str, object]]]:
         """Like Party.agree."""
         return self._run(self.asynchronous.agree(kind, count, fields, timeout=timeout, stride=stride))
+
+    # The control plane.
+
+    @property
+    def node(self) -> PartyNode:
+        """Like Party.node: its coroutines for `run` and for jobs. No messages, calls or events: these need asyncio."""
+        return self.asynchronous.node
+
+    def protocol(self, protocol: str) -> Callable[[ProtocolHandler], ProtocolHandler]:
+        """Like Party.protocol. Handlers run while a call waits, or a batch, and await nothing of asyncio."""
+        return self.asynchronous.protocol(protocol)
+
+    def open_file(self, peer: str | PeerId, protocol: str, *, timeout: float | None = None) -> SubstreamFile:
+        """Like Party.open_file."""
+        return self.asynchronous.open_file(peer, protocol, timeout=timeout)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """What a coroutine of this party returns: of its node, its readers and writers, or one that awaits only these.
+
+        Raises:
+            RuntimeError: it awaited something of asyncio.
+        """
+        return self._run(coroutine)
 
     def close(self) -> None:
         """Like Party.close."""

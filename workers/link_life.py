@@ -7,7 +7,7 @@ come; so no session writes to, or hears of, an epoch in which it was not made.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from partywire.engine.commands import RemakeLink
 from partywire.engine.control_socket import close_all
@@ -25,25 +25,32 @@ from .totals import Totals, add_totals
 from .waiting import NEVER, Wait
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from partywire.engine.bulk_commands import BulkLane
     from partywire.engine.commands import Lanes
     from partywire.engine.records import StreamEnd
     from partywire.shm.fence import Fence
 
+    from .party_node.lane import SubstreamLane
     from .peer_link import PeerLink
     from .worker import Worker
+
+    SubstreamRings: TypeAlias = tuple[RingWriter, RingReader, Bell]
 
 
 class LinkLife:
     """Of all links of one worker. Driven by its commands, its lanes and its end; has no part in what lanes carry."""
 
-    def __init__(self, worker: Worker, receivers: list[Lane | ControlLane], fence: Fence) -> None:
+    def __init__(self, worker: Worker, receivers: list[Lane | ControlLane | SubstreamLane], fence: Fence) -> None:
         """`receivers`: what each pass of the worker reads; lanes are put there, and taken away, here."""
         self._worker = worker
         self._receivers = receivers
         self._fence = fence
         # Messages and bytes of lanes that are gone.
         self._totals_before = Totals(0, 0, 0)
+        # Those of links, and of the node's process.
+        self._substream_lanes: list[SubstreamLane] = []
 
     def totals(self) -> Totals:
         """Messages and bytes of all lanes, those that are gone included."""
@@ -85,7 +92,7 @@ class LinkLife:
             link.control = ControlLane(self._worker, link, writer, reader)
             self._receivers.append(link.control)
         if message.substreams:
-            close_all(fds[2 * (len(pairs) - 1) :])
+            self._take_substreams(link, fds[-4:])
         self._put_bulk_last()
         if self._worker.is_finishing:
             self._finish_at_once(link)
@@ -109,6 +116,34 @@ class LinkLife:
     def _put_bulk_last(self) -> None:
         """A pass looks at everything else before bulk lanes."""
         self._receivers.sort(key=lambda receiver: isinstance(receiver, Lane) and receiver.is_bulk)
+
+    def _take_substreams(self, link: PeerLink, fds: Sequence[int]) -> None:
+        if self._worker.on_substreams is None:
+            close_all(fds)
+        else:
+            link.substreams = self._worker.on_substreams(link, self.open_substream_rings(fds))
+            self.add_substreams(link.substreams)
+
+    def open_substream_rings(self, fds: Sequence[int]) -> SubstreamRings:
+        """The rings of a substream lane, which has a bell of its own: (eventfd, page, tx, rx)."""
+        bell = Bell.from_fds(fds[0], fds[1])
+        return *self._open_rings((fds[2], fds[3]), bell), bell
+
+    def add_substreams(self, lane: SubstreamLane) -> None:
+        """Have a lane read in each pass, until it is over."""
+        self._substream_lanes.append(lane)
+        self._receivers.append(lane)
+
+    def remove_substreams(self, lane: SubstreamLane) -> None:
+        """For lanes: this one is over."""
+        if lane in self._substream_lanes:
+            self._substream_lanes.remove(lane)
+            self._receivers.remove(lane)
+
+    def lose_substreams(self, cause: str) -> None:
+        """Nothing more will come on any substream lane."""
+        for lane in tuple(self._substream_lanes):
+            lane.lose(cause)
 
     def _open_rings(self, pair: tuple[int, int], bell: Bell) -> tuple[RingWriter, RingReader]:
         tx, rx = pair
@@ -186,6 +221,8 @@ class LinkLife:
             self.lose_lane(lane, cause)
         if link.control is not None:
             link.control.is_over = True
+        if link.substreams is not None:
+            link.substreams.lose(cause)
         self._worker.notify()
 
     # Our own end.
@@ -233,6 +270,9 @@ class LinkLife:
         if control is not None:
             self._receivers.remove(control)
             control.close()
+        substreams, link.substreams = link.substreams, None
+        if substreams is not None:
+            substreams.lose(cause)
         bell, link.bell = link.bell, None
         if bell is not None:
             bell.close()
@@ -240,6 +280,8 @@ class LinkLife:
     def leave_to_parent(self, cause: str) -> None:
         """This process is a fork: the lanes, which the parent goes on using, are over here."""
         self._receivers.clear()
+        for substreams in self._substream_lanes:
+            substreams.leave_to_parent(cause)
         for link in self._worker.links.values():
             link.cause = cause
             for lane in link.lanes.values():

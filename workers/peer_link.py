@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from .control_lane import ControlLane
     from .lane import Lane
+    from .party_node.lane import SubstreamLane
 
 
 @dataclass(slots=True)
@@ -47,6 +48,7 @@ class PeerLink:
         "parked",
         "parked_bulk",
         "peer_workers",
+        "substreams",
     )
 
     def __init__(self, index: int, name: str, iris: IrisOptions | None = None) -> None:
@@ -61,6 +63,8 @@ class PeerLink:
         # Our connections of the present epoch.
         self.lanes: dict[int, Lane] = {}
         self.control: ControlLane | None = None
+        # The opener's, where both ends have a control plane; it may be over.
+        self.substreams: SubstreamLane | None = None
         # Wakes the I/O process of the link; shared by all its rings.
         self.bell: Bell | None = None
         # Why there is no link any more; empty while it is up or has not come up.

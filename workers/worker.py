@@ -44,7 +44,9 @@ if TYPE_CHECKING:
 
     from .control_lane import ControlLane
     from .lane import Lane
+    from .link_life import SubstreamRings
     from .mailbox import Mailbox
+    from .party_node.lane import SubstreamLane
     from .resets import SessionResets
     from .session import Session
     from .waiting import LoopDriver
@@ -97,7 +99,7 @@ class Worker(WorkerHot):
         # What else a pass of the driver runs (a Scheduler's do_work).
         self.agents: list[Callable[[], int]] = []
         # Lanes whose ring was full.
-        self.stalled: list[Lane] = []
+        self.stalled: list[Lane | SubstreamLane] = []
         # Why nothing works any more; raised by everything that waits.
         self.failure: PartyFailed | None = None
         self.lost_workers: dict[int, WorkerDied] = {}
@@ -120,10 +122,12 @@ class Worker(WorkerHot):
         self.on_link_up: Callable[[PeerLink], None] | None = None
         # Who looks again, like everybody who waits, when a link, a worker or what a peer announced may have changed.
         self.on_notify: Callable[[], None] | None = None
-        # Lanes and control lanes of all links, which `link_life` puts there and takes away.
-        self._receivers: list[Lane | ControlLane] = []
+        # Who takes the substream lane of a link, which is there only if somebody does.
+        self.on_substreams: Callable[[PeerLink, SubstreamRings], SubstreamLane] | None = None
+        # Lanes of all links, of every kind, which `link_life` puts there and takes away.
+        self._receivers: list[Lane | ControlLane | SubstreamLane] = []
         self.link_life = self.link_life_type(self, self._receivers, fence)
-        self._dirty: list[Lane] = []
+        self._dirty: list[Lane | SubstreamLane] = []
         self._timers = Timers()
         self._deadlines = self._timers.entries
         self._event_waits: list[Wait] = []
@@ -212,7 +216,7 @@ class Worker(WorkerHot):
 
     # Sending and receiving.
 
-    def add_dirty(self, lane: Lane) -> None:
+    def add_dirty(self, lane: Lane | SubstreamLane) -> None:
         """A lane has something to publish at the end of the pass."""
         self._dirty.append(lane)
         if self.loop_driver is not None:
@@ -405,6 +409,7 @@ class Worker(WorkerHot):
             self.failure = PartyFailed(self.party.name, cause)
         for link in self.links.values():
             self.link_life.lose_link(link, str(self.failure))
+        self.link_life.lose_substreams(str(self.failure))
         self.notify()
 
     # Ending.
@@ -429,6 +434,7 @@ class Worker(WorkerHot):
             session.close()
         for link in self.links.values():
             self.link_life.drop_lanes(link, "the party is closed")
+        self.link_life.lose_substreams("the party is closed")
         self._dirty.clear()
         self.commands.close()
         self._doorbell.close()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from types import TracebackType
 
-    from ..peers.contract import ConnectionManager, PeerConnection
+    from ..peers.contract import PeerAccess, PeerConnection
     from ..peers.peer_id import PeerId
     from ..substreams.streams import SubstreamReader, SubstreamWriter
     from .delivery import Delivery
@@ -92,7 +92,7 @@ class Messaging:
 
     def __init__(
         self,
-        connections: ConnectionManager,
+        connections: PeerAccess,
         *,
         inbound: Sequence[Layer] = (),
         outbound: Sequence[Layer] = (),

@@ -25,7 +25,7 @@ from .wire import Frame, Kind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..peers.contract import ConnectionManager
+    from ..peers.contract import PeerAccess
     from ..peers.peer_id import PeerId
     from ..substreams.streams import SubstreamReader, SubstreamWriter
 
@@ -52,7 +52,7 @@ class Outbox:
 
     def __init__(
         self,
-        connections: ConnectionManager,
+        connections: PeerAccess,
         peer_id: PeerId,
         size_max: int,
         attempts_max: int,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from types import TracebackType
 
-    from ..peers.contract import ConnectionManager
+    from ..peers.contract import PeerAccess
     from ..peers.peer_id import PeerId
     from ..substreams.streams import SubstreamReader, SubstreamWriter
 
@@ -47,7 +47,7 @@ class RpcClient:
 
     def __init__(
         self,
-        connections: ConnectionManager,
+        connections: PeerAccess,
         peer_id: PeerId,
         protocol: str,
         *,

@@ -25,7 +25,7 @@ from .service import RpcCall, RpcService
 from .wire import End, Item, Request, RpcStatus
 
 if TYPE_CHECKING:
-    from ..peers.contract import ConnectionManager, PeerConnection
+    from ..peers.contract import PeerAccess, PeerConnection
     from ..peers.peer_id import PeerId
     from ..substreams.streams import SubstreamReader, SubstreamWriter
 
@@ -64,7 +64,7 @@ class RpcCounts:
 class RpcServer:
     """Serves services to all peers of a node. Of its event loop."""
 
-    def __init__(self, connections: ConnectionManager, limits: RpcLimits | None = None) -> None:
+    def __init__(self, connections: PeerAccess, limits: RpcLimits | None = None) -> None:
         self.limits = limits or RpcLimits()
         self.counts = RpcCounts()
         self._connections = connections

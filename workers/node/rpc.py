@@ -9,7 +9,7 @@ from partywire.engine.rpc.server import RpcServer
 from partywire.engine.rpc.wire import PAYLOAD_SIZE_MAX
 
 if TYPE_CHECKING:
-    from partywire.engine.peers.contract import ConnectionManager
+    from partywire.engine.peers.contract import PeerAccess
     from partywire.engine.peers.peer_id import PeerId
     from partywire.engine.rpc.server import RpcCounts, RpcLimits
     from partywire.engine.rpc.service import RpcService
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class NodeRpc:
     """`PeerNode.rpc`."""
 
-    def __init__(self, connections: ConnectionManager, limits: RpcLimits) -> None:
+    def __init__(self, connections: PeerAccess, limits: RpcLimits) -> None:
         self._connections = connections
         self._server = RpcServer(connections, limits)
 

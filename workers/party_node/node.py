@@ -1,0 +1,419 @@
+"""PartyNode: `party.node`, the control plane of a party as its opener has it.
+
+    reader, writer = await party.node.open("bob", "/app/thing/1.0")
+
+    @party.protocol("/app/thing/1.0")
+    async def thing(connection, reader, writer): ...
+
+Between a user and all bridges: one to the I/O process of each link that carries substreams, and one to the node's
+process. It has PeerAccess (engine/peers/contract.py) over all of them, so messages and calls are those of every node.
+The one invariant: a linked party goes over its link, by whatever name it is called, and never over the node's process.
+
+Everything but messages, calls, events and `closed` of a connection runs under each of the worker's drivers: an asyncio
+loop, the native scheduler of a batch, a blocking call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from partywire.engine.control_socket import close_all
+from partywire.engine.link_substreams.errors import NoControlPlane
+from partywire.engine.peers.claims import check_protocol_id
+from partywire.engine.peers.errors import ConnectionsClosed, PeerNotKnown, PeerNotReached
+from partywire.engine.peers.events import EVENTS_MAX, EventHub
+from partywire.engine.peers.peer_id import PeerId
+from partywire.engine.substreams.errors import SubstreamTimeout
+from partywire.engine.worker_bridge import heads
+
+from ..errors import PartyFailed
+from ..waiting import run_blocking
+from .bridge_end import BridgeEnd
+from .counters import NodeCounters
+from .errors import NeedsAsyncio, NoWayToPeer
+from .files import SubstreamFile
+from .services import PartyMessages, PartyRpc
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Sequence
+
+    from partywire.engine.node_commands import NodeLane, NodeLost
+    from partywire.engine.peers.contract import ProtocolHandler
+    from partywire.engine.peers.events import EventSubscription, PeerEvent
+    from partywire.engine.substreams.streams import SubstreamReader, SubstreamWriter
+    from partywire.shm.doorbell import Bell
+    from partywire.shm.ring import RingReader, RingWriter
+
+    from ..config import PartyConfig
+    from ..peer_link import PeerLink
+    from ..worker import Worker
+    from .connection import BridgedConnection
+    from .lane import SubstreamLane
+
+NAMING_S: Final = 2.0
+"""For linked parties to say who they are, before an id is taken for somebody else's."""
+
+
+class PartyNode:
+    """One for each party that has a table [node]. Made with the party, of use from its opening to its end; handlers may
+    be registered before."""
+
+    def __init__(self, config: PartyConfig) -> None:
+        assert config.node is not None
+        self.options = config.node.options
+        self.counters_of_bridges: Final = NodeCounters()
+        self.is_ending = False
+        self._config = config
+        self._node_config = config.node
+        self._hub = EventHub()
+        self._handlers: dict[str, ProtocolHandler] = {}
+        self._ids: dict[str, PeerId] = {}  # of linked parties that have said who they are
+        self._links: dict[str, BridgeEnd] = {}  # by the party at the other end, of the latest life of each link
+        self._process: BridgeEnd | None = None  # the way to everybody else
+        self._process_failure = "this party's node has not started"
+        # Set by `begin`.
+        self._worker: Worker | None = None
+        self._peer_id: PeerId | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._messages: PartyMessages | None = None
+        self._rpc: PartyRpc | None = None
+
+    def __repr__(self) -> str:
+        return f"<PartyNode of {self._config.name}>"
+
+    # The party's part.
+
+    def begin(self, worker: Worker, peer_id: PeerId, loop: asyncio.AbstractEventLoop | None) -> None:
+        """The party opens, driven by `loop` or by no loop at all; lanes may come from now on."""
+        self._worker = worker
+        self._peer_id = peer_id
+        self._loop = loop
+        worker.on_substreams = self._take_link_lane
+        if loop is not None:
+            self._messages = PartyMessages(self, self._node_config)
+            self._rpc = PartyRpc(self, self._node_config)
+
+    def take_process_lane(self, message: NodeLane, fds: list[int]) -> None:
+        """The node's process stands (again). Owns the descriptors."""
+        if self.is_ending or len(fds) != 4:
+            close_all(fds)
+            return
+        if self._process is not None:
+            self._process.lane.close()
+        rings = self.worker.link_life.open_substream_rings(fds)
+        self._process = BridgeEnd(self, self.worker, "", rings, message.epoch, self._loop)
+        self.worker.link_life.add_substreams(self._process.lane)
+        self.worker.notify()
+
+    def lose_process(self, message: NodeLost) -> None:
+        """The node's process died; another lane follows, or none ever will."""
+        self._process_failure = f"this party's node has ended: {message.cause}"
+        if self._process is not None:
+            self._process.lane.lose(message.cause)
+
+    def _take_link_lane(self, link: PeerLink, rings: tuple[RingWriter, RingReader, Bell]) -> SubstreamLane:
+        """A link is up (again) that carries substreams."""
+        bridge = self._links[link.name] = BridgeEnd(self, self.worker, link.name, rings, link.epoch, self._loop)
+        return bridge.lane
+
+    async def end(self, deadline: float) -> None:
+        """Give up messages that nobody acknowledged, cancel handlers, give up substreams that are open, and say goodbye
+        to all bridges."""
+        self.is_ending = True
+        if self._messages is not None:
+            await self._messages.aclose()
+        worker, lanes = self.worker, [bridge.lane for bridge in self._bridges()]
+        for lane in lanes:
+            lane.cancel_running()
+        await worker.until(lambda: not any(lane.has_running for lane in lanes), deadline)
+        for bridge in self._bridges():
+            bridge.give_up_open("the party closes")
+            left_s = min(deadline - worker.clock(), self.options.close_timeout_s)
+            await bridge.lane.substreams.aclose(max(left_s, 0.0))
+        self._hub.close()
+
+    def abandon(self) -> None:
+        """The party is over: nothing of ours runs on. May be called again."""
+        self.is_ending = True
+        for bridge in self._bridges():
+            bridge.lane.close()
+        self._hub.close()
+        self._links.clear()
+        self._process = None
+
+    def _bridges(self) -> list[BridgeEnd]:
+        return [*self._links.values(), *([] if self._process is None else [self._process])]
+
+    @property
+    def worker(self) -> Worker:
+        """Of the opener.
+
+        Raises:
+            PartyFailed: the party is not open.
+        """
+        if self._worker is None:
+            raise PartyFailed(self._config.name, "it is not open")
+        return self._worker
+
+    # For bridges.
+
+    @property
+    def handlers(self) -> dict[str, ProtocolHandler]:
+        """By protocol."""
+        return self._handlers
+
+    def publish(self, event: PeerEvent) -> None:
+        """As Home.publish."""
+        self._hub.publish(event)
+
+    def note_peers(self, bridge: BridgeEnd) -> None:
+        """As Home.note_peers."""
+        for connection in bridge.connections.values():
+            if bridge.name:
+                self._ids[bridge.name] = connection.peer_id
+        self.worker.notify()
+
+    # Peers.
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Who we are.
+
+        Raises:
+            PartyFailed: the party is not open.
+        """
+        if self._peer_id is None:
+            raise PartyFailed(self._config.name, "it is not open")
+        return self._peer_id
+
+    def id_of(self, peer: PeerId | str) -> PeerId:
+        """The id of a linked party, by its name, or of 26 hexadecimal digits.
+
+        Raises:
+            PeerNotKnown: no link to that party has been up yet.
+            UnknownPeer: it is none of the parties, and no id.
+        """
+        if isinstance(peer, PeerId):
+            return peer
+        if peer in self._ids:
+            return self._ids[peer]
+        if peer not in self._config.spec.names:
+            try:
+                return PeerId.parse(peer)
+            except ValueError:
+                pass
+        raise PeerNotKnown(self.worker.link_of(peer).name)
+
+    async def find_id(self, peer: PeerId | str) -> PeerId:
+        """The same; a linked party whose link was never up is waited for, as `connect` does."""
+        try:
+            return self.id_of(peer)
+        except PeerNotKnown:
+            return (await self.connect(peer)).peer_id
+
+    async def connect(self, peer_id: PeerId | str, *, timeout: float | None = None) -> BridgedConnection:
+        """The connection to a peer: a linked party's by its name or its id, else that of the node's process, which
+        dials. A link that is down is waited for, `timeout` seconds or else as long as `reconnect_s`.
+
+        Raises:
+            NoControlPlane: the party's link carries no substreams, because it has no table [node].
+            NoWayToPeer: the peer is none of the parties, and our node has no process that could dial it.
+            PeerNotReached: the link did not come up, or the peer was not reached, in time.
+            PeerNotKnown, PeerIsBanned: as ConnectionManager.connect.
+            UnknownPeer: a name that no party has.
+            ConnectionsClosed: the party is closing.
+        """
+        if self.is_ending:
+            raise ConnectionsClosed()
+        if isinstance(peer_id, str) and peer_id in self._config.spec.names:
+            return await self._connect_link(self.worker.link_of(peer_id), timeout)
+        wanted = self.id_of(peer_id)
+        worker = self.worker
+        # Which id is a linked party's shows only when that party has said so, moments after its link came up.
+        await worker.until(lambda: wanted in self._ids.values() or not self._has_unnamed(), worker.clock() + NAMING_S)
+        for name, known in self._ids.items():
+            if known == wanted:
+                return await self._connect_link(worker.link_of(name), timeout)
+        return await self._connect_by_process(wanted, timeout)
+
+    def _has_unnamed(self) -> bool:
+        return any(not (bridge.lane.is_over or bridge.connections) for bridge in self._links.values())
+
+    async def _connect_link(self, link: PeerLink, timeout: float | None) -> BridgedConnection:
+        worker = self.worker
+
+        def found() -> BridgedConnection | None:
+            if link.is_up and link.substreams is None:
+                raise NoControlPlane(link.name)
+            if self.is_ending:
+                raise ConnectionsClosed()
+            return self._connection_of_link(link.name)
+
+        patience = self._config.reconnect_s if timeout is None else timeout
+        await worker.until(lambda: found() is not None, worker.clock() + patience)
+        if (connection := found()) is None:
+            causes = (link.cause or "its link was not up, or it did not say who it is, in time",)
+            raise PeerNotReached(link.name, 1, causes)
+        return connection
+
+    def _connection_of_link(self, name: str) -> BridgedConnection | None:
+        bridge = self._links.get(name)
+        return None if bridge is None else next(reversed(bridge.connections.values()), None)
+
+    async def _connect_by_process(self, peer_id: PeerId, timeout: float | None) -> BridgedConnection:
+        if self._process is None or self._process.lane.is_over:
+            raise NoWayToPeer(str(peer_id), self._process_failure)
+        try:
+            return await self._process.connect(peer_id, timeout)
+        except SubstreamTimeout:
+            raise PeerNotReached(str(peer_id), 1, (f"it was not reached within {timeout:g} s",)) from None
+
+    def connection_to(self, peer_id: PeerId | str) -> BridgedConnection | None:
+        """The connection that stands, if any."""
+        for connection in self.connections:
+            if peer_id in (connection.peer_id, connection.name, str(connection.peer_id)):
+                return connection
+        return None
+
+    @property
+    def connections(self) -> Sequence[BridgedConnection]:
+        """Those that stand, of linked parties first."""
+        return [connection for bridge in self._bridges() for connection in bridge.connections.values()]
+
+    async def ping(self, peer: PeerId | str) -> float:
+        """The round trip in seconds to a peer, by way of the process that has the connection.
+
+        Raises:
+            SubstreamSessionOver: the connection is gone.
+            NoControlPlane ...: as `connect`.
+        """
+        return await (await self.connect(peer)).ping()
+
+    async def ban(self, peer_id: PeerId | str, reason: str, duration_s: float) -> None:
+        """Close the connection to a peer, and neither dial nor accept it for `duration_s` (infinity: for good). The
+        sessions of a linked party that is banned go on; only its substreams do not.
+
+        Raises:
+            NoWayToPeer: there is no process that could keep the peer out.
+        """
+        await self._ask_about(peer_id, lambda wanted: heads.Ban(wanted, reason, duration_s))
+
+    async def unban(self, peer_id: PeerId | str) -> bool:
+        """Take a ban back. Returns whether there was one."""
+        return await self._ask_about(peer_id, heads.Unban)
+
+    async def _ask_about(self, peer: PeerId | str, head: Callable[[str], heads.Ban | heads.Unban]) -> bool:
+        peer_id = self.id_of(peer)
+        bridges = [bridge for bridge in self._bridges() if not bridge.lane.is_over]
+        concerned = [one for one in bridges if not one.name or self._ids.get(one.name) == peer_id]
+        if not concerned:
+            raise NoWayToPeer(str(peer_id), self._process_failure)
+        return any([(await bridge.ask_done(head(str(peer_id)))).value for bridge in concerned])
+
+    # Substreams.
+
+    async def open(
+        self, peer: PeerId | str, protocol: str, *, timeout: float | None = None
+    ) -> tuple[SubstreamReader, SubstreamWriter]:
+        """A new substream to a peer for a protocol. The caller ends it by `writer.close()` or `writer.reset()`.
+
+        `timeout`: seconds for everything until it is open; `reader.timeout_s` and `writer.timeout_s` bound later waits.
+
+        Raises:
+            NegotiationFailed: the peer does not serve the protocol.
+            NegotiationTimedOut: it does not say.
+            NoControlPlane, PeerNotReached ...: as `connect`.
+        """
+        worker = self.worker
+        deadline = None if timeout is None else worker.clock() + timeout
+        connection = await self.connect(peer, timeout=timeout)
+        left_s = None if deadline is None else max(deadline - worker.clock(), 0.0)
+        _, reader, writer = await connection.open([protocol], timeout_s=left_s)
+        return reader, writer
+
+    def open_file(self, peer: PeerId | str, protocol: str, *, timeout: float | None = None) -> SubstreamFile:
+        """The same as a plain file, for code that does not await; `timeout` bounds each later wait too.
+
+        Inside an asyncio loop it holds up the loop, so it is for plain functions that run as jobs there.
+        """
+        reader, writer = run_blocking(self.worker, self.open(peer, protocol, timeout=timeout))
+        file = SubstreamFile(self.worker, reader, writer, protocol)
+        file.timeout = timeout
+        return file
+
+    def serve(self, protocol: str, handler: ProtocolHandler) -> None:
+        """Serve every substream that a peer opens for `protocol`: a linked party, or one of the node's peers.
+
+        Raises:
+            ValueError: the id has more than 255 bytes or none, or is served already.
+        """
+        check_protocol_id(protocol)
+        if protocol in self._handlers:
+            raise ValueError(f"{protocol} is served already")
+        self._handlers[protocol] = handler
+        for bridge in self._bridges():
+            bridge.serve(protocol)
+
+    def protocol(self, protocol: str) -> Callable[[ProtocolHandler], ProtocolHandler]:
+        """`serve` as a decorator."""
+
+        def register(handler: ProtocolHandler) -> ProtocolHandler:
+            self.serve(protocol, handler)
+            return handler
+
+        return register
+
+    def unserve(self, protocol: str) -> None:
+        """Serve it no more; substreams that are open go on."""
+        if self._handlers.pop(protocol, None) is not None:
+            for bridge in self._bridges():
+                bridge.unserve(protocol)
+
+    # What needs asyncio.
+
+    @property
+    def messages(self) -> PartyMessages:
+        """Messages to peers, and from them: `await party.node.messages.send("bob", b"...")`.
+
+        Raises:
+            NeedsAsyncio: no loop drives the party.
+        """
+        if self._messages is None:
+            raise NeedsAsyncio("messages")
+        return self._messages
+
+    @property
+    def rpc(self) -> PartyRpc:
+        """Calls of peers, and services for them.
+
+        Raises:
+            NeedsAsyncio: no loop drives the party.
+        """
+        if self._rpc is None:
+            raise NeedsAsyncio("rpc")
+        return self._rpc
+
+    def events(self, size_max: int = EVENTS_MAX) -> EventSubscription:
+        """Who connects, leaves, changes, from now on; a slow reader is told how much it missed.
+
+        Raises:
+            NeedsAsyncio: no loop drives the party.
+        """
+        if self._loop is None:
+            raise NeedsAsyncio("events")
+        return self._hub.subscribe(size_max)
+
+    # Figures.
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What happened since the party was opened, by name; `connections` is how many stand now."""
+        figures = {"connections": len(self.connections)}
+        groups: dict[str, Any] = {"substreams": self.counters_of_bridges}
+        if self._messages is not None and self._rpc is not None:
+            groups |= {"messages": self._messages.counts, "rpc": self._rpc.counts}
+        for group, counts in groups.items():
+            figures |= {f"{group}_{name}": value for name, value in asdict(counts).items()}
+        return figures
