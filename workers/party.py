@@ -48,9 +48,13 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from partywire.engine.peers.contract import ProtocolHandler
+    from partywire.engine.peers.peer_id import PeerId
     from partywire.engine.sessions import SessionBlock
 
     from .link_events import LinkEvent
+    from .party_node.files import SubstreamFile
+    from .party_node.node import PartyNode
     from .peer_link import PeerLink
     from .session import Session
     from .worker import Worker
@@ -112,6 +116,11 @@ class Party:
         self._is_agreeing = False
         # The last batch that we were in and have left.
         self.last_batch = NOT_BEGUN
+        self._node: PartyNode | None = None
+        if self.config.node is not None:
+            from .party_node.node import PartyNode  # only here: most parties have no control plane
+
+            self._node = PartyNode(self.config)
         # Whether an error is on its way to the user, who then need not read of its consequences in the log.
         self._has_raised = False
 
@@ -136,9 +145,10 @@ class Party:
             ConnectFailed: names every peer without a link, and why. Its cause is HandshakeRejected when a peer refused.
             PartyFailed: a process of our own could not be started.
         """
-        self._start()
+        loop = asyncio.get_running_loop()
+        self._start(loop)
         try:
-            self._loop_driver = LoopDriver(self.worker, asyncio.get_running_loop())
+            self._loop_driver = LoopDriver(self.worker, loop)
             self._loop_driver.attach()
             await self._connect()
         except BaseException:
@@ -146,8 +156,9 @@ class Party:
             self._end()
             raise
 
-    def _start(self) -> None:
-        """Start the supervisor and become worker 0. Waits about as long as a Python process takes to start."""
+    def _start(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Start the supervisor and become worker 0. Waits about as long as a Python process takes to start. `loop` runs
+        the handlers of protocols, if it is going to drive the party."""
         if self._worker is not None or self.processes.is_stopped:
             raise RuntimeError("a Party is opened once; make a new one")
         if CHILD_VARIABLE in os.environ:
@@ -159,7 +170,7 @@ class Party:
         if self.config.node is not None:
             from .node.in_party import make_identity  # only here: most parties have no node
 
-            make_identity(self.config)
+            identity = make_identity(self.config)
         log.log(*announcement(self.config))
         fence.register()
         self._worker = worker = self.processes.start(self._listener)
@@ -167,6 +178,10 @@ class Party:
         worker.on_control = self._take_control
         worker.on_link_up = self._link_up
         worker.resets = SessionResets(worker, lambda: self.stride)
+        if self._node is not None and identity is not None:
+            self._node.begin(worker, identity.peer_id, loop)
+            self.processes.node.on_lane = self._node.take_process_lane
+            self.processes.node.on_lost = self._node.lose_process
 
     async def _connect(self) -> None:
         worker = self.worker
@@ -252,6 +267,30 @@ class Party:
     def stat(self) -> PartyStat:
         """Figures of this moment."""
         return party_stat(self.worker)
+
+    # The control plane.
+
+    @property
+    def node(self) -> PartyNode:
+        """Substreams, messages and calls of linked parties and other peers (docs/control-plane.md).
+
+        Raises:
+            NodeNotConfigured: the configuration has no table [node].
+        """
+        if self._node is None:
+            from .party_node.errors import NodeNotConfigured  # only here, as above
+
+            raise NodeNotConfigured(self.name)
+        return self._node
+
+    def protocol(self, protocol: str) -> Callable[[ProtocolHandler], ProtocolHandler]:
+        """Serve substreams for a protocol in this process, as a decorator of `async def (connection, reader, writer)`.
+        Handlers that are registered before the party opens miss nobody. Raises like `node`, and PartyNode.serve."""
+        return self.node.protocol(protocol)
+
+    def open_file(self, peer: str | PeerId, protocol: str, *, timeout: float | None = None) -> SubstreamFile:
+        """A new substream as a plain file, for code that does not await: PartyNode.open_file."""
+        return self.node.open_file(peer, protocol, timeout=timeout)
 
     # Recovery.
 
@@ -417,6 +456,8 @@ class Party:
             return
         deadline = worker.clock() + self.config.close_s
         try:
+            if self._node is not None:
+                await self._node.end(worker.clock() + self.config.close_s / 2)
             await worker.finish(deadline)
             self.processes.tell(Close())
             await worker.until(lambda: self.processes.is_stopped, deadline + STOP_GRACE_S)
@@ -428,6 +469,8 @@ class Party:
         if self._worker is not None and self._worker.is_of_parent:
             return  # a fork has no part in its parent's processes; the references stay, so that nothing is finalised
         worker, self._worker = self._worker, None
+        if self._node is not None:
+            self._node.abandon()
         if self._loop_driver is not None:
             self._loop_driver.detach()
             self._loop_driver = None
