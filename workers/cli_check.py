@@ -139,6 +139,7 @@ def check_command(config: Path, timeout_s: float, as_json: bool, quiet: bool) ->
     party = load_config(config)
     check_files(party)
     own = security_rows(party)
+    node = node_rows(party)
     listen, peers = asyncio.run(Check(party, timeout_s, quiet=quiet).run())
     code = ExitCode.OK if all(row.ok for row in (*own, *listen, *peers)) else ExitCode.PEERS
     if as_json:
@@ -146,13 +147,14 @@ def check_command(config: Path, timeout_s: float, as_json: bool, quiet: bool) ->
             "config": str(config),
             "party": party.name,
             "security": [row.document() for row in own],
+            "node": [row.document() for row in node],
             "listen": [row.document() for row in listen],
             "peers": [row.document() for row in peers],
             "exit_code": int(code),
         }
         click.echo(json_text(document))
         return code
-    print_rows(party, str(config), [*own, *listen, *peers])
+    print_rows(party, str(config), [*own, *node, *listen, *peers])
     return code
 
 
@@ -295,6 +297,25 @@ def _certificate_rows(config: PartyConfig, own: OwnCertificate) -> list[Row]:
         advice = f"Make the next one (partywire keygen {config.name} --ca FOLDER) and put it in the place of this one"
         return [Row("certificate", own.path, True, "ends soon", until, advice)]
     return [Row("certificate", own.path, True, "ok", until)]
+
+
+def node_rows(config: PartyConfig) -> list[Row]:
+    """Who our node is, and where its peers are told to dial it, if there is one.
+
+    Raises:
+        ConfigError: the file of its identity cannot be used.
+    """
+    if config.node is None:
+        return []
+    from .node.in_party import advertised, known_identity  # only here: most parties have no node
+
+    identity = known_identity(config)
+    told = advertised(config.node, config.parties[config.name])
+    detail = f"its peers are told to dial {' or '.join(map(str, told))}" if told else "its peers are told no address"
+    advice = "" if told else "Set advertise in [node], if anybody is to dial it"
+    if identity is None:
+        return [Row("node", "-", True, "its identity is made at the first start", detail, advice)]
+    return [Row("node", str(identity.peer_id), True, "its id", detail, advice)]
 
 
 def measured(probed: Probed) -> str:

@@ -18,6 +18,7 @@ from .exit_code import ExitCode, UsageMistake
 
 if TYPE_CHECKING:
     from .keygen import NewFile
+    from .node.config import NodeConfig
     from .security import SecurityConfig
 
 HELP = """Write a configuration file for each party.
@@ -47,9 +48,11 @@ Examples:
               help="Allow plaintext links: needed when an address is not on this host.")  # fmt: skip
 @click.option("--security", type=click.Choice(("tls", "noise")),
               help="Secure the links: make keys beside the files, as `partywire keygen` does.")  # fmt: skip
+@click.option("--node", is_flag=True,
+              help="Give each party a peer-to-peer node, whose key is made at its first start.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the paths as one JSON object.")
 def init_command(
-    parties: tuple[str, ...], out: Path, workers: int, insecure: bool, security: str | None, as_json: bool
+    parties: tuple[str, ...], out: Path, workers: int, insecure: bool, security: str | None, node: bool, as_json: bool
 ) -> int:
     addresses = addresses_of(parties)
     for name in addresses:
@@ -64,6 +67,7 @@ def init_command(
                 workers=workers,
                 insecure=True if insecure else None,
                 security=tables.get(name),
+                node=node_of(name) if node else None,
             )
         )
         for name in addresses
@@ -104,6 +108,13 @@ def addresses_of(parties: tuple[str, ...]) -> dict[str, tuple[str, int]]:
         except ValueError as error:
             raise UsageMistake(f"{argument!r}: {error}") from error
     return addresses
+
+
+def node_of(name: str) -> NodeConfig:
+    """The least that the node of a party needs."""
+    from .node.config import NodeConfig  # only here: most parties have no node
+
+    return NodeConfig(identity=f"{name}.node.key")
 
 
 def make_keys(names: tuple[str, ...], security: str | None) -> tuple[dict[str, NewFile], dict[str, SecurityConfig]]:

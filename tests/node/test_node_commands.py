@@ -1,0 +1,52 @@
+"""`partywire init --node`, and what `partywire check` says of a party's node."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from partywire import load_config
+from partywire.workers.cli import run
+from partywire.workers.exit_code import ExitCode
+from partywire.workers.node.in_party import make_identity
+from tests.support.reserved_ports import reserved_ports
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def checked(path: Path, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """The rows of the node; no peer runs."""
+    assert run(["check", str(path), "--json", "--quiet", "--timeout", "0.2"]) == ExitCode.PEERS
+    rows: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["node"]
+    return rows
+
+
+def test_init_writes_the_table_and_check_says_who_the_node_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with reserved_ports(2) as (ours, theirs):
+        parties = [f"alice=127.0.0.1:{ours}", f"bob=127.0.0.1:{theirs}"]
+        assert run(["init", *parties, "--node", "--out", str(tmp_path)]) == ExitCode.OK
+        capsys.readouterr()
+        path = tmp_path / "alice.toml"
+        config = load_config(path)
+        assert config.node is not None
+        assert config.node.identity == "alice.node.key"
+        told = f"its peers are told to dial /ip4/127.0.0.1/tcp/{ours}"
+        [row] = checked(path, capsys)
+        assert (row["found"], row["detail"], row["ok"]) == ("its identity is made at the first start", told, True)
+        assert not (tmp_path / "alice.node.key").exists()
+        identity = make_identity(config)
+        assert identity is not None
+        [row] = checked(path, capsys)
+        assert (row["address"], row["found"], row["detail"]) == (str(identity.peer_id), "its id", told)
+        path.write_text(path.read_text().replace("[node]", "[node]\nadvertise = []"))
+        [row] = checked(path, capsys)
+        assert row["detail"] == "its peers are told no address"
+        assert "Set advertise" in row["advice"]
+        (tmp_path / "alice.node.key").write_text("no key\n")
+        assert run(["check", str(path)]) == ExitCode.USAGE
+        assert "node.identity: " in capsys.readouterr().err
