@@ -154,7 +154,8 @@ async def run(steps: list[tuple[int, str, int]], capacity: int) -> None:
             if user.saw_end:
                 assert user.received == other.sent
         if breach is None:
-            assert all(user.saw_end and user.received == other.sent for user, other in (users, users[::-1]))
+            whole = [user for who, user in enumerate(users) if who != breaker]  # who broke it did so behind the ends
+            assert all(user.saw_end for user in whole)
         else:
             assert breach.is_far == (breaker == 1)
     finally:
