@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
 from partywire.engine import link_keeper
+from partywire.engine.bulk_commands import BulkLane, OpenBulk
 from partywire.engine.commands import (
     Close,
     DropWorker,
@@ -39,12 +40,14 @@ from partywire.workers import processes
 from partywire.workers.party import Party
 from partywire.workers.worker import Worker
 
+from . import chatter
 from .child import SimChild
 from .loop import SimLoop
 from .network import SimTransport
 from .world import Violation
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Sequence
 
     from partywire.engine.commands import LinkOptions, Message
@@ -89,6 +92,9 @@ class SimIoProcess:
             for peer in peers
         }
         for peer in peers:
+            if (link_peers := self.keepers[peer].peers) is not None:
+                self.keepers[peer]._clock = self.loop.time
+                chatter.begin(self.loop, link_peers)
             task = self.loop.create_task(self.keepers[peer].run())
             task.add_done_callback(partial(self._link_over, peer))
         self._standing = len(peers)
@@ -302,7 +308,7 @@ class SimSupervisor:
                 self.ended[peer] = message
         if self._world.is_tracing:
             self._world.note(f"{process.loop.name} says {message!r}")
-        if isinstance(message, Lanes) and message.worker:
+        if isinstance(message, (Lanes, BulkLane)) and message.worker:
             if (child := self.child(message.worker)) is not None:
                 self._pass(self._tell_child, child, message, fds)
             return
@@ -339,6 +345,16 @@ class SimSupervisor:
         elif isinstance(message, Close):
             self.is_closing = True
             self._pass(self._close)
+
+    def ask(self, message: Message) -> None:
+        """The opener asks for something of a link. Only bulk connections are asked for here: no ring breaks."""
+        if isinstance(message, OpenBulk):
+            self._pass(self._open_bulk, message)
+
+    def _open_bulk(self, message: OpenBulk) -> None:
+        process = self.serving(message.peer)
+        if process is not None:
+            process.loop.call_soon(process.keepers[message.peer].open_bulk, message)
 
     def _close(self) -> None:
         for child in self.children:
@@ -381,12 +397,12 @@ class SimParty(Party):
 
     family: Family
 
-    def _start(self) -> None:
+    def _start(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         with (
             mock.patch.object(processes, "spawn_supervisor", return_value=self.family.supervisor),
             mock.patch.object(self.processes, "_welcome", side_effect=lambda _: self.family.make_worker()),
         ):
-            super()._start()
+            super()._start(loop)
 
 
 class Family:
@@ -436,6 +452,7 @@ class Family:
             message_size_max=self.options.message_size_max,
         )
         worker.clock = self.loop.time
+        worker.commands.ask = self.supervisor.ask  # type: ignore[method-assign]
         return worker
 
     def take_command(self, message: Message, fds: list[int]) -> None:

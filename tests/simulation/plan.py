@@ -64,6 +64,8 @@ class Phase:
     sessions: int
     messages: int
     sizes: list[int]
+    is_bulk: bool = False
+    """Whether its sessions are of the bulk class; those of a batch never are."""
 
 
 @dataclass(slots=True)
@@ -133,7 +135,7 @@ def _draw_phase(chance: random.Random, ring_size: int, kinds: Sequence[str]) -> 
     kind = chance.choice(kinds)
     messages = chance.randint(1, 2 if kind in ("resets", "batch") else 4)  # which use a session several times
     sizes = [int(largest ** chance.random()) for _ in range(8)]
-    return Phase(kind, chance.choice((1, 1, 2, 3)), messages, sizes)
+    return Phase(kind, chance.choice((1, 1, 2, 3)), messages, sizes, kind != "batch" and sizes[0] % 3 == 0)
 
 
 def _draw_faults(chance: random.Random, plan: Plan) -> list[Fault]:

@@ -152,7 +152,7 @@ class Program:
 
     async def _use(self, phase: Phase) -> None:
         try:
-            sessions = await self.family.party.make_sessions(phase.sessions)
+            sessions = await self.family.party.make_sessions(phase.sessions, bulk=phase.is_bulk)
         except PartyWireError as error:
             self._failed("make_sessions", error)
             return

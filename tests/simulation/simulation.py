@@ -246,7 +246,8 @@ class Simulation:
             reconnect_s=RECONNECT_S,
             inbox_mib=1,
         )
-        options = {"ring_size": self.plan.ring_size, "control_ring_size": 16_384}
+        sizes = {"ring_size": self.plan.ring_size, "bulk_ring_size": max(self.plan.ring_size, 16_384)}
+        options = sizes | {"control_ring_size": 16_384}
         family = Family(self.world, self.network, config, options, self._change, len(self._all_families))
         program = Program(family, self.plan, self.ledger, self._change, stage)
         self._all_families.append(family)
