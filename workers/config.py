@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from partywire.engine import limits
-from partywire.engine.addresses import Address, format_address, is_loopback, parse_address
+from partywire.engine.addresses import Address, format_address, is_loopback, is_unix, parse_address
 from partywire.engine.commands import LinkOptions
 from partywire.engine.topology import PartySpec, PeerSpec, check_name
 
@@ -163,6 +163,9 @@ class PartyConfig:
     @property
     def is_loopback(self) -> bool:
         """Whether nothing can leave this host or come from elsewhere."""
+        goes_through = isinstance(self.proxy, SocksConfig) and self.proxy.takes_all
+        if goes_through and not all(is_unix(host) for name, (host, _) in self.parties.items() if name != self.name):
+            return False  # addresses of loopback are those of the proxy's host
         hosts = [host for host, _ in self.parties.values()]
         hosts += [host for host, _ in self.listen or ()]
         return all(is_loopback(host) for host in hosts)

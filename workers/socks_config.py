@@ -31,6 +31,11 @@ class SocksConfig:
     password_file: str = ""
     """A file that only we may read. Together with `username`, or neither."""
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether connections over TCP go through it too."""
+        return self.scope != SCOPES[0]
+
     def options(self, folder: Path) -> SocksOptions:
         """What whoever dials needs; a relative path is in `folder`."""
         path = os.path.abspath(folder / self.password_file) if self.password_file else ""

@@ -103,6 +103,15 @@ TEXTS = st.lists(
 )  # fmt: skip
 
 
+@given(st.text(max_size=40) | st.from_regex(r"\A(ip[46]|dns[46]?|unix|onion3|tcp)/.{1,20}(/tcp/[0-9]{1,5})?\Z"))
+def test_any_text_behind_a_slash_is_a_pair_that_reads_back_or_a_value_error(text: str) -> None:
+    try:
+        pair = parse_address("/" + text)
+    except ValueError:
+        return
+    assert parse_address(format_address(pair)) == pair
+
+
 @given(TEXTS)
 def test_every_multiaddress_is_a_pair_that_reads_back_or_a_value_error(parts: list[str]) -> None:
     try:

@@ -176,6 +176,15 @@ def test_plaintext_to_an_onion_service_must_be_allowed_by_name() -> None:
     assert list(problems_of(text_of("parties.alice", ONION).replace("insecure = true\n", "") + proxy)) == ["insecure"]
 
 
+def test_loopback_behind_a_proxy_for_all_is_that_of_another_host() -> None:
+    text = text_of("parties.alice", "127.0.0.1:1").replace("insecure = true\n", "")
+    proxy = '[dial.socks]\naddress = "10.0.0.9:1080"\n'
+    assert parse_config(text + proxy).is_loopback
+    assert list(problems_of(f'{text}{proxy}scope = "all"\n')) == ["insecure"]
+    unix = text_of("parties.alice", "/unix/run/a.sock").replace("insecure = true\n", "")
+    assert parse_config(f'{unix}{proxy}scope = "all"\n').is_loopback
+
+
 def test_files_of_a_proxy_are_beside_the_configuration(tmp_path: Path) -> None:
     table = '[dial.socks]\naddress = "/unix/run/tor/socks"\nscope = "all"\nusername = "us"\npassword_file = "pw"\n'
     path = tmp_path / "bob.toml"
@@ -209,8 +218,9 @@ def test_links_go_by_the_proxy_of_the_node_unless_they_have_their_own() -> None:
     assert config.link_options.socks == SocksOptions("/ip4/127.0.0.1/tcp/9050")
     own = replace(config, socks=SocksConfig(address="127.0.0.1:1080", scope="all"))
     assert own.link_options.socks == SocksOptions("/ip4/127.0.0.1/tcp/1080", "all")
-    with pytest.raises(ConfigError, match="must be a SocksConfig, not a str"):
-        replace(config, socks="127.0.0.1:1080")  # type: ignore[arg-type]
+    for insecure in (True, None):
+        with pytest.raises(ConfigError, match="must be a SocksConfig, not a str"):
+            replace(config, insecure=insecure, socks="127.0.0.1:1080")  # type: ignore[arg-type]
 
 
 # By hand, and on the command line.
