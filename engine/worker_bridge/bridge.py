@@ -27,7 +27,7 @@ from .splicing import Ends, splice
 from .talk import read_head_untrusted, write_head
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Coroutine
+    from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
 
     from ..peers.contract import ConnectionManager, PeerConnection
     from ..peers.events import PeerEvent
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from .heads import Head
 
 Result = TypeVar("Result")
-
-LINK_PEER_TIMEOUT_S: Final = 10.0
-"""For the peer of a link to say who it is, when the opener asks for it by no id. As the identity exchange has."""
 
 _GONE: Final = (SubstreamReset, SubstreamSessionOver)
 
@@ -54,12 +51,15 @@ class Bridge:
         manager: ConnectionManager,
         *,
         name: str = "",
+        connect_link: Callable[[], Awaitable[PeerConnection]] | None = None,
         offer_timeout_s: float = OFFER_TIMEOUT_S,
     ) -> None:
-        """Owns the stream, not the manager. `name`: of the party at the other end of a link, if it is one link's."""
+        """Owns the stream, not the manager. Of one link: `name` is that of the party at its other end, and
+        `connect_link` gives the connection to whoever that is."""
         self._loop = loop
         self._manager = manager
         self._name = name
+        self._connect_link = connect_link
         self._offer_timeout_s = offer_timeout_s
         self._connection = SubstreamConnection(
             loop,
@@ -205,20 +205,9 @@ class Bridge:
             return self._by_number(head.connection)
         if head.peer:
             return await self._manager.connect(PeerId.parse(head.peer))
-        return await self._link_peer()
-
-    async def _link_peer(self) -> PeerConnection:
-        """The one connection of a link, which may have come up a moment ago."""
-        events = self._manager.events(EVENTS_MAX)
-        try:
-            async with asyncio.timeout(LINK_PEER_TIMEOUT_S):
-                while not (connections := self._manager.connections):
-                    await anext(events)
-            return connections[0]
-        except (TimeoutError, StopAsyncIteration):
-            raise SubstreamSessionOver(self._name, "it has not said who it is") from None
-        finally:
-            events.close()
+        if self._connect_link is None:
+            raise ValueError("no peer is named, and this is the way to many")
+        return await self._connect_link()
 
     def _take_number(self) -> int:
         number, self._next_substream = self._next_substream, self._next_substream + 1
@@ -264,9 +253,9 @@ class Bridge:
 
     async def _pass_on(self, protocol: str, connection: PeerConnection, far: Ends) -> None:
         number = self._take_number()
-        offer = heads.Offer(protocol, self._numbers.note(connection), number)
         self._offers += 1
         try:
+            offer = heads.Offer(protocol, self._numbers.note(connection), number)
             async with asyncio.timeout(self._offer_timeout_s):
                 near = await _while_open(self._loop, far.writer, self._hand_over(offer, far))
         except TimeoutError:
@@ -309,6 +298,7 @@ class Bridge:
             await write_head(near.writer, failed(ValueError("there is a standing substream already")))
             return
         self._standing = near.writer
+        self._numbers.is_attended = True
         events = self._manager.events(EVENTS_MAX)
         telling: asyncio.Task[None] | None = None
         try:
@@ -318,6 +308,7 @@ class Bridge:
                 await self._take_wish(near.writer, head)
         finally:
             self._standing = None
+            self._numbers.is_attended = False
             events.close()
             self._unserve_all()
             if telling is not None:

@@ -19,7 +19,7 @@ from partywire.engine.worker_bridge.talk import read_head_untrusted, write_head
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from partywire.engine.peers.contract import ConnectionManager
+    from partywire.engine.peers.contract import ConnectionManager, PeerConnection
     from partywire.engine.substreams.streams import SubstreamReader, SubstreamWriter
     from partywire.engine.transport import Stream
     from partywire.engine.worker_bridge.heads import Head
@@ -132,12 +132,15 @@ async def refuse(offer: heads.Offer, ends: Ends) -> None:
 
 @asynccontextmanager
 async def bridged(
-    manager: ConnectionManager, streams: tuple[Stream, Stream] | None = None, **options: float
+    manager: ConnectionManager,
+    streams: tuple[Stream, Stream] | None = None,
+    connect_link: Callable[[], Awaitable[PeerConnection]] | None = None,
+    **options: float,
 ) -> AsyncIterator[tuple[Bridge, Opener]]:
     """A bridge over `manager` and its opener, over streams of their own."""
     loop = asyncio.get_running_loop()
     ours, theirs = streams or memory_pair(loop)
-    bridge = Bridge(loop, theirs, manager, name="bob", **options)
+    bridge = Bridge(loop, theirs, manager, name="bob", connect_link=connect_link, **options)
     opener = Opener(loop, ours)
     bridge.start()
     opener.connection.start()

@@ -52,7 +52,7 @@ async def test_a_substream_to_a_peer_carries_bytes_both_ways_and_its_half_closes
     bob.serve_echo()
     data = random.Random(1).randbytes(700_000)
     streams = ring_pair(net.loop, 64 * 1024)
-    async with bridged(alice.peers, streams) as (_, opener):
+    async with bridged(alice.peers, streams, lambda: alice.connect(bob)) as (_, opener):
         opened, ends = await opener.begin(heads.Open((NOTHING, ECHO), str(bob.id)))
         assert opened.protocol == ECHO
         echoed = asyncio.create_task(ends.reader.read())
@@ -84,6 +84,8 @@ async def test_what_cannot_be_opened_fails_with_the_error_of_the_contract(net: P
             await opener.begin(heads.Open((ECHO,), "bob"))
         with pytest.raises(ValueError, match="protocols"):
             await opener.begin(heads.Open((), str(bob.id)))
+        with pytest.raises(ValueError, match="no peer is named"):
+            await opener.begin(heads.Open((ECHO,)))
         with pytest.raises(SubstreamSessionOver, match="over"):
             await opener.begin(heads.Open((ECHO,), connection=77))
         await alice.peers.ban(bob.peers.peer_id, "rude", 60)

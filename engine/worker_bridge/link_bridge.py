@@ -1,8 +1,7 @@
-"""A bridge on the rings of a substream lane: what a process of the party makes for its opener.
+"""The bridge of a link: between its peer's substreams and the opener, for one epoch.
 
-Between the owner of the lane (the keeper of a link, the node process), which announces it to the opener and gives it
-back, and the bridge. The one invariant: the rings and the doorbell are used from `start` to the end of `aclose`, and
-neither before nor after.
+Between the keeper of the link, which announces the lane to the opener and gives it back, and the bridge. The one
+invariant: rings and doorbell are used from `start` to `abort` or the end of `aclose`, and neither before nor after.
 """
 
 from __future__ import annotations
@@ -17,29 +16,27 @@ if TYPE_CHECKING:
     import asyncio
 
     from ..attempt import SubstreamLane
-    from ..peers.contract import ConnectionManager
+    from ..link_substreams.link_peers import LinkPeers
 
 _LOG: Final = logging.getLogger("partywire.bridge")
 
 
-class LaneBridge:
-    """Of one lane, from `start` to `aclose`; of one event loop."""
+class LinkBridge:
+    """Of one substream lane, and of one event loop."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         lane: SubstreamLane,
         epoch: int,
-        manager: ConnectionManager,
-        name: str = "",
+        peers: LinkPeers,
     ) -> None:
-        """Uses the lane, which stays the caller's. `epoch`: what the opener was told with it. `name`: of the party at
-        the other end of a link, if it is one link's."""
-        self._name = name
+        """Uses the lane, which stays the caller's. `epoch`: what the opener was told with it."""
+        self._name = peers.peer_name
         self._is_ending = False
         self._stream = RingStream(lane.tx, lane.rx, epoch, loop.call_soon, "the opener")
         self._doorbell = RingDoorbell(loop, lane.doorbell, self._stream)
-        self._bridge = Bridge(loop, self._stream, manager, name=name)
+        self._bridge = Bridge(loop, self._stream, peers, name=peers.peer_name, connect_link=peers.connect_link)
         self._bridge.closed.add_done_callback(self._on_closed)
 
     def start(self) -> None:
@@ -49,7 +46,7 @@ class LaneBridge:
     def _on_closed(self, closed: asyncio.Future[str]) -> None:
         self._doorbell.close()
         if not self._is_ending and (cause := closed.result()):
-            _LOG.warning("the opener's substreams%s are over: %s", self._name and f" with {self._name}", cause)
+            _LOG.warning("the opener's substreams with %s are over: %s", self._name, cause)
 
     def abort(self, cause: str) -> None:
         """End at once; the opener hears `cause`, which is not empty, and substreams of peers are reset."""
