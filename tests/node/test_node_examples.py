@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from partywire import load_node_config
+from partywire.workers.config import parse_config
 from tests.docs.commands import run
 from tests.docs.markdown import DOCS, EXAMPLES, blocks
 
@@ -27,10 +28,14 @@ def test_what_the_page_shows_is_taken_from_the_examples() -> None:
 
 
 def test_the_file_that_the_page_shows_is_one(tmp_path: Path) -> None:
-    (file,) = [block.text for block in blocks(DOCS / "node.md") if block.language == "toml"]
+    file, in_party = [block.text for block in blocks(DOCS / "node.md") if block.language == "toml"]
     path = tmp_path / "node.toml"
     path.write_text(file)
     assert load_node_config(path).options.allowed
+    parties = 'name = "a"\n[parties]\na = "127.0.0.1:1"\nb = "127.0.0.1:2"\n'
+    party = parse_config(parties + in_party)
+    assert party.node is not None
+    assert party.node.options.network_byte == 38
 
 
 def test_each_of_twenty_peers_hears_from_each(tmp_path: Path) -> None:

@@ -152,8 +152,10 @@ class NodeProcess:
                 except ShmError as error:
                     self._over.set_exception(error)  # another process may have better luck
 
-        def on_broken(_: object) -> None:
+        def on_broken(closed: asyncio.Future[str]) -> None:
             if not self._over.done():
+                if cause := closed.result():
+                    _LOG.warning("the opener's substreams with the node are over: %s", cause)
                 self._remaking = self._loop.call_later(LANE_PAUSE_S, remake)
 
         lane.closed.add_done_callback(on_broken)
