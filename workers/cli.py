@@ -23,6 +23,7 @@ from .cli_init import init_command
 from .cli_json import json_text
 from .cli_keygen import keygen_command
 from .cli_mpyc import mpyc_command
+from .cli_node import node_command
 from .cli_peers import peers_command
 from .cli_perf import PerfCommand
 from .cli_run import JobGroup
@@ -87,6 +88,7 @@ cli.add_command(serve_command)
 cli.add_command(stat_command)
 cli.add_command(top_command)
 cli.add_command(mpyc_command)
+cli.add_command(node_command)
 cli.add_command(peers_command)
 cli.add_command(PerfCommand())
 

@@ -26,7 +26,16 @@ class ExitCode(IntEnum):
 
 USAGE_ERRORS = frozenset({"ConfigError", "JobInputError", "JobOptionError", "UnknownJob"})
 PEER_ERRORS = frozenset(
-    {"AddressUnavailable", "ConnectFailed", "NodeUnavailable", "PeerClosed", "PeerLost", "RendezvousTimeout"}
+    {
+        "AddressUnavailable",
+        "ConnectFailed",
+        "ListenError",
+        "NodeUnavailable",
+        "PeerClosed",
+        "PeerLost",
+        "RendezvousTimeout",
+        "TransportError",
+    }
 )
 
 
