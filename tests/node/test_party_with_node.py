@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from partywire import NodeConfig, NodeUnavailable, Party, PartyConfig, PeerNode, Ring64
+from partywire import NodeConfig, NodeUnavailable, Party, PartyConfig, PeerNode, Ring64, RpcService
+from partywire.engine.messaging import wire
 from partywire.engine.peers.options import PeerOptions
 from partywire.workers.exit_code import ExitCode, code_of
-from partywire.workers.node.in_party import make_identity
 from tests.support.reserved_ports import reserved_ports
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from partywire.engine.rpc.service import RpcCall
 
 TIMEOUT_S = 60.0
 
@@ -30,19 +32,36 @@ async def shout(connection, reader, writer):
 """
 
 
-async def ask_as_a_stranger(config: PartyConfig, port: int) -> None:
-    """Be a node that knows the id and the port, and no more."""
-    identity = make_identity(config)
-    assert identity is not None
-    at = f"/ip4/127.0.0.1/tcp/{port}"
+async def be_a_stranger(party: Party, port: int) -> None:
+    """Be a node that knows the id and the port, and no more: use what the node's process serves, and the opener."""
+    at, peer_id = f"/ip4/127.0.0.1/tcp/{port}", party.node.peer_id
     async with PeerNode(connections=PeerOptions(network_byte=NETWORK)) as stranger:
-        stranger.add_peer(identity.peer_id, at)
-        connection = await stranger.connect(identity.peer_id)
+        stranger.add_peer(peer_id, at)
+        events = stranger.events()
+        connection = await stranger.connect(peer_id)
         assert [str(address) for address in connection.claim.addresses] == [at]
         _, reader, writer = await connection.open(["/test/shout/1"])
         writer.write(b"hello\n")
         assert await reader.readline() == b"HELLO\n"
         writer.close()
+        while not {"/test/calls/1", wire.PROTOCOL} <= set(connection.claim.protocols):
+            await anext(events)  # until the opener has said what it serves
+        async with stranger.rpc.client(peer_id, "/test/calls/1") as client:
+            assert await client.call("double", b"ab") == b"abab"
+        delivery = await stranger.messages.send(peer_id, b"a message")
+        message = await anext(aiter(party.node.messages))
+        assert (message.peer_id, bytes(message.body)) == (stranger.peer_id, b"a message")
+        await delivery.acknowledged()
+
+
+def calls() -> RpcService:
+    service = RpcService("/test/calls/1")
+
+    @service.method("double")
+    async def double(call: RpcCall, payload: bytes) -> bytes:
+        return payload + payload
+
+    return service
 
 
 async def ask_for_an_echo(port: int) -> None:
@@ -81,12 +100,13 @@ def test_one_port_serves_links_strangers_and_echoes_and_a_node_that_dies_comes_b
                 )
                 assert values == [[Ring64(0), Ring64(1)]] * 2
 
+            bob.node.rpc.add(calls())
             await talk()
-            await ask_as_a_stranger(configs[1], ports[1])
+            await be_a_stranger(bob, ports[1])
             await ask_for_an_echo(ports[1])
             died = bob.pids["node"]
             os.kill(died, signal.SIGKILL)
-            await ask_as_a_stranger(configs[1], ports[1])  # it waits at the gateway for the one that follows
+            await be_a_stranger(bob, ports[1])  # it waits at the gateway for the one that follows
             assert bob.pids["node"] != died
             await talk()
             assert all(link.epoch == 1 for link in (*alice.worker.links.values(), *bob.worker.links.values()))
