@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .handshake import HandshakeResult
     from .link import Link
     from .multiplexer import Multiplexer
+    from .worker_bridge.link_bridge import LinkBridge
 
 
 class Lane:
@@ -87,7 +88,8 @@ class Attempt:
         self.bulk_lanes: dict[int, Lane] = {}
         self.is_orphaned = False  # a worker that was to take its lanes has died
         self.control_lane: Lane | None = None
-        self.substream_lane: SubstreamLane | None = None  # only where LinkOptions.substreams
+        self.substream_lane: SubstreamLane | None = None  # only where the link carries substreams
+        self.bridge: LinkBridge | None = None  # on that lane, while the link is up
         self.failure: HandshakeRejected | ShmError | None = None  # why there will be no link at all
         self.greeted = asyncio.Event()  # set when `result` or `failure` is, and when the attempt is given up
         loop = asyncio.get_running_loop()
@@ -106,9 +108,15 @@ class Attempt:
         lanes = [*self.lanes.values(), *([] if self.control_lane is None else [self.control_lane])]
         return self.is_orphaned or all(lane.is_taken for lane in lanes)
 
+    def end_bridge(self, cause: str) -> None:
+        """The link is over: the opener hears it on the substream lane, too."""
+        if self.bridge is not None:
+            self.bridge.abort(cause or "the link is closed")
+
     def close(self) -> None:
         """Give sockets and rings back."""
         self.greeted.set()
+        self.end_bridge("the link is given up")
         if self.multiplexer is not None:
             self.multiplexer.close()
         for lane in (*self.lanes.values(), *self.bulk_lanes.values()):

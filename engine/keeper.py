@@ -30,7 +30,7 @@ from .commands import Accepted, CommandError, Lanes
 from .connection_pump import ConnectionPump
 from .control_socket import ControlClosed, DescriptorsLost, close_all
 from .dialler import DialFailed, Dialler
-from .errors import HandshakeRejected
+from .errors import HandshakeRejected, PartyWireError
 from .greeting import GreetingFailed
 from .link import LinkState
 from .link_report import LinkReport
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from .bulk_commands import OpenBulk
     from .commands import OpenLinks, RemakeLink
     from .control_socket import ControlSocket
-    from .errors import PartyWireError
     from .link import Link
     from .link_report import Home
     from .link_substreams.link_peers import LinkPeers
@@ -116,7 +115,7 @@ class Keeper(ABC):
         """Have a look at the files that the link needs, before anybody is dialled or waited for.
 
         Raises:
-            CredentialError: one cannot be used.
+            PartyWireError: one cannot be used.
         """
 
     @abstractmethod
@@ -250,6 +249,10 @@ class Keeper(ABC):
         deadline = self._loop.time() + self._options.connect_timeout_s
         try:
             self._check_files()
+        except PartyWireError as error:
+            self._fail("LOCAL", f"the link to {self._peer.name} cannot be made: {error}")
+            return False
+        try:
             async with asyncio.timeout_at(deadline):
                 await self._bring_up()
         except TimeoutError:

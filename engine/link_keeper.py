@@ -22,7 +22,7 @@ from .channel.errors import CredentialError
 from .channel.link_security import PROVING_MODES, security_of
 from .commands import LinkEventKind
 from .control_lane import ControlLane
-from .errors import HandshakeRejected, RejectCode
+from .errors import HandshakeRejected, PartyWireError, RejectCode
 from .greeting import GreetingFailed, dismiss, greet
 from .guard import Guard
 from .handshake import Attach, Handshake, Role
@@ -97,17 +97,21 @@ class LinkKeeper(Keeper):
         self._brittle: frozenset[int] = frozenset()  # connections that broke soon in the last epoch
         self._bulk = BulkConnections(home, peer, self._options, bells, fence, self._dropped)
         self._clock: Callable[[], float] = time.monotonic  # for substreams; a loop's own may have milliseconds only
-        self._peers_fault: CredentialError | None = None
+        self._peers_fault: PartyWireError | None = None
         if self._options.substreams:
             try:
                 self._open_peers()
-            except CredentialError as error:
+            except PartyWireError as error:
                 self._peers_fault = error  # told when the link is to be made
 
     def _open_peers(self) -> None:
         from .link_substreams.link_peers import LinkPeers  # only here: most parties have none
+        from .named_handlers import load_handlers
 
-        self.peers = LinkPeers(self._loop, self._peer, self._options, self._home.tell)
+        peers = LinkPeers(self._loop, self._peer, self._options, self._home.tell)
+        for protocol, handler in load_handlers(self._options.protocols).items():
+            peers.serve(protocol, handler)
+        self.peers = peers
         self._peers_fault = None
 
     def stat_values(self) -> list[Value]:
@@ -373,7 +377,8 @@ class LinkKeeper(Keeper):
         self._epoch = result.epoch + 1
         try:
             attempt.link.greeted(self._loop.time(), result)
-            lane = self._make_lanes(attempt, result.connections)
+            has_substreams = self.peers is not None and result.substreams
+            lane = self._make_lanes(attempt, result.connections, has_substreams=has_substreams)
         except BaseException:
             stream.close()
             raise
@@ -385,7 +390,7 @@ class LinkKeeper(Keeper):
             control,
             ControlLane(lane.tx, lane.rx, result.epoch),
             self._doorbell,
-            on_up=lambda: self._announce(attempt, result.peer.workers, result.message_size_max),
+            on_up=lambda: self._link_up(attempt, result),
             on_end=lambda clean, cause: self._multiplexer_ended(attempt, clean, cause),
             close_timeout_s=self._options.close_timeout_s,
             links=self._links_here,
@@ -398,6 +403,14 @@ class LinkKeeper(Keeper):
             attempt.multiplexer.start()
             connection.start(received)
         attempt.greeted.set()
+
+    def _link_up(self, attempt: Attempt, result: HandshakeResult) -> None:
+        self._announce(attempt, result.peer.workers, result.message_size_max)
+        if (lane := attempt.substream_lane) is not None and self.peers is not None:
+            from .worker_bridge.link_bridge import LinkBridge  # as in `_open_peers`
+
+            attempt.bridge = LinkBridge(self._loop, lane, result.epoch, self.peers)
+            attempt.bridge.start()
 
     def _divide(
         self, attempt: Attempt, stream: Stream, result: HandshakeResult
@@ -433,4 +446,5 @@ class LinkKeeper(Keeper):
     def _multiplexer_ended(self, attempt: Attempt, clean: bool, cause: str) -> None:
         if attempt.multiplexer is not None:
             self._brittle = attempt.multiplexer.broken_early
+        attempt.end_bridge(cause)
         attempt.set_ended(clean, cause)
