@@ -218,6 +218,26 @@ def test_a_lane_that_broke_is_followed_by_another_one(tmp_path: Path) -> None:
     in_time(scenario())
 
 
+def test_a_party_that_closes_at_once_waits_for_no_start(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with node_process(NodeConfig(identity=tmp_path / "key", connections=FAST)) as rig:
+            rig.supervisor.send(Close())
+            await rig.running
+            assert rig.supervisor.try_receive() is None
+
+    in_time(scenario())
+
+
+def test_a_node_whose_supervisor_is_gone_ends(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with node_process(NodeConfig(identity=tmp_path / "key", connections=FAST)) as rig:
+            await rig.hear(NodeLane)
+            rig.supervisor.close()
+            await rig.running
+
+    in_time(scenario())
+
+
 def test_a_start_that_comes_to_nothing_is_told_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("no key\n")
     (tmp_path / "key").chmod(0o600)
