@@ -13,6 +13,8 @@ import pytest
 
 from partywire import NodeConfig, NodeUnavailable, Party, PartyConfig, PeerNode, Ring64, RpcService
 from partywire.engine.messaging import wire
+from partywire.engine.peer_store.store import PeerStore
+from partywire.engine.peers.identity import NodeIdentity
 from partywire.engine.peers.options import PeerOptions
 from partywire.workers.exit_code import ExitCode, code_of
 from tests.support.reserved_ports import reserved_ports
@@ -78,6 +80,7 @@ def test_one_port_serves_links_strangers_and_echoes_and_a_node_that_dies_comes_b
     monkeypatch.chdir(tmp_path)  # where the node's process looks for modules
     node = NodeConfig(
         identity="bob.key",
+        store="bob.peers",
         protocols={"/test/shout/1": "handlers_of_party:shout"},
         connections=PeerOptions(liveness_permits=1, network_byte=NETWORK),
     )
@@ -101,6 +104,8 @@ def test_one_port_serves_links_strangers_and_echoes_and_a_node_that_dies_comes_b
                 assert values == [[Ring64(0), Ring64(1)]] * 2
 
             bob.node.rpc.add(calls())
+            linked = await bob.node.connect("alice")
+            assert linked.peer_id == alice.node.peer_id
             await talk()
             await be_a_stranger(bob, ports[1])
             await ask_for_an_echo(ports[1])
@@ -114,6 +119,10 @@ def test_one_port_serves_links_strangers_and_echoes_and_a_node_that_dies_comes_b
     with reserved_ports(2) as ports:
         asyncio.run(asyncio.wait_for(everybody(ports), TIMEOUT_S))
     assert (tmp_path / "alice.key").stat().st_mode & 0o777 == 0o600
+    with PeerStore(tmp_path / "bob.peers") as store:  # what linked peers say of themselves is kept, too
+        alice = store.get(NodeIdentity.load(tmp_path / "alice.key").peer_id)
+        assert alice is not None
+        assert [str(known.address) for known in alice.addresses] == [f"/ip4/127.0.0.1/tcp/{ports[0]}"]
 
 
 def test_a_node_that_cannot_start_ends_the_opening_with_a_sentence(tmp_path: Path) -> None:
