@@ -258,6 +258,8 @@ class SubstreamWriter:
 
     def wake(self) -> None:
         """For the connection: there may be room again, or never any more."""
+        if self._waiting and self._substream.failure is None:
+            self._push()  # whoever gave it to us need not be waiting in `drain`
         self._place.wake()
         if self.on_wake is not None:
             self.on_wake()

@@ -143,6 +143,11 @@ class BridgeEnd:
             answer, reader, writer = await self._ask(head, timeout_s)
         except SubstreamTimeout:
             raise NegotiationTimedOut(peer, head.protocols, timeout_s or 0.0) from None
+        except SubstreamReset as error:
+            if error.by_us:
+                raise
+            cause = error.cause or "it gave it up as soon as it was open"
+            raise SubstreamReset(peer, error.substream, False, cause) from None
         if not isinstance(answer, heads.Opened):
             raise self._misunderstood(writer, head, answer)
         connection = None if answer.connection is None else self.connection_of(answer.connection)

@@ -112,12 +112,14 @@ class SubstreamFile(io.RawIOBase):
 
         Raises:
             SubstreamTimeout: what was written is not taken.
-            SubstreamReset, SubstreamSessionOver: it was written and never will be.
+            SubstreamReset, SubstreamSessionOver: nobody knows how much of what was written has arrived.
         """
         if self._is_ended:
             return
         try:
             self.flush()
+            if (failure := self._writer.failure) is not None and not self._reader.at_eof():
+                raise failure
             self._writer.close()
             self._worker.flush()
         except PartyWireError as error:

@@ -93,7 +93,8 @@ class SubstreamLane(ReceiverHot):
         self._soon: list[Callable[[], object]] = []
         self._is_dirty = False
         self._is_stalled = False
-        # Set while bytes are moved, which runs no code of users: found set, an exception (Ctrl-C) came in between.
+        # Set while bytes are moved, which runs no code of users: found set, an exception (Ctrl-C) came in between, and
+        # the next pass comes here because `is_urgent` is still set too.
         self._is_moving = False
         self._is_left = False  # this process is a fork
         self._running: set[Running] = set()
@@ -165,17 +166,17 @@ class SubstreamLane(ReceiverHot):
 
     def _move(self) -> int:
         """Do what was put off, once around: what that puts off in turn waits for the next one."""
-        soon = self._soon
-        if not soon:
-            return 0
         if self._is_moving:
             self._is_moving = False
             self.lose(INTERRUPTED)
+        soon = self._soon
+        if not soon:
+            return 0
+        self._is_moving = self.is_urgent = True
         self._soon = []
-        self._is_moving = True
         for callback in soon:
             callback()
-        self._is_moving = False
+        self._is_moving = self.is_urgent = False
         return len(soon)
 
     # A full ring.
