@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from partywire.engine.errors import LinkProtocolError
+from partywire.engine.link_substreams.introduction import LinkIdentityReader, LinkProof
 from partywire.engine.multiaddr import Multiaddr
 from partywire.engine.peers import claims
 from partywire.engine.peers.claims import PeerClaim
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 NOW: Final = 1_800_000_000.0
 _KEY: Final = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 _IDENTITY: Final = NodeIdentity(_KEY)
+_LINK_SECRET: Final = bytes(range(64, 96))
 
 
 def fuzz_peer_claim(data: bytes) -> None:
@@ -61,6 +63,23 @@ def fuzz_identity_message(data: bytes) -> None:
     assert len(cause) <= REASON_SIZE_MAX
     if core.result is not None:
         assert core.result.claim.noise_key == _IDENTITY.noise_key.public.raw
+
+
+def fuzz_link_identity(data: bytes) -> None:
+    """Slices, none beyond what may be read, are a message that the other end of this link proves, its beginning, or a
+    LinkProtocolError. The first byte says how large slices are."""
+    proof = LinkProof(_LINK_SECRET, 3, is_dialler=False)
+    core = LinkIdentityReader(proof, lambda: NOW, has_verdict=False, is_local=True, peer="bob")
+    rest, size_max = data[1:], max(data[0], 1) if data else 1
+    try:
+        while rest and core.missing:
+            size = min(core.missing, size_max)
+            part, rest = rest[:size], rest[size:]
+            core.receive_untrusted(part)
+    except LinkProtocolError:
+        return
+    if core.result is not None:
+        assert core.result.claim.public_key == _IDENTITY.public_key
 
 
 def fuzz_liveness(data: bytes) -> None:
@@ -99,6 +118,14 @@ def messages() -> Iterator[bytes]:
     yield b"\xfe" + message.encode()
     yield b"\xff" + encode_acceptance(message)
     yield b"\x03" + encode_refusal(RefusalCode.BANNED, "the peer is banned")
+
+
+def link_messages() -> Iterator[bytes]:
+    """What the dialler tells on this link, and what it told on another one."""
+    claim = _IDENTITY.sign(updated_at=int(NOW), protocols=["/test/1"])
+    for epoch in (3, 4):
+        proof = LinkProof(_LINK_SECRET, epoch, is_dialler=True)
+        yield b"\xff" + proof.introduce(_IDENTITY, claim, Multiaddr.parse("/ip4/10.0.0.1/tcp/7101")).encode()
 
 
 def echoes() -> Iterator[bytes]:

@@ -3,6 +3,7 @@ one, beside those in targets.py."""
 
 from __future__ import annotations
 
+import math
 import tomllib
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,7 @@ from partywire.engine.messaging import wire as messages
 from partywire.engine.multiaddr import SIZE_MAX, Multiaddr
 from partywire.engine.negotiation import Answerer, NegotiationFailed, Proposer
 from partywire.engine.rpc import wire as rpc
+from partywire.engine.worker_bridge import heads
 from partywire.engine.yamux.errors import SubstreamSessionOver
 from partywire.engine.yamux.events import Offered
 from partywire.engine.yamux.frames import (
@@ -168,6 +170,15 @@ def fuzz_call_frame(data: bytes) -> None:
         assert len(answer.message) <= rpc.MESSAGE_SIZE_MAX
 
 
+def fuzz_bridge_head(data: bytes) -> None:
+    """A body is a head that encodes to one that is equal, or a HeadError."""
+    try:
+        head = heads.decode_untrusted(data)
+    except heads.HeadError:
+        return
+    assert heads.decode_untrusted(heads.encode(head)[heads.LENGTH_SIZE :]) == head
+
+
 def fuzz_node_config(data: bytes) -> None:
     """A table [node] is a configuration with options that can be used, or a ConfigError that names what is wrong."""
     try:
@@ -238,6 +249,19 @@ def call_frames() -> Iterator[bytes]:
     yield b"".join(rpc.encode_request(rpc.Request(1, "method", 1000, b"payload")))
     yield b"".join(rpc.encode_item(rpc.Item(1, b"payload")))
     yield rpc.encode_end(rpc.End(1, rpc.RpcStatus.NOT_FOUND, "it is not there"))
+
+
+def bridge_heads() -> Iterator[bytes]:
+    """Of both ends."""
+    note = heads.ConnectionNote(7, "dialled", "/ip4/127.0.0.1/tcp/7201", bytes(9))
+    for head in (
+        heads.Open(("/app/x/2", "/app/x/1"), "ab" * 13),
+        heads.Ban("ab" * 13, "rude", math.inf),
+        heads.Offer("/app/x/1", note, 5),
+        heads.Failed("PeerNotReached", ("bob", 3, ("one", "two"))),
+        heads.Standing((1, 2, 3), 4),
+    ):
+        yield heads.encode(head)[heads.LENGTH_SIZE :]
 
 
 def node_configs() -> Iterator[bytes]:

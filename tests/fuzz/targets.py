@@ -43,8 +43,10 @@ from tests.fuzz.object_targets import fuzz_objects as fuzz_objects
 from tests.fuzz.peer_store_targets import fuzz_peer_ban as fuzz_peer_ban
 from tests.fuzz.peer_store_targets import fuzz_peer_record as fuzz_peer_record
 from tests.fuzz.peer_targets import fuzz_identity_message as fuzz_identity_message
+from tests.fuzz.peer_targets import fuzz_link_identity as fuzz_link_identity
 from tests.fuzz.peer_targets import fuzz_liveness as fuzz_liveness
 from tests.fuzz.peer_targets import fuzz_peer_claim as fuzz_peer_claim
+from tests.fuzz.substream_targets import fuzz_bridge_head as fuzz_bridge_head
 from tests.fuzz.substream_targets import fuzz_call_frame as fuzz_call_frame
 from tests.fuzz.substream_targets import fuzz_message_frame as fuzz_message_frame
 from tests.fuzz.substream_targets import fuzz_multiaddr as fuzz_multiaddr
