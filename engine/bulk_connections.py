@@ -3,10 +3,11 @@
 Between the keeper of the link and its openers on both sides. The one invariant: a bulk connection joins the attempt
 that it was greeted for, with rings of its own, or is closed; one that cannot be made harms only what waits for it.
 
-    asked for -> dial -> attach (docs/wire.md, Handshake) -> rings -> BulkLane to its worker
+    asked for -> rings -> dial -> attach (docs/wire.md, Handshake) -> BulkLane to its worker
 
-The end that accepts makes its rings when the peer dials, whether or not its own opener has asked yet: both have agreed
-on the sessions, and the words of one may be slower.
+Both ends make their rings before the handshake is done, since behind it a connection that ends is a link that is lost.
+The end that accepts makes them when the peer dials, whether or not its own opener has asked yet: both have agreed on
+the sessions, and the words of one may be slower. They are made once, whoever dials how often.
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ class BulkConnections:
         """Dial until the connection stands, the attempt is over, or the connect timeout has passed, which is told."""
         cause = ""
         try:
+            if not self._reserve(attempt, number):
+                return
             async with asyncio.timeout(self._options.connect_timeout_s):
                 while attempt.link.refusal_of_bulk_untrusted(number) is None:
                     try:
@@ -92,25 +95,32 @@ class BulkConnections:
             self._under_way.discard((attempt.link.epoch, number))
 
     def is_refused(self, attempt: Attempt, number: int) -> bool:
-        """Whether a bulk connection that the peer dials has no place in the attempt."""
+        """Whether a bulk connection that the peer dials has no place in the attempt, or no memory."""
         is_orphan = worker_of_connection(number, len(self._bells)) in self._dropped
-        return is_orphan or attempt.link.refusal_of_bulk_untrusted(number) is not None
+        refusal = attempt.link.refusal_of_bulk_untrusted(number)
+        return is_orphan or refusal is not None or not self._reserve(attempt, number)
+
+    def _reserve(self, attempt: Attempt, number: int) -> bool:
+        """Have rings for a connection. False: there is no memory, which is told."""
+        if number in attempt.bulk_lanes:
+            return True
+        bell = self._bells[worker_of_connection(number, len(self._bells))]
+        ring_id = self._peer << 32 | number << 1
+        try:
+            attempt.bulk_lanes[number] = Lane(self._options.bulk_ring_size, ring_id, self._fence, bell)
+        except ShmError as error:
+            self._fail(attempt, number, str(error))
+            return False
+        return True
 
     def join(self, attempt: Attempt, stream: Stream, number: int, received: bytes) -> None:
         """A connection is the peer's from now on; `received` came behind its handshake. Owns the stream."""
         multiplexer, link, result = attempt.multiplexer, attempt.link, attempt.result
-        if multiplexer is None or result is None or not link.is_standing or number in attempt.bulk_lanes:
+        if multiplexer is None or result is None or not link.may_join(number):
             stream.close()
             return
+        lane = attempt.bulk_lanes[number]
         worker = worker_of_connection(number, len(self._bells))
-        ring_id = self._peer << 32 | number << 1
-        try:
-            lane = Lane(self._options.bulk_ring_size, ring_id, self._fence, self._bells[worker])
-        except ShmError as error:
-            stream.close()
-            self._fail(attempt, number, str(error))
-            return
-        attempt.bulk_lanes[number] = lane
         message = BulkLane(worker, self._peer, link.epoch, number, result.message_size_max)
         self._home.tell(message, lane.fds)
         pump = ConnectionPump(multiplexer, stream, lane.tx, lane.rx, number, link.epoch, slice_size=BULK_SLICE_SIZE)

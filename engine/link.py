@@ -174,11 +174,6 @@ class Link:
         return self._state in _DEAD
 
     @property
-    def is_standing(self) -> bool:
-        """Whether it came up and is not over, whoever has said goodbye."""
-        return self._state in _STANDING
-
-    @property
     def epoch(self) -> int:
         """The life of the link that was agreed on; 0 before."""
         return self._epoch
@@ -301,10 +296,15 @@ class Link:
             return RejectCode.DUPLICATE_IDENTITY, f"{self.name_of(number)} of the link is already attached"
         return None
 
+    def may_join(self, number: int) -> bool:
+        """Whether a bulk connection whose handshake is done still finds a link, and its place free."""
+        is_free = is_bulk_connection(number, self._connections) and number not in self._attached
+        return is_free and self._state in _STANDING
+
     def bulk_attached(self, number: int) -> None:
         """A bulk connection's handshake is done. At its dialler a goodbye may have come between."""
         self._require("bulk_attached", *_STANDING)
-        if not is_bulk_connection(number, self._connections) or number in self._attached:
+        if not self.may_join(number):
             raise LocalProtocolError("link", self._state.value, f"bulk_attached({number})")
         self._attached.add(number)
 

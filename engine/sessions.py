@@ -58,10 +58,14 @@ class SessionProposal:
         if not 1 <= self.stride <= _STRIDE_MAX:
             raise ValueError(f"stride {self.stride}, between 1 and {_STRIDE_MAX} are allowed")
 
+    @property
+    def class_name(self) -> str:
+        """As peers say it."""
+        return _BULK if self.is_bulk else _NORMAL
+
     def fields(self) -> dict[str, object]:
         """The proposal as fields of a rendezvous."""
-        class_ = _BULK if self.is_bulk else _NORMAL
-        return {"count": self.count, "next_id": self.next_id, "stride": self.stride, "class": class_}
+        return {"count": self.count, "next_id": self.next_id, "stride": self.stride, "class": self.class_name}
 
     @classmethod
     def from_fields_untrusted(cls, fields: Mapping[str, object], peer: str = "") -> SessionProposal:
@@ -80,7 +84,7 @@ class SessionProposal:
         if class_ not in (_NORMAL, _BULK):
             raise LinkProtocolError(peer, "class of sessions in a proposal", repr(class_)[:_SHOWN_MAX])
         try:
-            return cls(*values, is_bulk=class_ == _BULK)
+            return cls(values[0], values[1], values[2], class_ == _BULK)
         except ValueError as error:
             raise LinkProtocolError(peer, "session proposal out of bounds", str(error)) from None
 
@@ -120,8 +124,7 @@ def agree(round_: int, our_name: str, proposals: Mapping[str, SessionProposal]) 
         if theirs.stride != ours.stride:
             raise SetupMismatch(round_, "stride of session ids", ours.stride, theirs.stride, peer)
         if theirs.is_bulk != ours.is_bulk:
-            seen = (_BULK if proposal.is_bulk else _NORMAL for proposal in (ours, theirs))
-            raise SetupMismatch(round_, "class of sessions", *seen, peer)
+            raise SetupMismatch(round_, "class of sessions", ours.class_name, theirs.class_name, peer)
     greatest = max(proposal.next_id for proposal in proposals.values())
     first = -(-greatest // ours.stride) * ours.stride
     if first + ours.count * ours.stride > RESET_IDS_FIRST:
