@@ -111,6 +111,43 @@ def test_one_end_says_goodbye_and_both_close_cleanly() -> None:
     assert pair.bob.events == [LinkUp(), PeerSaidGoodbye(), LinkClosed(clean=True)]
 
 
+def test_a_link_closes_only_behind_the_ends_of_its_bulk_connections() -> None:
+    link = link_in(LinkState.UP)
+    assert link.refusal_of_bulk_untrusted(2) is None
+    link.bulk_attached(2)
+    assert link.refusal_of_bulk_untrusted(2) == (
+        RejectCode.DUPLICATE_IDENTITY,
+        "bulk connection 0 of the link is already attached",
+    )
+    link.goodbye_said(4.0)
+    link.goodbye_received_untrusted(4.0)
+    for stream in (0, 1, CONTROL):
+        link.stream_ended(5.0, stream)
+    assert link.state is LinkState.CLOSING
+    link.stream_ended(5.0, 2)
+    assert link.state is LinkState.CLOSED
+
+
+@pytest.mark.parametrize("state", [state for state in LinkState if state is not LinkState.UP])
+def test_bulk_connections_are_welcome_only_while_the_link_is_up(state: LinkState) -> None:
+    link = link_in(state)
+    assert link.refusal_of_bulk_untrusted(2) is not None
+
+
+@pytest.mark.parametrize("number", [0, 1, 4, 65_535])
+def test_a_bulk_connection_that_does_not_exist_is_refused(number: int) -> None:
+    refusal = link_in(LinkState.UP).refusal_of_bulk_untrusted(number)
+    assert refusal is not None
+    assert refusal[0] is RejectCode.PROTOCOL
+
+
+def test_a_bulk_connection_that_breaks_loses_the_link_by_its_name() -> None:
+    link = link_in(LinkState.UP)
+    link.bulk_attached(3)
+    link.stream_failed(3, "reset")
+    assert link.cause == "bulk connection 1 to bob broke: reset"
+
+
 def test_both_ends_say_goodbye_at_once_and_close_cleanly() -> None:
     pair = LinkPair(TIMES, (2, 1))
     pair.come_up()
@@ -462,10 +499,18 @@ class LinkLife(RuleBasedStateMachine):
     def attach(self, index: int) -> None:
         self.attempt(lambda: self.link.attached(self.now, index))
 
+    @rule(number=st.integers(-1, 6))
+    def attach_bulk(self, number: int) -> None:
+        is_welcome = self.link.refusal_of_bulk_untrusted(number) is None
+        before = self.link.streams
+        self.attempt(lambda: self.link.bulk_attached(number))
+        assert is_welcome <= (self.link.streams == before + 1)
+
     @precondition(lambda self: self.link.connections)
     @rule(data=st.data())
     def end_of_stream(self, data: st.DataObject) -> None:
-        stream = data.draw(st.integers(CONTROL, self.link.connections - 1))
+        attached = [*range(self.link.connections), *self.link._attached]
+        stream = data.draw(st.sampled_from([CONTROL, *attached]))
         self.link.stream_ended(self.now, stream)
 
     @rule(token=st.integers(0, 5))

@@ -82,10 +82,11 @@ def test_after_a_wrap_all_parties_go_on_together() -> None:
     [
         (SessionProposal(11, 0), "number of sessions", 10, 11),
         (SessionProposal(10, 0, 2), "stride of session ids", 1, 2),
+        (SessionProposal(10, 0, is_bulk=True), "class of sessions", "normal", "bulk"),
     ],
 )
 def test_a_different_wish_is_an_error_at_every_party(
-    changed: SessionProposal, field: str, ours: int, theirs: int
+    changed: SessionProposal, field: str, ours: object, theirs: object
 ) -> None:
     proposals = everybody(10, (0, 0, 0)) | {"bob": changed}
     for name in NAMES:
@@ -96,9 +97,9 @@ def test_a_different_wish_is_an_error_at_every_party(
         assert (raised.value.peer == "bob") == (name != "bob")
 
 
-@given(st.integers(1, limits.SESSIONS_MAX), st.integers(0, RESET_IDS_FIRST), st.integers(1, 1024))
-def test_a_proposal_round_trips_as_fields(count: int, next_id: int, stride: int) -> None:
-    proposal = SessionProposal(count, next_id, stride)
+@given(st.integers(1, limits.SESSIONS_MAX), st.integers(0, RESET_IDS_FIRST), st.integers(1, 1024), st.booleans())
+def test_a_proposal_round_trips_as_fields(count: int, next_id: int, stride: int, is_bulk: bool) -> None:
+    proposal = SessionProposal(count, next_id, stride, is_bulk)
     assert SessionProposal.from_fields_untrusted(proposal.fields() | {"job": "digits"}) == proposal
 
 
@@ -116,6 +117,9 @@ def test_a_proposal_round_trips_as_fields(count: int, next_id: int, stride: int)
         {"stride": 0},
         {"stride": 1025},
         {"stride": []},
+        {"class": "express"},
+        {"class": ["bulk"]},
+        {"class": None},
     ],
     ids=str,
 )

@@ -16,6 +16,7 @@ from partywire.engine.topology import (
     connection_count,
     connection_of_session,
     dials,
+    is_bulk_connection,
     routing_tag,
     worker_of_connection,
 )
@@ -88,9 +89,13 @@ def test_a_connection_never_mixes_workers(our_workers: int, their_workers: int) 
     count = connection_count(our_workers, their_workers)
     assert count == connection_count(their_workers, our_workers)
     for session in range(200):
-        connection = connection_of_session(session, count)
-        assert worker_of_connection(connection, our_workers) == session % our_workers
-        assert worker_of_connection(connection, their_workers) == session % their_workers
+        normal, bulk = (connection_of_session(session, count, is_bulk=is_bulk) for is_bulk in (False, True))
+        assert (is_bulk_connection(normal, count), is_bulk_connection(bulk, count)) == (False, True)
+        assert bulk - normal == count
+        for connection in (normal, bulk):
+            assert worker_of_connection(connection, our_workers) == session % our_workers
+            assert worker_of_connection(connection, their_workers) == session % their_workers
+    assert not is_bulk_connection(2 * count, count)
 
 
 @pytest.mark.parametrize("workers", [0, -1, 65])

@@ -170,3 +170,35 @@ def test_a_worker_watches_until_something_comes(control: tuple[RingWriter, RingR
     assert control[0].try_write((b"x",), 1, records.CONTROL)
     control[0].publish()
     assert compiled.core.watch([receiver], LONG_NS) is True
+
+
+@pytest.mark.parametrize(("bulk_count", "at_once"), [(1, 500), (0, 0)])
+def test_a_normal_line_has_its_turn_again_behind_each_of_a_bulk_one(
+    rig: PumpRig, control: tuple[RingWriter, RingReader], bulk_count: int, at_once: int
+) -> None:
+    """What the second line sends arrives at the first one: within the same round if the second is a bulk line."""
+    assert compiled.core is not None
+    bulk = PumpRig().start()
+    ours, theirs = socket.socketpair()
+    try:
+        assert rig.pump.line is not None
+        assert bulk.pump.line is not None
+        (tx, rx, _, *rest), (bulk_tx, bulk_rx, _, *bulk_rest) = rig.pump.line, bulk.pump.line
+        lines = (tx, rx, ours.fileno(), *rest), (bulk_tx, bulk_rx, theirs.fileno(), *bulk_rest)
+        bulk.write(bytes(500))
+        one_round_ns = -1
+        moved, index, _ = compiled.core.pump_while_busy(lines, control[1], QUIET_NS, one_round_ns, bulk_count)
+        assert (moved, index) == ([at_once, 500], -1)
+    finally:
+        bulk.close()
+        ours.close()
+        theirs.close()
+
+
+@pytest.mark.parametrize("bulk_count", [-1, 2])
+def test_there_are_not_more_bulk_lines_than_lines(
+    rig: PumpRig, control: tuple[RingWriter, RingReader], bulk_count: int
+) -> None:
+    assert compiled.core is not None
+    with pytest.raises(TypeError):
+        compiled.core.pump_while_busy((rig.pump.line,), control[1], QUIET_NS, LONG_NS, bulk_count)

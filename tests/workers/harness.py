@@ -14,6 +14,7 @@ import random
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from partywire.engine.bulk_commands import BulkLane
 from partywire.engine.commands import Lanes
 from partywire.engine.records import (
     CONTROL,
@@ -145,6 +146,19 @@ class Table:
         lanes = Lanes(0, theirs, epoch, workers[theirs], mine, connections, True, message_size_max)
         worker.link_life.add_lanes(lanes, fds)
 
+    def add_bulk(self, number: int = 1, ring_size: int = 1 << 20) -> None:
+        """A bulk connection on every link between workers that sit here."""
+        for (pair, ends), bell in zip(self._ends.items(), self._bells, strict=True):
+            ours, theirs = pair
+            tx, rx = Segment.create(ring_size), Segment.create(ring_size)
+            fds = [os.dup(tx.fileno()), os.dup(rx.fileno())]
+            epoch = ends[-1].epoch
+            ends.append(End(RingWriter(rx, self._fence, bell), RingReader(tx, self._fence, bell), number, epoch))
+            message = BulkLane(0, theirs, epoch, number, self.workers[ours].message_size_max)
+            self.workers[ours].commands.take(message, fds)
+        for ours, theirs in self._ends:
+            self.end_of(ours, theirs, number).other = self.end_of(theirs, ours, number)
+
     # What I/O processes do.
 
     def move(self) -> int:
@@ -200,9 +214,9 @@ class Table:
         """The I/O side of a connection of `party` to `peer`."""
         return next(end for end in self._ends[party, peer] if end.connection == connection)
 
-    def feed(self, party: int, peer: int, data: bytes) -> None:
+    def feed(self, party: int, peer: int, data: bytes, connection: int = 0) -> None:
         """Bytes that `party` receives from `peer` as if the peer had sent them."""
-        self.end_of(party, peer).stream += data
+        self.end_of(party, peer, connection).stream += data
         self.turn()
 
     def cut(self, party: int, peer: int, cause: str = "connection reset by peer") -> None:
