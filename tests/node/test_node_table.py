@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from partywire.workers.config import parse_config, write_config
 from partywire.workers.node import OnionConfig, SocksConfig
 from partywire.workers.node.config import TOR_DIAL_TIMEOUT_S
 from partywire.workers.node.config_file import read_node_table
-from partywire.workers.node.in_party import TABLE_SIZE_MAX, advertised, known_identity, make_identity
+from partywire.workers.node.in_party import TABLE_SIZE_MAX, advertised, known_identity, make_identity, node_options
 from partywire.workers.node.table import table_of
 
 if TYPE_CHECKING:
@@ -112,6 +113,27 @@ def test_a_table_reads_back_as_an_equal_configuration(node: NodeConfig) -> None:
 def test_with_tor_a_default_that_was_not_said_stays_the_default() -> None:
     node = replace(WHOLE, connections=None)
     assert read_node_table(table_of(node)).options.dial_timeout_s == TOR_DIAL_TIMEOUT_S
+
+
+@pytest.mark.parametrize(
+    ("listen", "is_own"),
+    [("/ip4/127.0.0.1/tcp/7101", True), ("/ip4/127.0.0.1/tcp/7103", False), ("/ip4/127.0.0.1/tcp/7101/ws", False)],
+)
+def test_the_address_of_the_party_need_not_be_listened_on_again(listen: str, is_own: bool) -> None:
+    text = f'{PARTY}[node]\nidentity = "k"\nlisten = "{listen}"\n'
+    if is_own:
+        assert "leave it out" in problems_of(text)["node.listen"]
+    else:
+        assert parse_config(text).node is not None
+
+
+def test_the_largest_table_fits_the_messages_that_carry_it() -> None:
+    named = {f"/app/{number:03}/{'x' * 200}": f"module.of_mine:{'f' * 85}" for number in range(64)}
+    config = replace(parse_config(PARTY), node=NodeConfig(identity="k", protocols=named))
+    assert config.node is not None
+    assert len(json.dumps(table_of(config.node))) > TABLE_SIZE_MAX - 1000
+    start = Start(config.spec, (), options=config.link_options, node=node_options(config.node))
+    assert decode(encode(start)) == start
 
 
 def test_a_handler_in_the_table_is_a_module_and_a_function() -> None:

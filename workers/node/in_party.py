@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from partywire.engine.addresses import is_unix
 from partywire.engine.channel.errors import CredentialError
 from partywire.engine.first_bytes import taken_by
-from partywire.engine.link_addresses import multiaddr_of
+from partywire.engine.link_addresses import multiaddr_of, pair_of
 from partywire.engine.node_commands import NodeOptions
 from partywire.engine.peers.claims import ADDRESSES_MAX, fault_of_address
 
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
     from ..config import PartyConfig
 
-TABLE_SIZE_MAX: Final = 32 * 1024
-"""Bytes of the table on its way to the node's process, within one control message."""
+TABLE_SIZE_MAX: Final = 20 * 1024
+"""Bytes of the table on its way to the node's process. One control message, which has 64 KiB, holds them and once more
+the protocols among them."""
 
 
 def read_table(table: object, path: str, problems: list[tuple[str, str]]) -> NodeConfig | None:
@@ -70,6 +71,20 @@ def party_problems(config: PartyConfig, node: NodeConfig) -> Iterable[tuple[str,
             f"{TABLE}.connections.network_byte",
             f"is {byte:#04x}, and {whose}; choose another one, the same at every node of the network",
         )
+    for address in node.listen:
+        if _pair_of(address) in config.listen_addresses:
+            yield (
+                f"{TABLE}.listen",
+                f"{address} is the party's own address, where peers reach the node anyway; leave it out",
+            )
+
+
+def _pair_of(address: Multiaddr) -> Address | None:
+    """What a party would call it; None for what a party cannot listen on."""
+    try:
+        return pair_of(str(address), listening=True)
+    except ValueError:
+        return None
 
 
 def identity_path(node: NodeConfig) -> str:
