@@ -70,6 +70,7 @@ WITHOUT_IO = (
     "yamux/events",
     "yamux/frames",
     "yamux/limits",
+    "yamux/overdue",
     "yamux/pings",
     "yamux/session",
     "yamux/substream",

@@ -43,6 +43,7 @@ from .frames import (
     encode_header,
 )
 from .limits import YamuxLimits
+from .overdue import Overdue
 from .pings import Pings
 from .substream import Substream
 from .window_growth import WindowGrowth
@@ -80,8 +81,8 @@ class YamuxSession:
         self._substreams: dict[int, Substream] = {}
         self._theirs = 0
         self._unaccepted = 0
-        self._unanswered: dict[int, float] = {}  # ours without an answer -> deadline, in order
-        self._half_closed: dict[int, float] = {}  # whose end we wait for -> deadline, in order
+        self._unanswered = Overdue(self.limits.answer_timeout_s, "the peer did not answer")
+        self._half_closed = Overdue(self.limits.half_closed_timeout_s, "the peer did not end its side")
         self._growth = WindowGrowth(self.limits)
         self._replies = bytearray()
         self._turns: deque[Substream] = deque()
@@ -114,7 +115,7 @@ class YamuxSession:
         substream = Substream(self, self._next_id, True, now)
         self._next_id += 2
         self._substreams[substream.id] = substream
-        self._unanswered[substream.id] = now + self.limits.answer_timeout_s
+        self._unanswered.begin(substream, now)
         self.has_output(substream)
         return substream
 
@@ -268,7 +269,7 @@ class YamuxSession:
             substream.owes_fin = False
             substream.fin_sent = True
             if not substream.is_ended_by_peer:
-                self._half_closed[substream.id] = self._clock() + self.limits.half_closed_timeout_s
+                self._half_closed.begin(substream, self._clock())
             self._forget_if_done(substream)
         return total
 
@@ -385,7 +386,7 @@ class YamuxSession:
         return substream
 
     def _take_answer(self, substream: Substream) -> None:
-        if self._unanswered.pop(substream.id, None) is not None:
+        if self._unanswered.end(substream):
             substream.is_answered = True
             self._events.append(Answered(substream))
 
@@ -407,7 +408,7 @@ class YamuxSession:
 
     def _take_end(self, substream: Substream) -> None:
         substream.is_ended_by_peer = True
-        self._half_closed.pop(substream.id, None)
+        self._half_closed.end(substream)
         self._readable[substream] = None
         self._forget_if_done(substream)
 
@@ -432,11 +433,7 @@ class YamuxSession:
         """When `tick` is due. It moves, both ways; looking at it after each call is enough."""
         if self.cause:
             return float("inf")
-        deadline = self._pings.deadline
-        for waiting in (self._unanswered, self._half_closed):
-            if waiting:
-                deadline = min(deadline, next(iter(waiting.values())))
-        return deadline
+        return min(self._pings.deadline, self._unanswered.deadline, self._half_closed.deadline)
 
     def tick(self) -> list[Event]:
         """Time has passed: ping, and give up what did not come in time."""
@@ -448,19 +445,11 @@ class YamuxSession:
             return self._take_events()
         if self._pings.is_due(now):
             self.ping()
-        self._give_up(self._unanswered, now, "the peer did not answer")
-        self._give_up(self._half_closed, now, "the peer did not end its side")
+        for owed in (self._unanswered, self._half_closed):
+            while (substream := owed.take_due(now)) is not None:
+                self._events.append(WasReset(substream))
+                self.reset(substream, owed.cause)
         return self._take_events()
-
-    def _give_up(self, waiting: dict[int, float], now: float, cause: str) -> None:
-        while waiting:
-            substream_id, deadline = next(iter(waiting.items()))
-            if deadline > now:
-                return
-            del waiting[substream_id]
-            substream = self._substreams[substream_id]
-            self._events.append(WasReset(substream))
-            self.reset(substream, cause)
 
     # Within.
 
@@ -472,8 +461,8 @@ class YamuxSession:
     def _forget(self, substream: Substream) -> None:
         if self._substreams.pop(substream.id, None) is None:
             return
-        self._unanswered.pop(substream.id, None)
-        self._half_closed.pop(substream.id, None)
+        self._unanswered.end(substream)
+        self._half_closed.end(substream)
         self._growth.give_back(substream)
         if not substream.is_ours:
             self._theirs -= 1
