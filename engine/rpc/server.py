@@ -71,6 +71,11 @@ class RpcServer:
         self._services: dict[str, RpcService] = {}
         self._substreams: Counter[PeerId] = Counter()
 
+    @property
+    def has_services(self) -> bool:
+        """Whether anything is served."""
+        return bool(self._services)
+
     def add(self, service: RpcService) -> None:
         """Serve it from now on.
 

@@ -132,6 +132,7 @@ class Rig:
         if self.driver is not None:
             self.driver.attach()
         self.node = PartyNode(config)
+        self.node.grace_s = 0.0
         self.node.begin(self.worker, side.alice.peers.peer_id, loop)
 
     def link_up(self, epoch: int = 1, *, substreams: bool = True) -> None:

@@ -21,8 +21,9 @@ from partywire.engine.rpc.service import RpcService
 from partywire.engine.yamux.errors import SubstreamReset, SubstreamSessionOver
 from partywire.workers.errors import UnknownPeer
 from partywire.workers.party_node.errors import NeedsAsyncio, NoWayToPeer
+from partywire.workers.party_node.node import PartyNode
 from partywire.workers.scheduler import Scheduler
-from tests.party_node.rig import ECHO, OURS, BridgeSide, Rig, blocking_rig, in_loop
+from tests.party_node.rig import ECHO, OURS, BridgeSide, Rig, blocking_rig, config_of, in_loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -269,6 +270,10 @@ def test_what_needs_a_loop_says_so(tmp_path: Path) -> None:
         for ask in (lambda: rig.node.messages, lambda: rig.node.rpc, rig.node.events, lambda: connection.closed):
             with pytest.raises(NeedsAsyncio, match="async with Party"):
                 ask()
+        early = PartyNode(config_of(tmp_path))
+        early.rpc.add(RpcService("/test/calls/1"))
+        with pytest.raises(NeedsAsyncio, match="rpc"):
+            early.begin(rig.worker, rig.node.peer_id, None)
         assert "messages_sent" not in rig.node.counters
 
 
@@ -292,6 +297,19 @@ def test_a_link_that_is_lost_takes_its_substreams_with_it_and_comes_back(tmp_pat
             rig.block(rig.node.connect("bob", timeout=0.01))
         rig.link_up(epoch=2)
         assert rig.block(echoed(rig, b"back")) == b"back"
+
+
+def test_a_party_that_came_up_just_now_is_asked_again_what_it_serves(tmp_path: Path) -> None:
+    with blocking_rig(tmp_path) as rig:
+        rig.node.grace_s = 20.0
+        scheduler = Scheduler(rig.worker)
+        opening = scheduler.spawn(rig.node.open("bob", OURS))
+        scheduler.run(lambda: opening.wait is not None)
+        rig.block(rig.worker.until(lambda: False, rig.worker.clock() + 0.01))
+        rig.side.run(served(rig.side, OURS, shout))
+        scheduler.run()
+        scheduler.close()
+        assert opening.error is None
 
 
 def test_a_link_that_is_not_up_is_waited_for(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ from .lane import SubstreamLane
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from partywire.engine.peers.contract import ProtocolHandler
     from partywire.engine.peers.events import PeerEvent
@@ -58,6 +58,9 @@ log = logging.getLogger("partywire.node")
 CAUSES_MAX: Final = 256
 """Causes of resets that are kept for substreams whose opening was not taken in yet."""
 
+ASK_AGAIN_S: Final = 0.1
+"""Between two questions whether a party, whose link came up just now, serves a protocol."""
+
 _GONE: Final = (SubstreamReset, SubstreamClosed, SubstreamSessionOver)
 
 
@@ -66,6 +69,7 @@ class Home(Protocol):
 
     options: PeerOptions
     is_ending: bool
+    grace_s: float
 
     @property
     def counters_of_bridges(self) -> NodeCounters:
@@ -97,7 +101,11 @@ class BridgeEnd:
         """Owns the rings. `name`: the party at the other end of the link; empty: the node's process."""
         self.name = name
         self.connections: dict[int, BridgedConnection] = {}
+        self.is_attending = False
+        """Whether the process at the other end knows what we serve."""
+        self.clock: Callable[[], float] = lambda: worker.clock()
         self._home = home
+        self._worker = worker
         self._loop = loop
         self._standing: SubstreamWriter | None = None  # from the answer to Attend on
         self._numbered: weakref.WeakValueDictionary[int, SubstreamWriter] = weakref.WeakValueDictionary()
@@ -199,6 +207,17 @@ class BridgeEnd:
         self.lane.lose(str(error))
         return error
 
+    async def may_serve_soon(self, connection: BridgedConnection, protocols: Sequence[str]) -> bool:
+        """Wait a little for a linked party that refused to serve any of these. False: there is no more to wait for."""
+        worker = self._worker
+        until = min(connection.since + self._home.grace_s, worker.clock() + ASK_AGAIN_S)
+        if worker.clock() >= until or connection.is_over:
+            return False
+        await worker.until(
+            lambda: connection.is_over or not set(protocols).isdisjoint(connection.claim.protocols), until
+        )
+        return True
+
     # Protocols that we serve.
 
     def serve(self, protocol: str) -> None:
@@ -268,6 +287,8 @@ class BridgeEnd:
             self._standing = writer
             for protocol in self._home.handlers:
                 self.serve(protocol)
+            self.is_attending = True
+            self._worker.notify()
             while (head := await read_head_untrusted(reader)) is not None:
                 self._take_news(head)
         except (HeadError, LinkProtocolError, ValueError) as error:

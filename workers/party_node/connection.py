@@ -7,9 +7,10 @@ one number on one bridge, so what is asked of it after its end fails and never r
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from partywire.engine.multiaddr import Multiaddr
+from partywire.engine.negotiation import NegotiationFailed
 from partywire.engine.peers.claims import PeerClaim
 from partywire.engine.peers.contract import Direction
 from partywire.engine.worker_bridge.heads import Disconnect, Open, Ping
@@ -37,6 +38,8 @@ class BridgedConnection:
         self.name = bridge.name
         """The party at the other end of the link that carries it; empty if none does."""
         self.is_over = False
+        self.since: Final = bridge.clock()
+        """When we heard of it, on the worker's clock."""
         self._bridge = bridge
         self._cause = ""
         self._closed: asyncio.Future[str] | None = None
@@ -75,14 +78,21 @@ class BridgedConnection:
     async def open(
         self, protocols: Sequence[str], *, timeout_s: float | None = None
     ) -> tuple[str, SubstreamReader, SubstreamWriter]:
-        """As PeerConnection.open; NegotiationTimedOut also when there is no answer within `timeout_s`."""
+        """As PeerConnection.open; NegotiationTimedOut also when there is no answer within `timeout_s`.
+
+        A party whose link came up just now may serve what it has not said yet, so it is asked for a moment.
+        """
         head = Open(tuple(protocols), "", self.number)
-        try:
-            protocol, _, reader, writer = await self._bridge.open(head, self.peer, timeout_s)
-        except SubstreamSessionOver as error:
-            self._bridge.is_over(self, error.cause)
-            raise
-        return protocol, reader, writer
+        while True:
+            try:
+                protocol, _, reader, writer = await self._bridge.open(head, self.peer, timeout_s)
+                return protocol, reader, writer
+            except SubstreamSessionOver as error:
+                self._bridge.is_over(self, error.cause)
+                raise
+            except NegotiationFailed:
+                if not self.name or not await self._bridge.may_serve_soon(self, protocols):
+                    raise
 
     async def ping(self) -> float:
         """As PeerConnection.ping."""

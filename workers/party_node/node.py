@@ -52,6 +52,9 @@ if TYPE_CHECKING:
     from .connection import BridgedConnection
     from .lane import SubstreamLane
 
+GRACE_S: Final = 2.0
+"""For a party whose link came up just now to say what it serves: its opener may be a moment later than its link."""
+
 NAMING_S: Final = 2.0
 """For linked parties to say who they are, before an id is taken for somebody else's."""
 
@@ -65,6 +68,7 @@ class PartyNode:
         self.options = config.node.options
         self.counters_of_bridges: Final = NodeCounters()
         self.is_ending = False
+        self.grace_s = GRACE_S
         self._config = config
         self._node_config = config.node
         self._hub = EventHub()
@@ -78,7 +82,7 @@ class PartyNode:
         self._peer_id: PeerId | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._messages: PartyMessages | None = None
-        self._rpc: PartyRpc | None = None
+        self._rpc: Final = PartyRpc(self, self._node_config)
 
     def __repr__(self) -> str:
         return f"<PartyNode of {self._config.name}>"
@@ -86,14 +90,19 @@ class PartyNode:
     # The party's part.
 
     def begin(self, worker: Worker, peer_id: PeerId, loop: asyncio.AbstractEventLoop | None) -> None:
-        """The party opens, driven by `loop` or by no loop at all; lanes may come from now on."""
+        """The party opens, driven by `loop` or by no loop at all; lanes may come from now on.
+
+        Raises:
+            NeedsAsyncio: services were added, and there is no loop.
+        """
         self._worker = worker
         self._peer_id = peer_id
         self._loop = loop
         worker.on_substreams = self._take_link_lane
         if loop is not None:
             self._messages = PartyMessages(self, self._node_config)
-            self._rpc = PartyRpc(self, self._node_config)
+        elif self._rpc.has_services:
+            raise NeedsAsyncio("rpc")
 
     def take_process_lane(self, message: NodeLane, fds: list[int]) -> None:
         """The node's process stands (again). Owns the descriptors."""
@@ -117,6 +126,11 @@ class PartyNode:
         """A link is up (again) that carries substreams."""
         bridge = self._links[link.name] = BridgeEnd(self, self.worker, link.name, rings, link.epoch, self._loop)
         return bridge.lane
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the processes of all lanes that stand know what we serve."""
+        return all(bridge.is_attending or bridge.lane.is_over for bridge in self._bridges())
 
     async def end(self, deadline: float) -> None:
         """Give up messages that nobody acknowledged, cancel handlers, give up substreams that are open, and say goodbye
@@ -386,12 +400,12 @@ class PartyNode:
 
     @property
     def rpc(self) -> PartyRpc:
-        """Calls of peers, and services for them.
+        """Calls of peers, and services for them, which may be added before the party opens.
 
         Raises:
             NeedsAsyncio: no loop drives the party.
         """
-        if self._rpc is None:
+        if self._worker is not None and self._loop is None:
             raise NeedsAsyncio("rpc")
         return self._rpc
 
@@ -412,7 +426,7 @@ class PartyNode:
         """What happened since the party was opened, by name; `connections` is how many stand now."""
         figures = {"connections": len(self.connections)}
         groups: dict[str, Any] = {"substreams": self.counters_of_bridges}
-        if self._messages is not None and self._rpc is not None:
+        if self._messages is not None:
             groups |= {"messages": self._messages.counts, "rpc": self._rpc.counts}
         for group, counts in groups.items():
             figures |= {f"{group}_{name}": value for name, value in asdict(counts).items()}

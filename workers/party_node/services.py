@@ -41,6 +41,11 @@ class PartyRpc(NodeRpc):
         super().__init__(node, config.rpc)
         self._node = node
 
+    @property
+    def has_services(self) -> bool:
+        """Whether anything is served."""
+        return self._server.has_services
+
     def client(
         self,
         peer_id: PeerId | str,
