@@ -210,6 +210,8 @@ class Party:
             raise PartyFailed(self.name, "; ".join(self.processes.complaints) or "its supervisor has stopped")
         for lost in self.worker.lost_workers.values():
             raise lost
+        if self._node is not None and not self._node.is_ready:
+            return False
         return self.processes.are_up and all(link.is_up and link.control is not None for link in links)
 
     # What peers say to openers.

@@ -1,0 +1,48 @@
+"""A multiplexer whose rings have both ends in this process.
+
+Between the worker and the sockets of one link, like any. What the worker publishes at the end of a pass is fetched by a
+call (`serve`), for which nobody is rung. The one invariant: at all other times the doorbell is armed, so that what is
+published elsewhere (a piece of a large message), or room that was made, is met with in a turn.
+"""
+
+from __future__ import annotations
+
+from ..link_keeper import LinkKeeper
+from ..multiplexer import Multiplexer
+
+
+class InProcessMultiplexer(Multiplexer):
+    """Driven by its sockets and timers, and by its owner's `serve` in the place of a doorbell."""
+
+    def hold(self) -> None:
+        """The worker publishes; `serve` follows."""
+        self._doorbell.disarm()
+
+    def serve(self) -> None:
+        """Serve the rings once. Never waits."""
+        if not self._is_over:
+            self._serve_until_empty()
+
+    def _serve_until_empty(self) -> None:
+        """One pass over all rings while disarmed. What is left has its turn after others."""
+        self._serve_rings()
+        if self._is_over:
+            return
+        self._doorbell.arm()
+        if self._has_ring_work():
+            self._serve_soon()
+
+    def _poll_after_receive(self) -> None:
+        """The worker looks by itself, behind each turn."""
+
+
+class InProcessKeeper(LinkKeeper):
+    """Keeps one link in the process of its worker."""
+
+    multiplexer_type = InProcessMultiplexer
+
+    @property
+    def multiplexer(self) -> InProcessMultiplexer | None:
+        """Of the present attempt, from its greeting to its end."""
+        multiplexer = None if self._attempt is None else self._attempt.multiplexer
+        return multiplexer if isinstance(multiplexer, InProcessMultiplexer) else None

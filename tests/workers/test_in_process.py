@@ -1,0 +1,277 @@
+"""Parties whose links live in their own process: several of them in one event loop, in threads, and beside a family."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+import uvloop
+
+from partywire import BlockingParty, Party, PartyConfig
+from partywire.engine.in_process.loop import LinkLoop
+from partywire.engine.in_process.multiplexer import InProcessMultiplexer
+from partywire.workers.config import parse_config, write_config
+from partywire.workers.errors import AddressUnavailable, ConfigError, PeerClosed, PeerLost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DEADLINE_S = 20.0
+LARGE = bytes(range(256)) * (24 << 12)  # 24 MiB: six times a ring
+
+
+@contextmanager
+def configured(*names: str, **settings: object) -> Iterator[list[tuple[PartyConfig, socket.socket]]]:
+    """A configuration and a listening socket for each."""
+    with ExitStack() as stack:
+        listeners = {name: stack.enter_context(socket.create_server(("127.0.0.1", 0))) for name in names}
+        parties = {name: listener.getsockname()[:2] for name, listener in listeners.items()}
+        given = {"io": "in-process", "connect_s": DEADLINE_S, **settings}
+        yield [(PartyConfig(name=name, parties=parties, **given), listeners[name]) for name in names]  # type: ignore[arg-type]
+
+
+async def open_all(stack: AsyncExitStack, configs: list[tuple[PartyConfig, socket.socket]]) -> list[Party]:
+    parties = [Party(config, listener) for config, listener in configs]
+    for party in parties:
+        stack.push_async_callback(party.close)
+    await asyncio.gather(*(party.open() for party in parties))
+    return parties
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_three_parties_share_one_loop_and_no_process(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def play() -> None:
+        with configured("a", "b", "c") as configs:
+            async with asyncio.timeout(DEADLINE_S), AsyncExitStack() as stack:
+                parties = await open_all(stack, configs)
+                assert all(party.pids == {} for party in parties)
+                made = await asyncio.gather(*(party.make_sessions(2) for party in parties))
+                sessions = [one for one, _ in made]
+
+                async def rounds(index: int) -> list[list[object]]:
+                    return [await sessions[index].gather((index * 100 + turn).to_bytes(2, "big")) for turn in range(50)]
+
+                seen = await asyncio.gather(*(rounds(index) for index in range(3)))
+                assert seen[0] == seen[1] == seen[2]
+                assert seen[0][49] == [(index * 100 + 49).to_bytes(2, "big") for index in range(3)]
+                # Everybody sends more than the rings hold before anybody receives.
+                found = await asyncio.gather(*(session.gather(LARGE) for session in sessions))
+                assert all(value == LARGE for values in found for value in values)
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(play())
+
+
+def test_plain_code_drives_its_links_while_it_waits() -> None:
+    """Also the goodbye: nobody runs a loop here."""
+    found: dict[str, list[object]] = {}
+
+    def play(config: PartyConfig, listener: socket.socket) -> None:
+        with BlockingParty(config, listener) as party:
+            (session,) = party.make_sessions(1)
+            found[config.name] = [session.exchange(1 - session.party_index, LARGE) == LARGE]
+            found[config.name].append(session.exchange(1 - session.party_index, config.name.encode()))
+
+    with configured("a", "b") as configs:
+        threads = [threading.Thread(target=play, args=pair) for pair in configs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(DEADLINE_S)
+    assert found == {"a": [True, b"b"], "b": [True, b"a"]}
+
+
+def test_a_party_of_processes_is_a_peer_like_any() -> None:
+    async def play() -> None:
+        with configured("a", "b") as configs:
+            configs[1] = (replace(configs[1][0], io="processes"), configs[1][1])
+            async with asyncio.timeout(DEADLINE_S), AsyncExitStack() as stack:
+                ours, theirs = await open_all(stack, configs)
+                (one,), (other,) = await asyncio.gather(ours.make_sessions(1), theirs.make_sessions(1))
+                found = tuple(await asyncio.gather(one.gather(LARGE), other.gather(b"small")))
+                assert found == ([LARGE, b"small"], [LARGE, b"small"])
+
+    asyncio.run(play())
+
+
+def test_a_link_that_was_lost_is_made_anew_and_a_goodbye_is_no_loss() -> None:
+    async def play() -> None:
+        with configured("a", "b") as configs:
+            async with asyncio.timeout(DEADLINE_S), AsyncExitStack() as stack:
+                parties = await open_all(stack, configs)
+                (one,), (other,) = await asyncio.gather(*(party.make_sessions(1) for party in parties))
+                waiting = asyncio.create_task(other.recv("a"))
+                worker = parties[0].worker
+                worker.link_life.ask_for_link(worker.link_of("b"), "for a test")
+                with pytest.raises(PeerLost):
+                    await waiting
+                with pytest.raises(PeerLost, match="for a test"):
+                    await one.recv("b")
+                await asyncio.gather(*(party.wait_for_links() for party in parties))
+                (one,), (other,) = await asyncio.gather(*(party.make_sessions(1) for party in parties))
+                await one.send("b", b"last words")
+                closing = asyncio.create_task(parties[0].close())
+                assert await other.recv("a") == b"last words"
+                with pytest.raises(PeerClosed):
+                    await other.recv("a")
+                await closing
+
+    asyncio.run(play())
+
+
+def test_strangers_at_the_door_are_refused_and_disturb_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    async def play() -> None:
+        with configured("a", "b") as configs:
+            async with asyncio.timeout(DEADLINE_S), AsyncExitStack() as stack:
+                parties = await open_all(stack, configs)
+                (one,), (other,) = await asyncio.gather(*(party.make_sessions(1) for party in parties))
+                reader, writer = await asyncio.open_connection(*configs[0][1].getsockname())
+                writer.write(b"GET / HTTP/1.1".ljust(32))
+                assert await reader.read() == b""
+                writer.close()
+                await asyncio.gather(one.gather(b"1"), other.gather(b"2"))
+
+    asyncio.run(play())
+    assert "not PartyWire" in caplog.text
+
+
+def test_an_address_that_is_taken_raises_and_leaves_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        parties = {"a": taken.getsockname(), "b": ("127.0.0.1", 1)}
+        party = BlockingParty(PartyConfig(name="a", parties=parties, io="in-process"))
+        with pytest.raises(AddressUnavailable, match="in use"):
+            party.open()
+
+
+def test_a_small_message_rings_no_bell(monkeypatch: pytest.MonkeyPatch) -> None:
+    rung: list[object] = []
+    answer = InProcessMultiplexer._on_doorbell
+
+    def note(self: InProcessMultiplexer) -> None:
+        rung.append(self)
+        answer(self)
+
+    monkeypatch.setattr(InProcessMultiplexer, "_on_doorbell", note)
+
+    async def play() -> None:
+        with configured("a", "b") as configs:
+            async with asyncio.timeout(DEADLINE_S), AsyncExitStack() as stack:
+                parties = await open_all(stack, configs)
+                (one,), (other,) = await asyncio.gather(*(party.make_sessions(1) for party in parties))
+                await asyncio.gather(one.gather(b"1"), other.gather(b"2"))
+                rung.clear()  # what openers say to each other is published at once, outside a pass
+                for _ in range(20):
+                    await asyncio.gather(one.gather(b"1"), other.gather(b"2"))
+                assert rung == []
+                await asyncio.gather(one.gather(LARGE), other.gather(b""))
+                assert rung != []  # nor are the pieces of a large message published in a pass
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("workers", 2), ("compat", {"b": {"protocol": "iris"}}), ("io", "threads")],
+)
+def test_what_needs_processes_is_refused_without_them(key: str, value: object) -> None:
+    settings = {"io": "in-process", key: value}
+    with pytest.raises(ConfigError, match="io: "):
+        PartyConfig(name="a", parties={"a": "127.0.0.1:1", "b": "127.0.0.1:2"}, **settings)  # type: ignore[arg-type]
+
+
+def test_the_setting_is_written_and_read_back() -> None:
+    config = PartyConfig(name="a", parties={"a": "127.0.0.1:1", "b": "127.0.0.1:2"}, io="in-process")
+    assert parse_config(write_config(config)) == config
+    assert "io =" not in write_config(replace(config, io="processes"))
+
+
+# The loop that never waits.
+
+
+class Watching:
+    """A watcher that only counts."""
+
+    def __init__(self) -> None:
+        self.watched: dict[int, Callable[[], object]] = {}
+        self.due = 0
+
+    def watch(self, fd: int, callback: Callable[[], object]) -> None:
+        self.watched[fd] = callback
+
+    def unwatch(self, fd: int) -> None:
+        del self.watched[fd]
+
+    def has_due(self) -> None:
+        self.due += 1
+
+
+@pytest.fixture
+def turned() -> Iterator[tuple[LinkLoop, Watching]]:
+    loop, watching = LinkLoop(), Watching()
+    loop.attach(watching)
+    try:
+        yield loop, watching
+    finally:
+        loop.detach()
+        assert watching.watched == {}
+        loop.close()
+
+
+def test_a_loop_says_when_a_turn_is_due_and_runs_one_at_a_time(turned: tuple[LinkLoop, Watching]) -> None:
+    loop, watching = turned
+    seen: list[int] = []
+    loop.call_soon(lambda: seen.append(1) or loop.call_soon(seen.append, 2))  # type: ignore[func-returns-value]
+    assert (loop.is_due, watching.due) == (True, 1)
+    loop.turn()
+    assert (seen, loop.is_due) == ([1], True)
+    loop.turn()
+    assert (seen, loop.is_due) == ([1, 2], False)
+    at = loop.time()
+    loop.call_at(at + 1000, seen.append, 3)
+    loop.call_at(at, seen.append, 4)
+    assert loop.next_deadline() == at
+    loop.turn()
+    assert seen == [1, 2, 4]
+    assert loop.next_deadline() == at + 1000
+
+
+def test_a_turn_may_be_inside_a_task_of_another_loop(turned: tuple[LinkLoop, Watching]) -> None:
+    loop, _ = turned
+    seen: list[object] = []
+
+    async def inner() -> None:
+        await asyncio.sleep(0)
+        seen.append(asyncio.get_running_loop())
+
+    async def outer() -> None:
+        task = loop.create_task(inner())
+        while not task.done():
+            loop.turn()
+        seen.append(asyncio.get_running_loop())
+        assert asyncio.current_task() is not None
+
+    with asyncio.Runner() as runner:
+        runner.run(outer())
+        assert seen == [loop, runner.get_loop()]
+
+
+def test_another_thread_makes_the_watched_descriptor_readable(turned: tuple[LinkLoop, Watching]) -> None:
+    import select
+
+    loop, watching = turned
+    seen: list[int] = []
+    thread = threading.Thread(target=lambda: loop.call_soon_threadsafe(seen.append, 1))
+    thread.start()
+    poller = select.poll()
+    for fd in watching.watched:
+        poller.register(fd, select.POLLIN)
+    ((fd, _),) = poller.poll(DEADLINE_S * 1000)
+    thread.join()
+    while not seen:
+        watching.watched[fd]()
+    assert seen == [1]

@@ -1,0 +1,164 @@
+"""A party whose links live in its opener's own process: one process in all, for programs that live in one event loop.
+
+Between the party, which asks for it by `io = "in-process"`, and `engine/in_process`. The one invariant: whoever drives
+the worker (a loop, a blocking call, a batch) drives the links with it, so both see what the other has done before the
+process sleeps.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from partywire.engine.in_process.links import InProcessLinks
+from partywire.engine.listening import ListenError
+from partywire.shm.errors import ShmError
+
+from .errors import AddressUnavailable, PartyFailed
+from .hot import all_idle, receive_all
+from .processes import Processes
+from .waiting import NEVER
+from .worker import Worker
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from partywire.engine.commands import Message
+
+
+class InProcessWorker(Worker):
+    """A worker that moves the bytes of its links as well. Its doorbell is never armed: whoever would ring is itself."""
+
+    _io: InProcessLinks | None = None  # from `begin_links` to the end
+
+    def begin_links(self, links: InProcessLinks) -> None:
+        """Drive these from now on. They stay the caller's to end."""
+        self._io = links
+        links.begin(self)
+
+    def flush(self) -> bool:
+        """Publish everything that was sent, and give it to the kernel. False: some ring is full."""
+        io = self._io
+        if io is None or not self._dirty:
+            return super().flush()
+        io.hold()
+        try:
+            return super().flush()
+        finally:
+            io.serve()
+
+    def take_event(self, fd: int) -> bool:
+        """A descriptor is readable: move what came, up to whoever waits for it. Whether anything is left for a pass."""
+        if (callback := self._watched.get(fd)) is not None:
+            callback()
+        receive_all(self._receivers)
+        return bool(self.stalled or self.agents or self._io is None or self._io.loop.is_due) or not all_idle(
+            self._receivers
+        )
+
+    def service(self) -> int:
+        """As any worker's, with a turn of the links if one is due."""
+        work = super().service()
+        if (io := self._io) is not None and io.is_due:
+            io.loop.turn()
+            work += 1
+        return work
+
+    def step(self) -> int:
+        """One pass. What a pass leaves to do is seen by `arm`, unless it is an agent's."""
+        if self.agents:
+            return super().step()
+        self.service()
+        self.flush()
+        return 0
+
+    def rest(self) -> None:
+        """There was no work: sleep. To look again is of no use where only the kernel can bring something."""
+        self.sleep()
+
+    def arm(self) -> bool:
+        """Look once more at every ring. False: do not sleep."""
+        if not all_idle(self._receivers) or (self._io is not None and self._io.is_due):
+            return False
+        for lane in self.stalled:
+            if lane.request_space():
+                return False
+        return not self._dirty
+
+    def disarm(self) -> None:
+        """Nobody rings."""
+
+    def next_deadline(self) -> float:
+        """When `service` next has something to do."""
+        links = NEVER if self._io is None else self._io.loop.next_deadline()
+        return min(super().next_deadline(), links)
+
+    def has_due(self) -> None:
+        """Something of the links became due."""
+        if self.loop_driver is not None:
+            self.loop_driver.schedule()
+
+    def close(self) -> None:
+        """As any worker's. What is published in it goes out, as far as the kernel takes it."""
+        io, self._io = self._io, None
+        if io is not None:
+            io.detach()
+        super().close()
+
+    def leave_to_parent(self) -> None:
+        """As any worker's: the sockets are the parent's."""
+        self._io = None
+        super().leave_to_parent()
+
+
+class InProcess(Processes):
+    """The processes of a party that has none but its opener's."""
+
+    _links: InProcessLinks | None = None
+
+    def start(self, listener: socket.socket | None) -> Worker:
+        """Listen, and become the one worker.
+
+        Raises:
+            AddressUnavailable: our own address cannot be listened on.
+            PartyFailed: the machine lacks memory or descriptors.
+        """
+        try:
+            links = self._links = InProcessLinks(self._start_message(), listener)
+            control, welcome, doorbell = links.take_welcome()
+            try:
+                worker = InProcessWorker.from_welcome(
+                    control, welcome, doorbell, inbox_size_max=self._config.inbox_mib << 20
+                )
+            except BaseException:
+                control.close()
+                raise
+        except ListenError as error:
+            raise AddressUnavailable(self._name, f"{self._name} {error}") from error
+        except (OSError, ShmError) as error:
+            self._end_links()
+            raise PartyFailed(self._name, f"its links cannot be made: {error}") from error
+        assert isinstance(worker, InProcessWorker)
+        self._control = control
+        worker.begin_links(links)
+        self._begin_events()
+        return worker
+
+    def tell(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """As for processes.
+
+        Raises:
+            PartyFailed: the party is not open.
+        """
+        if self._links is None:
+            raise PartyFailed(self._name, "it is not open")
+        self._control.send(message, fds)
+
+    def _end_links(self) -> None:
+        links, self._links = self._links, None
+        if links is not None:
+            links.end()
+
+    def _end_supervisor(self) -> str:
+        self._end_links()
+        return ""
