@@ -70,8 +70,8 @@ class Bridge:
             limits=BRIDGE_LIMITS,
             write_timeout_s=WRITE_TIMEOUT_S,
         )
-        self.closed: Final = self._connection.closed
-        """Done when the bridge is over, with the cause; empty after `aclose`."""
+        self.closed: Final[asyncio.Future[str]] = loop.create_future()
+        """Done when the bridge is over, with the cause; empty if one of the two said goodbye before."""
         self._numbers = Numbers()
         self._standing: SubstreamWriter | None = None  # the standing substream
         self._drain = asyncio.Lock()  # of the standing substream: several write to it
@@ -82,8 +82,12 @@ class Bridge:
 
     def start(self) -> None:
         """Begin."""
-        self.closed.add_done_callback(lambda _: self._cancel_all())
+        self._connection.closed.add_done_callback(self._on_closed)
         self._connection.start()
+
+    def _on_closed(self, closed: asyncio.Future[str]) -> None:
+        self.closed.set_result("" if self._connection.is_leaving else closed.result())
+        self._cancel_all()
 
     def abort(self, cause: str) -> None:
         """End at once; `cause` is not empty."""
@@ -91,8 +95,7 @@ class Bridge:
 
     async def aclose(self) -> None:
         """End, and wait until nothing of it is left."""
-        if not self.closed.done():
-            await self._connection.aclose(0.0)
+        await self._connection.aclose(0.0)
         self._cancel_all()
         if tasks := self._tasks - {asyncio.current_task()}:
             await asyncio.wait(tasks)
