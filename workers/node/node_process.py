@@ -144,8 +144,9 @@ class NodeProcess:
         lane = self._lane = OpenerLane(self._loop, self._command.ring_size, self._bell, standing.peers, epoch)
         self._tell(NodeLane(epoch, str(standing.peers.peer_id), listening), lane.fds)
 
-        def remake() -> None:
+        def remake(cause: str) -> None:
             if not self._over.done() and self._lanes < LANES_MAX:
+                _LOG.warning("the opener's substreams with the node are over: %s", cause)
                 lane.close()
                 try:
                     self._open_lane(standing, listening)
@@ -154,9 +155,7 @@ class NodeProcess:
 
         def on_broken(closed: asyncio.Future[str]) -> None:
             if not self._over.done():
-                if cause := closed.result():
-                    _LOG.warning("the opener's substreams with the node are over: %s", cause)
-                self._remaking = self._loop.call_later(LANE_PAUSE_S, remake)
+                self._remaking = self._loop.call_later(LANE_PAUSE_S, remake, closed.result())
 
         lane.closed.add_done_callback(on_broken)
 
