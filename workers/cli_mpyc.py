@@ -16,6 +16,7 @@ from partywire.engine.errors import PartyWireError
 
 from .adapters.mpyc_config import INBOX_MIB, MpycSettings
 from .adapters.mpyc_program import run_program
+from .config import IO_IN_PROCESS, IO_PROCESSES
 from .exit_code import ExitCode, UsageMistake, code_of, sentence_of
 
 HELP = """Run an MPyC program whose messages go over PartyWire.
@@ -50,15 +51,23 @@ MPyC itself is not a part of this package: pip install 'partywire[mpyc]'.
               help="How long to wait for the others. Default: 60 if MPyC starts all parties, else 600.")  # fmt: skip
 @click.option("--inbox-mib", type=click.IntRange(1, 1 << 20), default=INBOX_MIB, show_default=True,
               help="MiB of messages that may come before the program asks for them.")  # fmt: skip
+@click.option("--io", type=click.Choice([IO_IN_PROCESS, IO_PROCESSES]),
+              help="Who serves the links: the program's own process (default where all parties are on this host), "
+              "or processes beside it.")  # fmt: skip
 @click.argument("program", metavar="PROGRAM")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENTS]...")
 def mpyc_command(
-    insecure: bool, connect_s: float | None, inbox_mib: int, program: str, arguments: tuple[str, ...]
+    insecure: bool,
+    connect_s: float | None,
+    inbox_mib: int,
+    io: str | None,
+    program: str,
+    arguments: tuple[str, ...],
 ) -> int:
     if not os.path.isfile(program):
         raise UsageMistake(f"there is no program {program}")
     try:
-        run_program(program, arguments, MpycSettings(insecure, connect_s, inbox_mib))
+        run_program(program, arguments, MpycSettings(insecure, connect_s, inbox_mib, io))
     except PartyWireError:
         raise
     except ModuleNotFoundError as error:

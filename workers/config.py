@@ -40,6 +40,8 @@ INBOX_MIB_DEFAULT = 256
 RING_MIB_DEFAULT = 4
 MESSAGE_MIB_DEFAULT = 4096
 """All that the wire's length field can say: 4 GiB, less one byte."""
+IO_PROCESSES = "processes"
+IO_IN_PROCESS = "in-process"
 
 _TABLES = {
     "limits": ("inbox_mib", "ring_mib", "message_mib", "unidentified"),
@@ -49,7 +51,7 @@ _TABLES = {
 }
 _STAND_IN: Mapping[str, Any] = {"name": "a", "parties": {"a": ("localhost", 1), "b": ("localhost", 2)}, "compat": {}}
 _NAMED_TABLES = ("parties", "parameters", "compat", "security", "http", "node")
-_TOP = ("name", "insecure", "workers", "links_per_io_process", *_NAMED_TABLES, *_TABLES)
+_TOP = ("name", "insecure", "workers", "links_per_io_process", "io", *_NAMED_TABLES, *_TABLES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,8 @@ class PartyConfig:
     workers: int = 1
     links_per_io_process: int = 1
     """How many peers one I/O process serves: more than one where parties share few cores."""
+    io: str = IO_PROCESSES
+    """Who serves the links: "processes", or "in-process" for a party of one process in all (docs/parties.md)."""
     listen: Any = None
     """Where to listen when it is not the address that the others dial: an address or several; `*` is every one."""
     client_host: str | None = None
@@ -193,6 +197,7 @@ def _problems_of(config: PartyConfig) -> Iterable[tuple[str, str]]:
     yield from compat_problems(config)
     links, most = config.links_per_io_process, limits.LINKS_PER_IO_PROCESS_MAX
     yield from _range_problem("links_per_io_process", links, 1, most, int)
+    yield from _io_problems(config)
     yield from _range_problem("limits.inbox_mib", config.inbox_mib, 1, 1 << 20, int)
     yield from _range_problem("limits.ring_mib", config.ring_mib, 1, 1024, int)
     if isinstance(config.ring_mib, int) and config.ring_mib & (config.ring_mib - 1):
@@ -228,6 +233,16 @@ def _link_settings(config: PartyConfig) -> dict[str, Any]:
     from .node.in_party import link_settings  # only here, as above
 
     return link_settings(config)
+
+
+def _io_problems(config: PartyConfig) -> Iterable[tuple[str, str]]:
+    if config.io == IO_IN_PROCESS:
+        others = (("workers", config.workers != 1), ("compat", config.compat), ("http", config.http), ("node", config.node))
+        for key, is_set in others:
+            if is_set:
+                yield "io", f"{IO_IN_PROCESS!r} is for a party of one process, so it goes without `{key}`"
+    elif config.io != IO_PROCESSES:
+        yield "io", f"must be {IO_PROCESSES!r} or {IO_IN_PROCESS!r}, not {config.io!r:.40}"
 
 
 def _range_problem(
@@ -299,6 +314,7 @@ class _Reader:
         self._take(values, self._document, "insecure", "", bool)
         self._take(values, self._document, "workers", "", int)
         self._take(values, self._document, "links_per_io_process", "", int)
+        self._take(values, self._document, "io", "", str)
         parties = self._read_parties()
         if parties is not None:
             values["parties"] = parties
@@ -416,6 +432,8 @@ def write_config(config: PartyConfig) -> str:
         lines.append(f"insecure = {str(config.insecure).lower()}  # whether a link may be plaintext")
     lines += [f"workers = {config.workers}  # compute processes of this party"]
     lines += [f"links_per_io_process = {config.links_per_io_process}  # peers that one I/O process serves", ""]
+    if config.io != IO_PROCESSES:
+        lines[-1:] = [f"io = {_quoted(config.io)}  # who serves the links", ""]
     lines += ["[parties]  # the same lines in the same order at every party"]
     lines += [f"{_quoted(name)} = {address(pair)}" for name, pair in config.parties.items()]
     if config.listen is not None:

@@ -33,7 +33,7 @@ from .config import PartyConfig, load_config
 from .errors import PartyFailed, PeerClosed, PeerLost, RendezvousTimeout, WorkerDied
 from .iris_sessions import refuse_stride, speak_iris, validate
 from .opening import Opening
-from .processes import Processes
+from .processes import processes_of
 from .resets import SessionResets
 from .retry import NOT_BEGUN
 from .rounds import Rounds
@@ -107,7 +107,7 @@ class Party:
         self._loop_driver: LoopDriver | None = None
         self._opening = Opening(spec.name, self.config.connect_s)
         self._was_opened = False
-        self.processes = Processes(self.config, self._opening, on_progress, on_event)
+        self.processes = processes_of(self.config)(self.config, self._opening, on_progress, on_event)
         peers = [peer.name for peer in spec.peers if peer.iris is None]
         self._rounds = Rounds(spec.name, peers, lambda: self.worker.links.values())
         self._steps = CommonSteps(self._rounds, lambda: self.worker, self._opening.why_lost)

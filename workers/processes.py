@@ -28,6 +28,7 @@ from partywire.engine.node_commands import NodeFailed, NodeLane, NodeLost
 from partywire.engine.supervisor_handle import SupervisorHandle, spawn_supervisor
 
 from .channel import Channel, main_path
+from .config import IO_IN_PROCESS
 from .errors import AddressUnavailable, PartyFailed
 from .link_events import LinkEvents
 from .watched_node import NodeWatch
@@ -96,8 +97,7 @@ class Processes:
             control = self._supervisor.control
             control.send(self._start_message(), [] if listener is None else [listener.fileno()])
             worker = self._welcome(control)
-            if self._on_event is not None:
-                self._events = LinkEvents(self._name, self._config.spec.names, self._on_event)
+            self._begin_events()
         except (ControlClosed, ControlTimeout) as error:
             cause = self._end_supervisor() or str(error)
             raise PartyFailed(self._name, f"its supervisor did not start: {cause}") from error
@@ -107,6 +107,10 @@ class Processes:
             self._end_supervisor()
             raise
         return worker
+
+    def _begin_events(self) -> None:
+        if self._on_event is not None:
+            self._events = LinkEvents(self._name, self._config.spec.names, self._on_event)
 
     def _start_message(self) -> Start:
         config = self._config
@@ -220,3 +224,12 @@ class Processes:
     def _end_supervisor(self) -> str:
         supervisor, self._supervisor = self._supervisor, None
         return "" if supervisor is None else supervisor.end()
+
+
+def processes_of(config: PartyConfig) -> type[Processes]:
+    """What kind of family a configuration asks for."""
+    if config.io == IO_IN_PROCESS:
+        from .in_process import InProcess  # only here: most parties have processes, which import asyncio in its place
+
+        return InProcess
+    return Processes

@@ -220,8 +220,8 @@ class LoopDriver:
             self.schedule()  # a ring is full: only _pump asks for a bell when there is room again
 
     def _wake(self, fd: int) -> None:
-        self._worker.take_event(fd)
-        self._pump()
+        if self._worker.take_event(fd):
+            self._pump()
 
     def _pump(self) -> None:
         self._is_scheduled = False

@@ -133,7 +133,7 @@ class Worker(WorkerHot):
         self._event_waits: list[Wait] = []
         self._passes = 0
         self._polling = Polling()
-        self._watched: dict[int, Callable[[], None]] = {}
+        self._watched: dict[int, Callable[[], object]] = {}
         self._poller = select.poll()
         self._poller.register(doorbell.fileno(), select.POLLIN)
         self.commands = CommandSocket(self, control)
@@ -321,18 +321,19 @@ class Worker(WorkerHot):
             self.take_event(fd)
         return len(events)
 
-    def take_event(self, fd: int) -> None:
-        """A descriptor is readable."""
+    def take_event(self, fd: int) -> bool:
+        """A descriptor is readable. Whether a pass has to follow."""
         if fd == self._doorbell.fileno():
             self._doorbell.drain()
         elif (callback := self._watched.get(fd)) is not None:
             callback()
+        return True
 
     def descriptors(self) -> list[int]:
         """What a loop has to watch for reading while the doorbell is armed."""
         return [self._doorbell.fileno(), *self._watched]
 
-    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+    def watch(self, fd: int, callback: Callable[[], object]) -> None:
         """Call back whenever a descriptor is readable."""
         self._watched[fd] = callback
         self._poller.register(fd, select.POLLIN)

@@ -13,9 +13,10 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from partywire.engine import limits
 from partywire.engine.addresses import EVERY_ADDRESS, is_loopback
 
-from ..config import PartyConfig
+from ..config import IO_IN_PROCESS, IO_PROCESSES, PartyConfig
 from ..security import PeerSecurity, SecurityConfig
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ hand on several hosts need minutes."""
 CONNECT_LOCAL_S: Final = 60.0
 """The same where MPyC starts all parties itself, at once: what does not come within this has failed to start."""
 
+SILENCE_S: Final = 3600.0
+"""How long a peer may answer nothing where its links are served by its own process, which may compute for as long as it
+likes: the most that a configuration allows. The end of a process is seen at once anyway."""
+
 INBOX_MIB: Final = 1024
 """What a party keeps of payloads that its program has not asked for yet. MPyC sends ahead as far as a program's data
 flow allows, and has no bound."""
@@ -48,6 +53,9 @@ class MpycSettings:
     """Seconds to wait for the other parties. None: CONNECT_LOCAL_S where MPyC starts all of them, else CONNECT_S."""
     inbox_mib: int = INBOX_MIB
     """MiB of payloads that arrived before the program asked for them."""
+    io: str | None = None
+    """Who serves the links: IO_IN_PROCESS or IO_PROCESSES of `config`. None: the former if all parties are on this
+    host."""
 
 
 def name_of(pid: int) -> str:
@@ -73,6 +81,7 @@ def config_of(
     places = [(LOOPBACK if host == "localhost" else host, port) for host, port in addresses]
     starts_all = options.index is None and not (options.parties or options.config)
     is_local = all(is_loopback(host) for host, _ in places)
+    io = settings.io or (IO_IN_PROCESS if is_local else IO_PROCESSES)
     parameters: dict[str, object] = {
         "mpyc threshold": threshold,
         "mpyc prss": not options.no_prss,
@@ -84,6 +93,8 @@ def config_of(
         listen=None if is_local else (EVERY_ADDRESS, places[pid][1]),
         insecure=True if settings.insecure else None,
         links_per_io_process=max(1, len(places) - 1) if is_local else 1,
+        io=io,
+        heartbeat_s=SILENCE_S if io == IO_IN_PROCESS else limits.HEARTBEAT_TIMEOUT_S,
         connect_s=settings.connect_s or (CONNECT_LOCAL_S if starts_all else CONNECT_S),
         inbox_mib=settings.inbox_mib,
         parameters=parameters,

@@ -103,4 +103,6 @@ def command_line(settings: MpycSettings) -> list[str]:
     words = ["--insecure"] if settings.insecure else []
     if settings.connect_s is not None:
         words.append(f"--connect-s={settings.connect_s}")
+    if settings.io is not None:
+        words.append(f"--io={settings.io}")
     return [*words, f"--inbox-mib={settings.inbox_mib}"]

@@ -4,8 +4,8 @@ Between MPyC's runtime, which starts and ends it, and `Party`. The one invariant
 program that just ends included, closes the party, and no failure of a peer leaves the program waiting: it ends with an
 error that names the peer.
 
-The session's arrivals are taken in by coroutines of a Scheduler that runs inside each pass of the worker, so that a
-payload is in MPyC's hands without a task or a future of its own on the way.
+Messages that have to wait for room are sent by coroutines of a Scheduler, which runs inside the worker's passes while
+there are any.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class MpycTransport:
         self.attach(self._party.worker, session, Scheduler(self._party.worker))
 
     def attach(self, worker: Worker, session: Session, scheduler: Scheduler) -> None:
-        """Use this session; the scheduler, which runs inside the worker's passes from `begin` on, is ours."""
+        """Use this session; the scheduler, which runs inside the worker's passes, is ours."""
         self._worker, self._session, self._scheduler = worker, session, scheduler
         ours = session.party_index
         self.links = {pid: MpycLink(self, pid) for pid in range(len(session.parties)) if pid != ours}
@@ -138,15 +138,8 @@ class MpycTransport:
 
     def begin(self) -> None:
         """From now on payloads are taken in as they come."""
-        assert self._worker is not None
-        assert self._scheduler is not None
-        self._worker.agents.append(self._scheduler.do_work)
         for link in self.links.values():
-            self._scheduler.spawn(link.take_all(), self.session, self._taker(link))
-        self._schedule()
-
-    def _taker(self, link: MpycLink) -> Callable[[Slot], object]:
-        return lambda slot: self.has_failed(link, slot.error)
+            link.take_arrivals()
 
     # What the links need.
 
@@ -168,8 +161,19 @@ class MpycTransport:
         finally:
             worker.driving = driving
         scheduler.spawn(operation, self.session, on_done)  # resumed once too often, which a wait does not mind
+        if self._send_slowly not in worker.agents:
+            worker.agents.append(self._send_slowly)
         self._schedule()
         return False
+
+    def _send_slowly(self) -> int:
+        """What has to wait for room, as a part of the worker's passes for as long as there is any."""
+        assert self._scheduler is not None
+        assert self._worker is not None
+        work = self._scheduler.do_work()
+        if self._scheduler.is_idle:
+            self._worker.agents.remove(self._send_slowly)
+        return work
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Serve the worker, in this thread, until a condition holds or the session is over."""
@@ -292,4 +296,3 @@ class MpycTransport:
     def _has_closed(self) -> None:
         self._is_closed = True
         atexit.unregister(self.end)
-
