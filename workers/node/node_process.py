@@ -154,8 +154,8 @@ class NodeProcess:
                     self._over.set_exception(error)  # another process may have better luck
 
         def on_broken(closed: asyncio.Future[str]) -> None:
-            if not self._over.done():
-                self._remaking = self._loop.call_later(LANE_PAUSE_S, remake, closed.result())
+            if (cause := closed.result()) and not self._over.done():  # else it said goodbye, as when its party closes
+                self._remaking = self._loop.call_later(LANE_PAUSE_S, remake, cause)
 
         lane.closed.add_done_callback(on_broken)
 
