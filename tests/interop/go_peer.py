@@ -14,8 +14,8 @@ SOURCES = Path("/usr/share/gocode/src/github.com")
 INSTALL_TIMEOUT_S = 600
 
 
-def build(source: Path, folder: Path, needs: str) -> Path:
-    """The program made of one source file. `needs` is the package that it imports, below github.com.
+def build(source: Path, folder: Path, needs: str, *others: Path) -> Path:
+    """The program made of a source file, and of `others`. `needs` is the package that it imports, below github.com.
 
     Installs Debian's packages where we may (as root, with apt-get); else the test is skipped and says what is missing.
     """
@@ -24,7 +24,7 @@ def build(source: Path, folder: Path, needs: str) -> Path:
     program = folder / source.stem
     environment = {**os.environ, "GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOCACHE": str(folder / "cache")}
     made = subprocess.run(
-        ["go", "build", "-o", program, source],
+        ["go", "build", "-o", program, source, *others],
         env=environment,
         capture_output=True,
         text=True,

@@ -50,8 +50,9 @@ ROLES = ["initiator", "responder"]
 
 @pytest.fixture(scope="module")
 def go(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    source = Path(__file__).with_name("noise_peer.go")
-    return go_peer.build(source, tmp_path_factory.mktemp("go"), "flynn/noise")
+    folder = Path(__file__).parent
+    made = tmp_path_factory.mktemp("go")
+    return go_peer.build(folder / "noise_peer.go", made, "flynn/noise", folder / "noise_channel.go")
 
 
 # The protocol itself.
