@@ -53,10 +53,6 @@ CLOSE_TIMEOUT_S: Final = 5.0
 """For substreams that are open when we say goodbye, and for the last bytes."""
 
 
-PEER_ENDED: Final = "the peer ended the connection"
-"""The cause when the other end has closed the stream in order."""
-
-
 class _Ping:
     """One that was sent, and who waits for its answer."""
 
@@ -241,7 +237,7 @@ class DividedStream:
             self.flush_soon()  # runs behind those who were woken, and finds what they wrote
 
     def _take_end(self) -> None:
-        self._end(PEER_ENDED)
+        self._end("the peer ended the connection")
 
     def _take(self, data: memoryview) -> None:
         try:

@@ -10,7 +10,6 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from ..ring_stream import RingDoorbell, RingStream
-from ..substreams.divided import PEER_ENDED
 from .bridge import Bridge
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ class LinkBridge:
 
     def _on_closed(self, closed: asyncio.Future[str]) -> None:
         self._doorbell.close()
-        if not self._is_ending and (cause := closed.result()) not in ("", PEER_ENDED):
+        if not self._is_ending and (cause := closed.result()):
             _LOG.warning("the opener's substreams with %s are over: %s", self._name, cause)
 
     def abort(self, cause: str) -> None:
