@@ -137,6 +137,23 @@ def test_whoever_waits_for_room_is_called_back_once_there_is_some() -> None:
         assert calls
 
 
+@pytest.mark.parametrize("look", ["send", "receive"])
+def test_what_a_call_finds_in_the_ring_is_told_to_who_waits_for_it(look: str) -> None:
+    """No bell rings for it any more."""
+    with two_ends() as ends:
+        calls: list[int] = []
+        ends.right.on_readable(lambda: calls.append(1))
+        ends.turn()
+        assert ends.left.try_send([b"ab"]) == 2
+        if look == "send":
+            assert ends.right.try_send([b"x"]) == 1
+        else:
+            assert receive(ends.right, 1) == b"a"
+        assert ends.right.is_idle()
+        ends.turn()
+        assert calls
+
+
 def test_a_read_in_parts_gives_room_back_in_parts() -> None:
     with two_ends(1 << 16) as ends:
         writer = ends.pairs[0].writer
