@@ -1,4 +1,9 @@
-"""The children of a supervisor, as it knows each of them."""
+"""The children of a supervisor: each with its process and its socket, watched in one selector.
+
+Between the supervisor, who decides whom to start and what an end means, and the processes. The one invariant: a child
+that is among them is watched, its end by its process and its words by its socket, until it is forgotten; so none is
+reaped twice and no socket is polled that is closed.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +12,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from partywire.shm.segment import sweep
+
+from .child_process import ChildProcess
+from .control_socket import ControlSocket
+
 if TYPE_CHECKING:
-    from .child_process import ChildProcess
-    from .control_socket import ControlSocket
+    from collections.abc import Iterator
 
 
 class Kind(Enum):
@@ -34,3 +43,84 @@ class Child:
     connected: dict[int, str] = field(default_factory=dict)  # peers with a connection -> its address, as last told
     watched_events: int = selectors.EVENT_READ
     fault: str = ""  # why we killed it
+
+
+class Children:
+    """All that have not been forgotten, in the order of their start. In the selector each is the data of both its
+    sources."""
+
+    def __init__(self, selector: selectors.BaseSelector) -> None:
+        self._selector = selector
+        self._children: list[Child] = []
+
+    def __iter__(self) -> Iterator[Child]:
+        """Those of this moment, whatever happens meanwhile."""
+        return iter(tuple(self._children))
+
+    def __len__(self) -> int:
+        return len(self._children)
+
+    def __contains__(self, child: object) -> bool:
+        return child in self._children
+
+    def worker(self, index: int) -> ControlSocket | None:
+        """The socket of a compute process that runs."""
+        for child in self._children:
+            if child.kind is Kind.WORKER and child.index == index:
+                return child.control
+        return None
+
+    def start(self, kind: Kind, index: int, module: str, role: str = "") -> Child:
+        """Start the program of a module as one of them.
+
+        Raises:
+            OSError: the machine cannot.
+        """
+        role = role or (kind.value if kind is Kind.GATEWAY else f"{kind.value} {index}")
+        ours, theirs = ControlSocket.pair()
+        with theirs:
+            control = ControlSocket(ours, role)
+            try:
+                process = ChildProcess.start(role, module, theirs.fileno())
+            except BaseException:
+                control.close()
+                raise
+        child = Child(kind, index, process, control)
+        self._children.append(child)
+        self._selector.register(control, selectors.EVENT_READ, child)
+        self._selector.register(process, selectors.EVENT_READ, child)
+        return child
+
+    def watch_held_messages(self) -> None:
+        """Wait for room on exactly those sockets that messages are held for."""
+        for child in self._children:
+            if child.control.fileno() < 0:
+                continue
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if child.control.has_pending else 0)
+            if events != child.watched_events:
+                child.watched_events = events
+                self._selector.modify(child.control, events, child)
+
+    def hang_up(self, child: Child) -> None:
+        """Say and hear nothing more; its end is still watched. May be called again."""
+        if child.control.fileno() >= 0:
+            self._selector.unregister(child.control)
+            child.control.close()
+
+    def forget(self, child: Child) -> None:
+        """It was reaped: give back what it had, in shared memory too."""
+        self._children.remove(child)
+        self._selector.unregister(child.process)
+        child.process.close()
+        self.hang_up(child)
+        sweep(child.process.pid)
+
+    def end_all(self) -> None:
+        """Kill and reap whoever is left, and give back what they had. Their selector is of no use any more."""
+        for child in self._children:
+            child.process.kill()
+        for child in self._children:
+            child.process.end()
+            child.control.close()
+            sweep(child.process.pid)
+        self._children.clear()

@@ -31,13 +31,12 @@ from typing import TYPE_CHECKING, Final
 
 from partywire.shm import fence
 from partywire.shm.doorbell import create_doorbell
-from partywire.shm.segment import sweep
 
 from . import limits
 from .addresses import parse_address
 from .bulk_commands import BulkFailed, BulkLane, OpenBulk
-from .child_process import ChildProcess, begin_child, parent_pidfd
-from .children import Child, Kind
+from .child_process import begin_child, parent_pidfd
+from .children import Child, Children, Kind
 from .commands import (
     AreYouThere,
     Close,
@@ -108,7 +107,7 @@ class Supervisor:
         self._opener = opener
         self._opener_pidfd = opener_pidfd
         self._selector = selectors.DefaultSelector()
-        self._children: list[Child] = []
+        self._children = Children(self._selector)
         self._start: Start | None = None  # set by the first message
         self._listening = Listening()
         self._peer_listening: dict[int, Listening] = {}  # peer -> where it alone dials us
@@ -213,7 +212,7 @@ class Supervisor:
 
     def _start_io_process(self, start: Start, peers: list[int]) -> None:
         role = f"{Kind.LINK.value}{'s' if len(peers) > 1 else ''} {', '.join(map(str, peers))}"
-        child = self._start_child(Kind.LINK, peers[0], IO_PROCESS_MODULE, role)
+        child = self._children.start(Kind.LINK, peers[0], IO_PROCESS_MODULE, role)
         child.links.update(peers)
         ends = [self._parts.link_ends[peer].fileno() for peer in peers if peer in self._parts.link_ends]
         epochs = {str(peer): epoch for peer, epoch in self._epochs.items() if peer in peers}
@@ -222,7 +221,7 @@ class Supervisor:
         self._vigil.watch(role, time.monotonic())
 
     def _start_gateway(self, start: Start) -> None:
-        child = self._start_child(Kind.GATEWAY, 0, GATEWAY_MODULE)
+        child = self._children.start(Kind.GATEWAY, 0, GATEWAY_MODULE)
         peers = sorted(self._gateway_ends)
         own = [(peer, sock) for peer, listening in self._peer_listening.items() for sock in listening.sockets]
         listeners = [*self._listening.sockets, *(sock for _, sock in own)]
@@ -245,27 +244,11 @@ class Supervisor:
     def _start_worker(self, start: Start, index: int) -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            child = self._start_child(Kind.WORKER, index, start.worker_module)
+            child = self._children.start(Kind.WORKER, index, start.worker_module)
             welcome = Welcome(index, start.workers, start.party, start.options, start.main_path)
             doorbell = self._parts.doorbells[2 * index : 2 * index + 2]
             self._send(child.control, welcome, [*doorbell, theirs.fileno()])
             self._send(self._opener, WorkerStarted(index, child.process.pid), [ours.fileno()])
-
-    def _start_child(self, kind: Kind, index: int, module: str, role: str = "") -> Child:
-        role = role or (kind.value if kind is Kind.GATEWAY else f"{kind.value} {index}")
-        ours, theirs = ControlSocket.pair()
-        with theirs:
-            control = ControlSocket(ours, role)
-            try:
-                process = ChildProcess.start(role, module, theirs.fileno())
-            except BaseException:
-                control.close()
-                raise
-        child = Child(kind, index, process, control)
-        self._children.append(child)
-        self._selector.register(control, selectors.EVENT_READ, child)
-        self._selector.register(process, selectors.EVENT_READ, child)
-        return child
 
     # The party runs.
 
@@ -310,13 +293,7 @@ class Supervisor:
 
     def _watch_held_messages(self) -> None:
         """Wait for room on exactly those sockets that we hold messages for."""
-        for child in self._children:
-            if child.control.fileno() < 0:
-                continue
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if child.control.has_pending else 0)
-            if events != child.watched_events:
-                child.watched_events = events
-                self._selector.modify(child.control, events, child)
+        self._children.watch_held_messages()
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._opener.has_pending else 0)
         self._selector.modify(self._opener, events)
 
@@ -346,11 +323,11 @@ class Supervisor:
                 finally:
                     close_all(fds)
         except ControlClosed:
-            self._hang_up(child)  # its end follows
+            self._children.hang_up(child)  # its end follows
         except CommandError as error:
             self._complaints.append(str(error))
             child.process.kill()
-            self._hang_up(child)
+            self._children.hang_up(child)
 
     def _send(self, sock: ControlSocket, message: Message, fds: Sequence[int] = ()) -> None:
         """Send now or hold it. A process that is gone, or that has not read hundreds of messages, gets nothing."""
@@ -392,11 +369,11 @@ class Supervisor:
             case Lanes(worker=worker, peer=peer, epoch=epoch):
                 self._tidings.settled(peer)
                 self._epochs[peer] = epoch + 1
-                target = self._opener if worker == 0 else self._worker_socket(worker)
+                target = self._opener if worker == 0 else self._children.worker(worker)
                 if target is not None:
                     self._send(target, message, fds)
             case BulkLane(worker=worker):
-                target = self._opener if worker == 0 else self._worker_socket(worker)
+                target = self._opener if worker == 0 else self._children.worker(worker)
                 if target is not None:
                     self._send(target, message, fds)
             case BulkFailed():
@@ -452,12 +429,6 @@ class Supervisor:
     def _on_http_message(self, child: Child, message: Message, fds: list[int]) -> None:
         raise CommandError(f"{type(message).__name__} from the {child.process.role}")
 
-    def _worker_socket(self, index: int) -> ControlSocket | None:
-        for child in self._children:
-            if child.kind is Kind.WORKER and child.index == index:
-                return child.control
-        return None
-
     # Children end.
 
     def _reap(self, child: Child) -> None:
@@ -465,23 +436,11 @@ class Supervisor:
         if cause is None:
             return
         self._serve_child(child, selectors.EVENT_READ)  # its last words stand before its end
-        self._forget(child)
-        sweep(child.process.pid)
+        self._children.forget(child)
+        self._vigil.forget(child.process.role)
         if self._stat is not None:
             self._stat.hear_end(child.process.role)
         self._on_end[child.kind](child, child.fault or cause)
-
-    def _forget(self, child: Child) -> None:
-        self._children.remove(child)
-        self._vigil.forget(child.process.role)
-        self._selector.unregister(child.process)
-        child.process.close()
-        self._hang_up(child)
-
-    def _hang_up(self, child: Child) -> None:
-        if child.control.fileno() >= 0:
-            self._selector.unregister(child.control)
-            child.control.close()
 
     def _on_io_process_end(self, child: Child, cause: str) -> None:
         assert self._start is not None
@@ -557,7 +516,7 @@ class Supervisor:
         if len(fds) != 1:
             close_all(fds)
             raise ControlClosed("the opener")
-        steps = SupervisorSteps(lambda role, module: self._start_child(Kind.HTTP, 0, module, role), self._send)
+        steps = SupervisorSteps(lambda role, module: self._children.start(Kind.HTTP, 0, module, role), self._send)
         self._front_family = FrontFamily(steps, self._opener, socket.socket(fileno=fds[0]))
         self._front_family.start(command)
         self._tell_pids()
@@ -577,7 +536,7 @@ class Supervisor:
 
         def start_child(role: str, module: str) -> Child:
             self._vigil.watch(role, time.monotonic())
-            return self._start_child(Kind.NODE, 0, module, role)
+            return self._children.start(Kind.NODE, 0, module, role)
 
         steps = NodeSteps(
             start_child,
@@ -608,9 +567,9 @@ class Supervisor:
         self._closing = True
         assert self._start is not None
         self._workers_deadline = time.monotonic() + self._start.options.close_timeout_s
-        for child in list(self._children):
+        for child in self._children:
             if child.kind is Kind.GATEWAY:
-                self._hang_up(child)
+                self._children.hang_up(child)
             elif child.kind is not Kind.HTTP:
                 self._send(child.control, Close())
         if self._front_family is not None:
@@ -624,13 +583,7 @@ class Supervisor:
 
     def _end_everything(self) -> None:
         """Kill and reap whoever is left; close and unlink everything."""
-        for child in self._children:
-            child.process.kill()
-        for child in list(self._children):
-            child.process.end()
-            child.control.close()
-            sweep(child.process.pid)
-        self._children.clear()
+        self._children.end_all()
         for end in (*self._gateway_ends.values(), *self._parts.link_ends.values()):
             end.close()
         close_all(self._parts.doorbells)
