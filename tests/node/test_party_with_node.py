@@ -106,6 +106,10 @@ def test_one_port_serves_links_strangers_and_echoes_and_a_node_that_dies_comes_b
             bob.node.rpc.add(calls())
             linked = await bob.node.connect("alice")
             assert linked.peer_id == alice.node.peer_id
+            reader, writer = await alice.node.open("bob", "/test/shout/1")  # served by the process of the link
+            writer.write(b"by the link\n")
+            assert await reader.readline() == b"BY THE LINK\n"
+            writer.close()
             await talk()
             await be_a_stranger(bob, ports[1])
             await ask_for_an_echo(ports[1])
