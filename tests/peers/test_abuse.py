@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 
+from partywire.engine.allowance import Allowance
 from partywire.engine.errors import LinkProtocolError
 from partywire.engine.exchange import receive_some, send_all
 from partywire.engine.multiaddr import Multiaddr
 from partywire.engine.negotiation import OPTIMISTIC, TERMINATE, encode
 from partywire.engine.noise import PrivateKey
+from partywire.engine.peers import strangers
 from partywire.engine.peers.claims import CLAIM_SIZE_MAX
 from partywire.engine.peers.connection import SubstreamGate
 from partywire.engine.peers.errors import PeerNotReached, PeerRefused, RefusalCode, UpgradeFailed
@@ -333,7 +336,7 @@ async def test_who_leaves_before_it_says_who_it_is_is_forgotten_at_once(net: Pee
 
 @scenario
 async def test_silent_streams_above_the_limit_are_closed_and_keep_nobody_out(net: PeerNet) -> None:
-    alice, bob = await net.pair(inbound_upgrades_max=4, dial_attempts=1)
+    alice, bob = await net.pair(inbound_upgrades_max=4, dial_attempts=1, first_byte_timeout_s=60)
     events = alice.peers.events()
     streams = [await net.router.dial(alice.addresses[0], 5.0) for _ in range(10)]
     await until(lambda: alice.peers.counters.inbound == 10)
@@ -349,10 +352,19 @@ async def test_silent_streams_above_the_limit_are_closed_and_keep_nobody_out(net
     await until(lambda: not alice.peers._acceptor._tasks)
 
 
+class StandingAllowance(Allowance):
+    """For it no time passes, however long a test takes."""
+
+    def take(self, now: float) -> bool:
+        return super().take(0.0)
+
+
 @pytest.mark.parametrize(("host", "other"), [("ip4/203.0.113.5", "ip4/203.0.113.6"), ("ip6/2001:db8::1", "ip6/::2")])
 @scenario
 async def test_one_host_takes_its_share_of_places_and_of_a_second(net: PeerNet, host: str, other: str) -> None:
-    alice, bob = await net.pair(inbound_upgrades_max=10, inbound_share_max=3, inbound_rate_max=6)
+    alice, bob = await net.pair(
+        inbound_upgrades_max=10, inbound_share_max=3, inbound_rate_max=6, first_byte_timeout_s=60
+    )
     ends = []
 
     async def come(source: str) -> Stream:
@@ -363,13 +375,14 @@ async def test_one_host_takes_its_share_of_places_and_of_a_second(net: PeerNet, 
         listening.close()
         return dialled
 
-    streams = [await come(host) for _ in range(8)]
-    assert alice.peers.counters.inbound_refused == 3 + 2  # above its share; above its rate
-    for stream in streams[:3] + streams[6:]:
-        with pytest.raises(ConnectionResetError):
-            await receive_some(stream)
-    streams += [await come(other) for _ in range(3)]
-    assert alice.peers.counters.inbound_refused == 5
+    with mock.patch.object(strangers, "Allowance", StandingAllowance):
+        streams = [await come(host) for _ in range(8)]
+        assert alice.peers.counters.inbound_refused == 3 + 2  # above its share; above its rate
+        for stream in streams[:3] + streams[6:]:
+            with pytest.raises(ConnectionResetError):
+                await receive_some(stream)
+        streams += [await come(other) for _ in range(3)]
+        assert alice.peers.counters.inbound_refused == 5
     assert len(alice.peers._acceptor._strangers) == 6
     assert (await bob.connect(alice)).peer_id == alice.peers.peer_id
     assert len(alice.peers._acceptor._strangers) == 6  # who is a peer is none any more
