@@ -181,6 +181,7 @@ class RingStream(Stream):
             self._in_ring = False
         except (ShmError, ValueError) as error:
             self._fail(error)
+        self._schedule()  # for what was left
         return count
 
     def _release(self, whole: int) -> None:

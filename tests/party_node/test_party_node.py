@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -105,7 +106,7 @@ def test_a_handler_in_an_asyncio_loop_may_use_asyncio(tmp_path: Path) -> None:
             await shout(connection, reader, writer)
 
         await offered(rig)
-        assert await asyncio.wrap_future(rig.side.begin(shouted(rig.side))) == answer_of(rig)
+        assert await rig.answer(shouted(rig.side)) == answer_of(rig)
         assert rig.node.counters["substreams_served"] == 1
 
     in_loop(tmp_path, scenario)
@@ -116,24 +117,53 @@ def test_a_handler_runs_while_a_call_waits(tmp_path: Path) -> None:
         rig.node.serve(OURS, shout)
         rig.link_up()
         rig.block(offered(rig))
-        answers = [rig.side.begin(shouted(rig.side)) for _ in range(3)]
-        rig.serve_until(lambda: all(answer.done() for answer in answers))
-        assert [answer.result() for answer in answers] == [answer_of(rig)] * 3
+        for _ in range(3):
+            assert rig.block(rig.answer(shouted(rig.side))) == answer_of(rig)
 
 
 def test_a_handler_runs_beside_a_batch(tmp_path: Path) -> None:
     with blocking_rig(tmp_path) as rig, scheduling(rig) as scheduler:
         rig.node.serve(OURS, shout)
         rig.block(offered(rig))
-        answer = rig.side.begin(shouted(rig.side))
-        job = scheduler.spawn(rig.until(answer.done))
-        scheduler.run(lambda: job.is_done)
-        assert answer.result() == answer_of(rig)
+        job = scheduler.spawn(rig.answer(shouted(rig.side)))
+        scheduler.run()
+        assert job.result == answer_of(rig)
+
+
+@pytest.mark.parametrize("is_batch", [False, True])
+def test_much_more_than_a_ring_holds_reaches_a_handler_and_every_bell_rings(tmp_path: Path, is_batch: bool) -> None:
+    data = DATA * 4
+
+    async def send(side: BridgeSide) -> bytes:
+        connection = await side.bob.peers.connect(side.alice.peers.peer_id)
+        _, reader, writer = await connection.open([OURS])
+        for start in range(0, len(data), 60_000):
+            writer.write(data[start : start + 60_000])
+            await writer.drain()
+        writer.write_eof()
+        return await reader.read()
+
+    async def digest(_: PeerConnection, reader: SubstreamReader, writer: SubstreamWriter) -> None:
+        hashed = hashlib.sha256()
+        while piece := await reader.read(1 << 16):
+            hashed.update(piece)
+        writer.write(hashed.digest())
+
+    with blocking_rig(tmp_path) as rig, scheduling(rig) as scheduler:
+        rig.node.serve(OURS, digest)
+        rig.block(offered(rig))
+        expected = hashlib.sha256(data).digest()
+        if is_batch:
+            answers = [scheduler.spawn(rig.answer(send(rig.side))) for _ in range(2)]
+            scheduler.run()
+            assert [answer.result for answer in answers] == [expected] * 2
+        else:
+            assert rig.block(rig.answer(send(rig.side))) == expected
 
 
 def test_a_handler_that_blocks_is_served_meanwhile(tmp_path: Path) -> None:
     """A plain call within a handler: the worker goes on, other handlers wait."""
-    with blocking_rig(tmp_path) as rig:
+    with blocking_rig(tmp_path) as rig, scheduling(rig) as scheduler:
 
         async def relay(_: PeerConnection, reader: SubstreamReader, writer: SubstreamWriter) -> None:
             with rig.node.open_file("bob", ECHO) as file:
@@ -143,9 +173,9 @@ def test_a_handler_that_blocks_is_served_meanwhile(tmp_path: Path) -> None:
 
         rig.node.serve(OURS, relay)
         rig.block(offered(rig))
-        answers = [rig.side.begin(shouted(rig.side, data)) for data in (b"a", b"b")]
-        rig.serve_until(lambda: all(answer.done() for answer in answers))
-        assert [answer.result() for answer in answers] == [b"a", b"b"]
+        answers = [scheduler.spawn(rig.answer(shouted(rig.side, data))) for data in (b"a", b"b")]
+        scheduler.run()
+        assert [answer.result for answer in answers] == [b"a", b"b"]
 
 
 def test_a_handler_without_a_loop_is_told_what_it_may_await(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -156,9 +186,8 @@ def test_a_handler_without_a_loop_is_told_what_it_may_await(tmp_path: Path, capl
 
         rig.node.serve(OURS, sleepy)
         rig.block(offered(rig))
-        answer = rig.side.begin(shouted(rig.side))
-        rig.serve_until(answer.done)
-        assert isinstance(answer.exception(), SubstreamReset)
+        with pytest.raises(SubstreamReset):
+            rig.block(rig.answer(shouted(rig.side)))
         assert "needs an asyncio loop" in caplog.text
         assert rig.node.counters["substreams_handlers_failed"] == 1
 
@@ -174,12 +203,12 @@ def test_a_handler_that_fails_harms_nobody_else(tmp_path: Path, caplog: pytest.L
         await offered(rig)
         for data in (b"?", b"!"):
             with pytest.raises(SubstreamReset):
-                await asyncio.wrap_future(rig.side.begin(shouted(rig.side, data)))
+                await rig.answer(shouted(rig.side, data))
         assert "ZeroDivisionError: on purpose" in caplog.text
         assert "bob broke the protocol" in caplog.text
         await rig.until(lambda: not rig.node.connections)
         with pytest.raises(PeerIsBanned):
-            await asyncio.wrap_future(rig.side.begin(rig.side.connect()))
+            await rig.answer(rig.side.connect())
         assert await rig.node.unban("bob")
         assert not await rig.node.unban("bob")
 
@@ -196,9 +225,8 @@ def test_protocols_are_served_once_and_no_more_when_taken_back(tmp_path: Path) -
         rig.block(offered(rig))
         rig.node.unserve(OURS)
         rig.serve_until(lambda: OURS not in rig.side.alice.peers.claim.protocols)
-        answer = rig.side.begin(shouted(rig.side))
-        rig.serve_until(answer.done)
-        assert isinstance(answer.exception(), NegotiationFailed | SubstreamReset)
+        with pytest.raises((NegotiationFailed, SubstreamReset)):
+            rig.block(rig.answer(shouted(rig.side)))
 
 
 # Messages, calls, events.
@@ -254,7 +282,7 @@ def test_what_happens_to_a_peer_is_told(tmp_path: Path) -> None:
         assert not rig.node.connections
         with pytest.raises(SubstreamSessionOver):
             await connection.open([ECHO])
-        await asyncio.wrap_future(rig.side.begin(rig.side.connect()))
+        await rig.answer(rig.side.connect())
         assert isinstance(await anext(events), PeerConnected)
         assert await echoed(rig, b"again") == b"again"
         await rig.node.ban("bob", "rude", 60.0)
