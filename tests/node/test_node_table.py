@@ -178,3 +178,13 @@ def test_the_identity_is_made_once_for_nobody_else_to_read(tmp_path: Path) -> No
     with pytest.raises(ConfigError) as caught:
         make_identity(config)
     assert caught.value.keys == ("node.identity",)
+
+
+@pytest.mark.parametrize(
+    ("options", "has_echo"),
+    [({}, False), ({"liveness_permits": 1}, True), ({"self_check_interval_s": 60.0}, True)],
+)
+def test_the_gateway_is_told_of_echoes_where_any_may_be_given(options: dict[str, float], has_echo: bool) -> None:
+    node = NodeConfig(identity="alice.key", connections=PeerOptions(**options))  # type: ignore[arg-type]
+    assert node_options(node).has_echo is has_echo
+    assert read_node_table(json.loads(node_options(node).settings)) == node

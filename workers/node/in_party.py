@@ -8,6 +8,7 @@ told more of it than the path.
 from __future__ import annotations
 
 import json
+import math
 import os
 from typing import TYPE_CHECKING, Any, Final
 
@@ -131,9 +132,8 @@ def advertised(node: NodeConfig, own: Address) -> tuple[Multiaddr, ...]:
 def node_options(node: NodeConfig) -> NodeOptions:
     """What the processes of the party are told of it."""
     connections = node.options
-    return NodeOptions(
-        json.dumps(table_of(node)), node.path, connections.network_byte, has_echo=connections.liveness_permits > 0
-    )
+    has_echo = connections.liveness_permits > 0 or math.isfinite(connections.self_check_interval_s)
+    return NodeOptions(json.dumps(table_of(node)), node.path, connections.network_byte, has_echo=has_echo)
 
 
 def link_settings(config: PartyConfig) -> dict[str, Any]:
