@@ -9,6 +9,7 @@ Source: the self-liveness check of Tari Comms, which believes any answer.
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from ..transport import Stream
     from .accepting import PeerAcceptor
     from .dialling import NodeParts
+
+_LOG: Final = logging.getLogger("partywire.peers")
 
 _NONCE_SIZE: Final = 16
 
@@ -50,6 +53,12 @@ class SelfCheck:
         """Check all of them now, one after the other; each result is an event too."""
         async with self._turn:
             results = {address: await self._check(address) for address in tuple(self._addresses())}
+            for address, result in results.items():
+                before = self.results.get(address)
+                if result.cause and (before is None or not before.cause):
+                    _LOG.warning("peers do not reach us at %s, as far as we can see: %s", address, result.cause)
+                elif before is not None and before.cause and not result.cause:
+                    _LOG.info("peers reach us at %s again", address)
             self.results = results
             return list(results.values())
 

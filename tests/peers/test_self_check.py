@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,7 @@ from partywire.engine.exchange import receive_some, send_all
 from partywire.engine.multiaddr import Multiaddr
 from partywire.engine.peers.events import AddressChecked
 from partywire.engine.peers.wire import LIVENESS
-from tests.peers.peer_net import MEMORY, TCP, next_event, scenario
+from tests.peers.peer_net import MEMORY, TCP, caught_logs, next_event, scenario
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -63,7 +64,12 @@ async def test_an_address_that_leads_elsewhere_is_not_live(net: PeerNet) -> None
         listenings.append(listening)
         addresses.append(listening.address)
     alice.peers.advertise(addresses)
-    results = await alice.peers.check_addresses()
+    with caught_logs() as logs:
+        results = await alice.peers.check_addresses()
+        await alice.peers.check_addresses()
+    warnings = [record.getMessage() for record in logs if record.levelno == logging.WARNING]
+    assert len(warnings) == len(addresses)  # of two checks
+    assert all(f"at {address}," in warning for address, warning in zip(addresses, warnings, strict=True))
     assert [result.address for result in results] == addresses
     assert all(result.latency_s is None for result in results)
     nobody, somebody, parroted, muted = [result.cause for result in results]
