@@ -68,8 +68,8 @@ class NodeFailed(ControlMessage):
 
 
 class NodeLost(ControlMessage):
-    """supervisor -> opener: the node's process died, so the rings of its lane will say no more. Another lane follows,
-    if it `is_replaced`."""
+    """supervisor -> opener: the node's process died, so the rings of its lane, if it stood, will say no more. Another
+    lane follows, if it `is_replaced`."""
 
     cause: str
     is_replaced: bool

@@ -1,8 +1,8 @@
 """The supervisor's part in the party's node: starts its process, replaces it, and carries what it has to know.
 
 Between the Supervisor, which owns every child and calls this for one of them, the opener, the gateway, and the I/O
-processes, whose peers say who they are. The one invariant: the opener hears NodeFailed only of a node that never stood,
-and NodeLost between any two lanes.
+processes, whose peers say who they are. The one invariant: the opener hears NodeFailed only of a node that never stood
+and will not, and NodeLost between any two lanes.
 
 The gateway's socket is made once, so what it hands over while the process is started again waits there. Claims of
 linked peers, the latest of each, are kept for a process that comes later.
@@ -140,10 +140,8 @@ class NodeFamily:
                 reason += f"; it cannot be started again: {error.strerror or error}"
         else:
             reason += STAYS_AWAY
-        if self._has_stood:
-            self._steps.send(self._opener, NodeLost(reason, is_replaced), ())
-        elif not is_replaced:
-            self._steps.send(self._opener, NodeFailed(reason), ())
+        is_hopeless = not (is_replaced or self._has_stood)
+        self._steps.send(self._opener, NodeFailed(reason) if is_hopeless else NodeLost(reason, is_replaced), ())
         return ""
 
     def free(self) -> None:

@@ -27,8 +27,9 @@ class NodeWatch:
         self._has_node = has_node
         # Whether it stands; its lane is as good as its process.
         self.stands = False
-        # Why there is none, though the configuration asks for one.
+        # Why there is none, though the configuration asks for one; and why its last process died.
         self._failure = ""
+        self._last_cause = ""
         # Who wants the lane to it, with its descriptors to own, and word of the end of that lane.
         self.on_lane: Callable[[NodeLane, list[int]], object] | None = None
         self.on_lost: Callable[[NodeLost], object] | None = None
@@ -43,6 +44,7 @@ class NodeWatch:
                     return
             case NodeLost():
                 self.stands = False
+                self._last_cause = message.cause
                 if self.on_lost is not None:
                     self.on_lost(message)
             case NodeFailed():
@@ -64,5 +66,5 @@ class NodeWatch:
 
     def late_error(self, seconds: float) -> NodeUnavailable:
         """It does not stand, and the time is up."""
-        what = f"the node of {self._party} did not start within {seconds:g} s; is this machine busy, or Tor slow?"
-        return NodeUnavailable(self._party, what)
+        why = self._last_cause or "is this machine busy, or Tor slow?"
+        return NodeUnavailable(self._party, f"the node of {self._party} did not start within {seconds:g} s; {why}")
