@@ -22,13 +22,12 @@ def is_open(fd: int) -> bool:
 
 
 def test_a_party_waits_for_its_node_until_it_stands() -> None:
-    assert not NodeWatch("alice", has_node=False).is_awaited
     watch = NodeWatch("alice", has_node=True)
-    assert watch.is_awaited
-    watch.hear(LANE, [])
-    assert not watch.is_awaited
-    watch.hear(NodeLost("it was killed", True), [])
-    assert watch.is_awaited
+    awaited = [NodeWatch("alice", has_node=False).is_awaited, watch.is_awaited]
+    for message in (LANE, NodeLost("it was killed", True)):
+        watch.hear(message, [])
+        awaited.append(watch.is_awaited)
+    assert awaited == [False, True, False, True]
 
 
 def test_a_lane_is_handed_on_or_closed() -> None:
@@ -58,5 +57,5 @@ def test_a_node_that_never_will_stand_is_an_error_and_one_that_is_late_has_a_cau
     watch.hear(NodeLost("the node's process was killed by SIGKILL", True), [])
     assert "within 3 s; the node's process was killed by SIGKILL" in str(watch.late_error(3.0))
     watch.hear(NodeFailed("the node of alice cannot start: its address is taken"), [])
-    with pytest.raises(NodeUnavailable, match="^the node of alice cannot start: its address is taken$"):
+    with pytest.raises(NodeUnavailable, match=r"^the node of alice cannot start: its address is taken$"):
         _ = watch.is_awaited
