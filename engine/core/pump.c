@@ -315,6 +315,7 @@ static int move_while_busy(const Line *lines, int count, int bulk, PyObject *wat
     for (;;) {
         int at = -1;
         int is_busy = serve_lines(lines, 0, bulk, moved, rest, &at);
+        int is_urgent = is_busy;
         for (int i = bulk; is_busy >= 0 && i < count; i++) {
             int served = serve_lines(lines, i, i + 1, moved, rest, &at);
             if (served > 0)
@@ -331,8 +332,8 @@ static int move_while_busy(const Line *lines, int count, int bulk, PyObject *wat
             last = now;
         if (is_empty != 1 || now - start > total_ns || now - last > quiet_ns)
             return -1;
-        if (!is_busy)
-            sched_yield();
+        if (!is_busy || (bulk < count && !is_urgent))
+            sched_yield(); /* who waits for this core may have a small message */
     }
 }
 
