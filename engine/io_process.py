@@ -26,6 +26,7 @@ from .keeper import EXIT_TIMEOUT_S
 from .link_keeper import LinkKeeper
 from .link_transport import transport_of
 from .stat_publish import StatPublisher
+from .time_slice import shorten_slices
 from .topology import dials
 
 if TYPE_CHECKING:
@@ -168,6 +169,7 @@ async def serve(control: ControlSocket) -> None:
 def main() -> None:
     """The program of an I/O process."""
     fence.register()
+    shorten_slices()
     with ControlSocket.from_fd(begin_child(), "the supervisor") as control:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -22,6 +22,7 @@ from partywire.engine.commands import CommandError, Message, Welcome
 from partywire.engine.control_socket import ControlSocket, close_all
 from partywire.engine.frames import ResetCode
 from partywire.engine.polling import POLL_NS, Polling
+from partywire.engine.time_slice import restore_slices, shorten_slices
 from partywire.shm.doorbell import Doorbell
 from partywire.shm.fence import Fence, probe
 
@@ -105,6 +106,8 @@ class Worker(WorkerHot):
         self.lost_workers: dict[int, WorkerDied] = {}
         # From the beginning of `finish`: a link that comes up now is told goodbye.
         self.is_finishing = False
+        # Whether the thread that made it runs in short time slices on its account.
+        self.has_short_slices = False
         # Whether nothing is left here: closed, or left to the parent.
         self.is_over = False
         # Whether this process is a fork of the one that the worker belongs to.
@@ -165,7 +168,7 @@ class Worker(WorkerHot):
         except BaseException:
             close_all(fds)
             raise
-        return cls(
+        worker = cls(
             welcome.party,
             Doorbell.from_fds(fds[0], fds[1], fence),
             fence,
@@ -175,6 +178,9 @@ class Worker(WorkerHot):
             inbox_size_max=inbox_size_max,
             message_size_max=welcome.options.message_size_max,
         )
+        shorten_slices()
+        worker.has_short_slices = True
+        return worker
 
     # Parties.
 
@@ -427,6 +433,8 @@ class Worker(WorkerHot):
         if self.is_over:
             return
         self.is_over = True
+        if self.has_short_slices:
+            restore_slices()
         if self.loop_driver is not None:
             self.loop_driver.detach()
         if self.failure is None:
