@@ -7,7 +7,6 @@ here, the link stands: closing this resets its substreams and nothing else.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
-from weakref import WeakSet
 
 from ..peers.connection import SubstreamGate
 from ..yamux.errors import SubstreamRefused, SubstreamSessionOver
@@ -17,6 +16,10 @@ if TYPE_CHECKING:
 
     from ..substreams.streams import SubstreamReader, SubstreamWriter
     from .connection import LinkConnection
+
+
+FORGET_MIN: Final = 32
+"""Substreams that are remembered before it is looked for those that are over."""
 
 
 class ApplicationSubstreams:
@@ -34,7 +37,8 @@ class ApplicationSubstreams:
         """Gets what the peer opens."""
         self._connection = connection
         self._is_ending = False
-        self._writers: WeakSet[SubstreamWriter] = WeakSet()
+        self._forget_at = FORGET_MIN
+        self._writers: dict[SubstreamWriter, None] = {}  # of those that are open, and some that were
         self.closed.add_done_callback(self.gate.end)
         connection.closed.add_done_callback(self._on_connection_closed)
 
@@ -43,7 +47,7 @@ class ApplicationSubstreams:
         if self._is_ending:
             writer.reset("no substreams are taken at the moment")
             return
-        self._writers.add(writer)
+        self._remember(writer)
         self.gate(reader, writer)
 
     # For the connection above.
@@ -66,8 +70,14 @@ class ApplicationSubstreams:
         if self._is_ending and not self._connection.is_over:
             raise SubstreamRefused(self._connection.peer, "this use of the link was closed", is_final=True)
         reader, writer = await self._connection.open()
-        self._writers.add(writer)
+        self._remember(writer)
         return reader, writer
+
+    def _remember(self, writer: SubstreamWriter) -> None:
+        if len(self._writers) >= self._forget_at:
+            self._writers = {one: None for one in self._writers if one.is_open}
+            self._forget_at = max(2 * len(self._writers), FORGET_MIN)
+        self._writers[writer] = None
 
     async def ping(self) -> float:
         """As SubstreamConnection.ping."""

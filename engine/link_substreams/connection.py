@@ -157,7 +157,10 @@ class LinkConnection(SubstreamConnection):
     def _finish_if_done(self) -> None:
         if not (self._is_shut or self._unsent or self._session.has_something_to_send):
             self._is_shut = self._is_blocked = True  # nothing more goes out
-            self._stream.shutdown_write()
+            try:
+                self._stream.shutdown_write()
+            except OSError:
+                self._is_heard_out = True  # it is broken: nothing more comes either
         if self._is_shut and self._is_heard_out:
             self._end("")
 

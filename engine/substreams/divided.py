@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from partywire.shm.blank_pages import blank_pages
@@ -192,6 +193,14 @@ class DividedStream:
     def _make_room(self) -> None:
         for place in self._waiting:
             place.wake()
+
+    def leave(self) -> None:
+        """Say goodbye and end at once; what is open is over for both sides."""
+        if not self.is_over:
+            if not self._session.is_leaving:
+                self._session.go_away()
+                self._flush()
+            self._end("")
 
     def abort(self, cause: str) -> None:
         """End at once, without a goodbye; `cause`, which is not empty, is what our end hears of it."""
@@ -396,7 +405,8 @@ class DividedStream:
         if cause:
             self._stream.abort()
         else:
-            self._stream.shutdown_write()  # a secured stream tells its end from a cut
+            with suppress(OSError):  # it is broken, and nobody has noticed yet
+                self._stream.shutdown_write()  # a secured stream tells its end from a cut
             self._stream.close()
         self._unsent.clear()
         for substream in list(self._ends):

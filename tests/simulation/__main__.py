@@ -11,7 +11,7 @@ and pumps. What is played: the supervisor, the gateway and the process around th
 A seed decides everything that the engine does not (plan.py): sizes, delays, where a send or a receive is cut, who runs
 next, who loses its core between arming and looking, and which faults come when. program.py is what each party does;
 simulation.py says what is promised and judges; ledger.py knows what was sent. canaries.py plants bugs, to see that the
-judge sees them.
+judge sees them. With `--substreams` control connections carry some beside that of the control codec (chatter.py).
 
 Further workers are real but for the loop around them (child.py). Not simulated: HTTP, secured links, links of
 iris-mpc's protocol, several addresses of a name, strangers at the gateway, and the compiled core's calls on sockets
@@ -34,12 +34,13 @@ def main() -> int:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("seeds", type=_range_of, nargs="?", metavar="N | A-B", help="one with its trace, or all")
     which.add_argument("--seed", type=_range_of, metavar="N", help="the same as N")
+    parser.add_argument("--substreams", action="store_true", help="control connections carry some, which are busy")
     arguments = parser.parse_args()
     seeds: range = arguments.seeds or arguments.seed
     logging.disable(logging.CRITICAL)  # of the parties; the trace says more
     if len(seeds) == 1:
-        return _run(seeds[0], is_tracing=True)
-    failed = sum(_run(seed) for seed in seeds)
+        return _run(seeds[0], substreams=arguments.substreams, is_tracing=True)
+    failed = sum(_run(seed, substreams=arguments.substreams) for seed in seeds)
     print(f"{len(seeds)} seeds, {failed} broke a promise")
     return min(failed, 1)
 
@@ -49,8 +50,8 @@ def _range_of(text: str) -> range:
     return range(int(first), int(last or first) + 1)
 
 
-def _run(seed: int, *, is_tracing: bool = False) -> int:
-    simulation = Simulation(seed, is_tracing=is_tracing)
+def _run(seed: int, *, substreams: bool, is_tracing: bool = False) -> int:
+    simulation = Simulation(seed, is_tracing=is_tracing, substreams=substreams)
     violation: Violation | None = None
     try:
         report = simulation.run()

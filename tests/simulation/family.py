@@ -109,7 +109,7 @@ class SimIoProcess:
 
     def accept(self, stream: SimStream, preamble: Preamble, received: bytes, peer: int) -> None:
         """The gateway hands a connection over."""
-        if self.loop.is_dead or self.is_over:
+        if self.loop.is_dead or self.is_over or self.keepers[peer]._over.done():
             stream.close()
         else:
             stream.move_to(self.loop)

@@ -33,6 +33,7 @@ from partywire.workers.config import PartyConfig
 from partywire.workers.errors import PeerLost
 from partywire.workers.scheduler import Scheduler
 
+from . import chatter
 from .family import Family, SimDoorbell, SimGateway
 from .ledger import Ledger
 from .network import Network
@@ -107,11 +108,14 @@ class Simulation:
         *,
         is_tracing: bool = False,
         plant: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+        substreams: bool = False,
     ) -> None:
-        """`plant`: a context in which the engine has a bug."""
+        """`plant`: a context in which the engine has a bug. `substreams`: whether control connections carry them, and
+        others than that of the control codec are busy (`chatter`)."""
         self.world = world = World(seed, is_tracing=is_tracing)
         self.plan = draw_plan(world.random)
         self._plant = plant
+        self._has_substreams = substreams
         world.preempt_chance = self.plan.preempt_chance
         world.on_pause = self._check_sleepers
         self.network = Network(world, self.plan.capacity, self.plan.latency_s, self.plan.slice_chance)
@@ -248,6 +252,8 @@ class Simulation:
         )
         sizes = {"ring_size": self.plan.ring_size, "bulk_ring_size": max(self.plan.ring_size, 16_384)}
         options = sizes | {"control_ring_size": 16_384}
+        if self._has_substreams:
+            options |= chatter.options_of(index, self.world.seed)
         family = Family(self.world, self.network, config, options, self._change, len(self._all_families))
         program = Program(family, self.plan, self.ledger, self._change, stage)
         self._all_families.append(family)
@@ -417,7 +423,7 @@ class Simulation:
                     continue
                 for keeper in process.keepers.values():
                     mux = keeper._standing
-                    if mux is not None and any(pump.has_work for pump in mux._served):
+                    if mux is not None and not mux._is_over and any(pump.has_work for pump in mux._served):
                         raise Violation(f"{process.loop.name} sleeps although its worker has sent something")
 
     def _check_stage(self) -> None:

@@ -19,6 +19,8 @@ from .world import Violation
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = 1000
 SEEDS_PER_TEST = 50
+SUBSTREAMS_SEEDS = 30
+SUBSTREAMS_SEEDS_PER_TEST = 15
 CANARY_SEEDS = 100
 FIRST_CANARY_SEED = {"a failure is kept from the others": 60, "links outlive a worker": 70}
 """Where the search begins, for bugs that few worlds show: it needs three parties and a fault at the right time."""
@@ -28,6 +30,12 @@ FIRST_CANARY_SEED = {"a failure is kept from the others": 60, "links outlive a w
 def test_no_promise_is_broken(first: int) -> None:
     for seed in range(first, first + SEEDS_PER_TEST):
         Simulation(seed).run()
+
+
+@pytest.mark.parametrize("first", range(0, SUBSTREAMS_SEEDS, SUBSTREAMS_SEEDS_PER_TEST))
+def test_no_promise_is_broken_where_control_connections_carry_substreams(first: int) -> None:
+    for seed in range(first, first + SUBSTREAMS_SEEDS_PER_TEST):
+        Simulation(seed, substreams=True).run()
 
 
 @pytest.mark.parametrize("name", PLANTS)
