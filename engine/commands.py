@@ -18,9 +18,9 @@ from typing import Any, Final, TypeAlias
 import orjson
 
 from . import limits
+from .bulk_commands import BulkFailed, BulkLane, OpenBulk
 from .channel.link_security import LinkSecurity
 from .errors import PartyWireError
-from .bulk_commands import BulkFailed, BulkLane, OpenBulk
 from .http_commands import (
     AnswerHttp,
     HttpFailed,
@@ -314,7 +314,8 @@ class AreYouThere(ControlMessage):
 
 
 class Here(ControlMessage):
-    """I/O process -> supervisor: the answer to AreYouThere."""
+    """I/O process -> supervisor: the answer to AreYouThere. The node process says it first, unasked: its start takes
+    longer than others may be silent."""
 
 
 class PublishStat(ControlMessage):

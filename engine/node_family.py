@@ -40,8 +40,8 @@ class NodeSteps(NamedTuple):
     """Sends or holds a message; never waits."""
     may_restart: Callable[[str], bool]
     """Whether the process of a role that died is to be started again."""
-    answered: Callable[[str], None]
-    """The process of a role was asked whether it is there, and is."""
+    is_there: Callable[[str], None]
+    """The process of a role says that it is; from the first time on it is asked, and killed when it is silent."""
 
 
 class NodeFamily:
@@ -109,7 +109,7 @@ class NodeFamily:
             case NodeFailed(why):
                 self._failure = why
             case Here():
-                self._steps.answered(NODE_ROLE)
+                self._steps.is_there(NODE_ROLE)
             case _:
                 raise CommandError(f"{type(message).__name__} from the node")
 

@@ -534,15 +534,11 @@ class Supervisor:
     def _start_node(self, start: Start, options: NodeOptions) -> None:
         from .node_family import NodeFamily, NodeSteps  # only here: most parties have none
 
-        def start_child(role: str, module: str) -> Child:
-            self._vigil.watch(role, time.monotonic())
-            return self._children.start(Kind.NODE, 0, module, role)
-
         steps = NodeSteps(
-            start_child,
+            lambda role, module: self._children.start(Kind.NODE, 0, module, role),
             self._send,
             lambda role: self._restarts.may_start(role, time.monotonic()),
-            lambda role: self._vigil.answered(role, time.monotonic()),
+            lambda role: self._vigil.watch(role, time.monotonic()),
         )
         self._node_family = NodeFamily(steps, self._opener, start, options, self._parts.doorbells[:2])
         self._node_family.start_process()

@@ -38,7 +38,7 @@ class Rig:
         self.answers = 0
         self.restarts_left = 2
         self.error: OSError | None = None
-        steps = NodeSteps(self._start, self._send, self._may_restart, self._answered)
+        steps = NodeSteps(self._start, self._send, self._may_restart, self._is_there)
         start = Start(PARTY, (), options=LinkOptions(advertised=("/dns/alice/tcp/1",)), node=OPTIONS)
         self.family = NodeFamily(steps, self.opener, start, OPTIONS, (3, 4))
 
@@ -57,7 +57,7 @@ class Rig:
         self.restarts_left -= 1
         return self.restarts_left >= 0
 
-    def _answered(self, role: str) -> None:
+    def _is_there(self, role: str) -> None:
         assert role == NODE_ROLE
         self.answers += 1
 

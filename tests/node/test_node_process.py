@@ -91,8 +91,10 @@ async def node_process(config: NodeConfig, *advertised: str, **changes: Any) -> 
     ):
         node = NodeProcess(told, run_node(config, *advertised, **changes), [*bell, node_end.detach()])
         running = asyncio.create_task(node.run())
+        rig = Rig(tells, hands_over, running)
         try:
-            yield Rig(tells, hands_over, running)
+            await rig.hear(Here)
+            yield rig
         finally:
             if not running.done():
                 tells.post(Close())

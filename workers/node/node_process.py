@@ -88,6 +88,7 @@ class NodeProcess:
 
     async def run(self) -> None:
         """Until the supervisor says so, or is gone."""
+        self._tell(Here())
         self._loop.add_reader(self._control.fileno(), self._on_command)
         starting = self._loop.create_task(self._start())
         try:
