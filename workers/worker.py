@@ -101,6 +101,8 @@ class Worker(WorkerHot):
         self.agents: list[Callable[[], int]] = []
         # Lanes whose ring was full.
         self.stalled: list[Lane | SubstreamLane] = []
+        # Whether a flush let somebody go on (substreams do), for whom the driver has to look before it sleeps.
+        self.has_resumed = False
         # Why nothing works any more; raised by everything that waits.
         self.failure: PartyFailed | None = None
         self.lost_workers: dict[int, WorkerDied] = {}
@@ -306,6 +308,9 @@ class Worker(WorkerHot):
     def arm(self) -> bool:
         """Announce a sleep and look once more at every ring. False: do not sleep."""
         self._doorbell.arm()
+        if self.has_resumed:
+            self.has_resumed = False
+            return False
         if not all_idle(self._receivers):
             return False
         for lane in self.stalled:

@@ -12,6 +12,7 @@ import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
+from unittest.mock import patch
 
 from partywire.engine.attempt import SubstreamLane
 from partywire.engine.commands import Lanes
@@ -21,6 +22,7 @@ from partywire.engine.worker_bridge.bridge import Bridge
 from partywire.shm import fence
 from partywire.shm.doorbell import Bell, Doorbell
 from partywire.shm.segment import Segment
+from partywire.workers import worker as worker_module
 from partywire.workers.config import PartyConfig
 from partywire.workers.node.config import NodeConfig
 from partywire.workers.party_node.node import PartyNode
@@ -158,7 +160,7 @@ class Rig:
         return run_blocking(self.worker, coroutine)
 
     async def answer(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """What comes of a coroutine on the other side, while the worker serves and sleeps as ever. Its end wakes us, and
+        """What comes of a coroutine on the other side, while the worker serves and sleeps as ever. Its end wakes us;
         nothing else does, so a bell that is not rung shows."""
         theirs = self.side.begin(coroutine)
         theirs.add_done_callback(lambda _: os.write(self._news[1], b"!"))
@@ -205,7 +207,7 @@ def config_of(folder: Path) -> PartyConfig:
 @contextmanager
 def blocking_rig(folder: Path, *, link: bool = True) -> Iterator[Rig]:
     """Driven by plain calls."""
-    with BridgeSide() as side:
+    with BridgeSide() as side, without_net():
         side.run(side.connect())
         rig = Rig(side, config_of(folder), None)
         try:
@@ -229,6 +231,13 @@ def in_loop(folder: Path, scenario: Callable[[Rig], Coroutine[Any, Any, None]]) 
         finally:
             rig.close()
 
-    with BridgeSide() as side:
+    with BridgeSide() as side, without_net():
         side.run(side.connect())
         asyncio.run(main(side))
+
+
+@contextmanager
+def without_net() -> Iterator[None]:
+    """Let no worker wake up by itself, so that who sleeps on what is there sleeps beyond the deadline."""
+    with patch.object(worker_module, "SLEEP_MAX_S", 2 * DEADLINE_S):
+        yield

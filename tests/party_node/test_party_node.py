@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -430,6 +431,23 @@ def test_at_the_end_handlers_are_cancelled_and_peers_hear_of_it(tmp_path: Path) 
             await rig.node.connect("bob")
 
     in_loop(tmp_path, scenario)
+
+
+def test_the_end_comes_as_soon_as_everybody_is_done(tmp_path: Path) -> None:
+    with blocking_rig(tmp_path) as rig:
+        rig.node.serve(OURS, shout)
+        rig.block(offered(rig))
+        for is_closed in (False, True):
+            reader, writer = rig.block(rig.node.open("bob", ECHO))
+            writer.write(b"x")
+            assert rig.block(reader.readexactly(1)) == b"x"
+            if is_closed:
+                writer.close()
+        assert rig.block(rig.answer(shouted(rig.side))) == answer_of(rig)
+        rig.block(rig.node.end(math.inf))
+        assert not rig.node.connections
+        assert rig.worker.links[1].substreams is not None
+        assert rig.worker.links[1].substreams.cause == ""
 
 
 async def shouted_in_vain(side: BridgeSide) -> BaseException | None:

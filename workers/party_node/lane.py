@@ -151,7 +151,8 @@ class SubstreamLane(ReceiverHot):
     def flush(self) -> None:
         """What was written in this turn goes out, and who is ready runs."""
         self._is_dirty = False
-        self._turn()
+        if self._turn():
+            self._worker.has_resumed = True
 
     def _turn(self) -> int:
         count = self._move()
@@ -236,8 +237,8 @@ class SubstreamLane(ReceiverHot):
             self.substreams.abort(cause)
 
     def close(self) -> None:
-        """Give everything back, and end what still runs here without another word."""
-        self.lose("the party is closed")
+        """Give everything back, and end what still runs here."""
+        self.substreams.leave()
         self.cancel_running()
         self._runner.close()
 

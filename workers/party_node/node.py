@@ -76,6 +76,7 @@ class PartyNode:
         self._ids: dict[str, PeerId] = {}  # of linked parties that have said who they are
         self._links: dict[str, BridgeEnd] = {}  # by the party at the other end, of the latest life of each link
         self._process: BridgeEnd | None = None  # the way to everybody else
+        self._lost: list[SubstreamLane] = []  # of earlier lives of links, where handlers may still run
         self._process_failure = "this party's node has not started"
         # Set by `begin`.
         self._worker: Worker | None = None
@@ -109,8 +110,7 @@ class PartyNode:
         if self.is_ending or len(fds) != 4:
             close_all(fds)
             return
-        if self._process is not None:
-            self._process.lane.close()
+        self._keep_lost(self._process)
         rings = self.worker.link_life.open_substream_rings(fds)
         self._process = BridgeEnd(self, self.worker, "", rings, message.epoch, self._loop)
         self.worker.link_life.add_substreams(self._process.lane)
@@ -124,6 +124,7 @@ class PartyNode:
 
     def _take_link_lane(self, link: PeerLink, rings: tuple[RingWriter, RingReader, Bell]) -> SubstreamLane:
         """A link is up (again) that carries substreams."""
+        self._keep_lost(self._links.get(link.name))
         bridge = self._links[link.name] = BridgeEnd(self, self.worker, link.name, rings, link.epoch, self._loop)
         return bridge.lane
 
@@ -132,13 +133,20 @@ class PartyNode:
         """Whether the processes of all lanes that stand know what we serve."""
         return all(bridge.is_attending or bridge.lane.is_over for bridge in self._bridges())
 
+    def _keep_lost(self, bridge: BridgeEnd | None) -> None:
+        """Another one takes the place of a bridge."""
+        self._lost = [lane for lane in self._lost if lane.has_running]
+        if bridge is not None:
+            bridge.lane.lose("another life of it has begun")
+            self._lost.append(bridge.lane)
+
     async def end(self, deadline: float) -> None:
         """Give up messages that nobody acknowledged, cancel handlers, give up substreams that are open, and say goodbye
         to all bridges."""
         self.is_ending = True
         if self._messages is not None:
             await self._messages.aclose()
-        worker, lanes = self.worker, [bridge.lane for bridge in self._bridges()]
+        worker, lanes = self.worker, [*self._lost, *(bridge.lane for bridge in self._bridges())]
         for lane in lanes:
             lane.cancel_running()
         await worker.until(lambda: not any(lane.has_running for lane in lanes), deadline)
@@ -151,9 +159,10 @@ class PartyNode:
     def abandon(self) -> None:
         """The party is over: nothing of ours runs on. May be called again."""
         self.is_ending = True
-        for bridge in self._bridges():
-            bridge.lane.close()
+        for lane in (*self._lost, *(bridge.lane for bridge in self._bridges())):
+            lane.close()
         self._hub.close()
+        self._lost.clear()
         self._links.clear()
         self._process = None
 

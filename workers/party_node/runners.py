@@ -63,8 +63,16 @@ class LoopRunner:
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], on_done: Callable[[], object]) -> Running:
         """As Runner.spawn."""
+
+        def has_ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self._loop.call_exception_handler(
+                    {"message": "a bug in the control plane", "exception": error, "task": task}
+                )
+            on_done()
+
         task = self._loop.create_task(coroutine)
-        task.add_done_callback(lambda _: on_done())
+        task.add_done_callback(has_ended)
         return task
 
     def run_ready(self) -> int:
