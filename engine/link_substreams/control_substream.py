@@ -255,6 +255,9 @@ class ControlSubstream(Stream):
         grace; without one nothing of theirs is waited for."""
         if self._is_closed:
             return
+        if self._substream is not None and self._substream.received_size:
+            self.abort()  # as TCP does: what nobody read is no orderly end
+            return
         self._is_closed = True
         self._readable = self._writable = None
         self._is_patient = self._is_patient and self._is_shut

@@ -1,5 +1,6 @@
 """The contract of `engine.transport`, run on every implementation: also on streams behind a secure channel, and on
-those that a router dials as WebSockets, through a SOCKS5 proxy, within the process.
+those that a router dials as WebSockets, through a SOCKS5 proxy, within the process, and on the first substream of a
+divided connection.
 
 Those behind a secure channel differ in two points, where the tests say so: what found no room must be sent again as it
 was, and a stream that is closed without being shut down was cut off.
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ import uvloop
 
 from partywire.engine.channel.maker import ChannelMaker
 from partywire.engine.handshake import Role
+from partywire.engine.link import Link
+from partywire.engine.link_substreams.dividing import divide
 from partywire.engine.listening import ListenError
 from partywire.engine.memory import MemoryTransport
 from partywire.engine.multiaddr import Multiaddr
@@ -50,6 +54,8 @@ if TYPE_CHECKING:
     from partywire.engine.addresses import Address
     from partywire.engine.channel.channel import Channel
     from partywire.engine.channel.link_security import LinkSecurity
+    from partywire.engine.link_substreams.control_substream import ControlSubstream
+    from partywire.engine.yamux.substream import Substream
 
 DEADLINE_S = 20.0
 HOST = "127.0.0.1"
@@ -192,6 +198,51 @@ class SecuredTransport(Transport):
         return self._inner.listen(host, port, secure)
 
 
+class DividedTransport(Transport):
+    """The first substreams of connections of another transport, as the control codec of a link has them."""
+
+    def __init__(self, inner: Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._inner = inner
+        self._loop = loop
+
+    async def resolve(self, host: str, port: int) -> list[Address]:
+        return await self._inner.resolve(host, port)
+
+    async def connect(self, address: Address, client_host: str | None, timeout_s: float) -> Stream:
+        return self._divide(await self._inner.connect(address, client_host, timeout_s), is_dialler=True)
+
+    def _divide(
+        self, stream: Stream, *, is_dialler: bool, on_offered: Callable[[Stream], object] = lambda _: None
+    ) -> Stream:
+        connection, control = divide(
+            self._loop,
+            stream,
+            Link("alice", "bob", 0.0),
+            peer="bob",
+            is_dialler=is_dialler,
+            heartbeat_timeout_s=DEADLINE_S,
+            close_timeout_s=DEADLINE_S,
+            clock=time.monotonic,
+            on_substream=lambda _, writer: writer.reset(),
+        )
+
+        def offered(substream: Substream) -> ControlSubstream | None:
+            if not control.offer(substream):
+                return None
+            on_offered(control)
+            return control
+
+        connection.on_offered = offered
+        connection.start()
+        return control
+
+    def listen(self, host: str, port: int, on_accept: Callable[[Stream], object]) -> Listener:
+        def begin(stream: Stream) -> None:
+            self._divide(stream, is_dialler=False, on_offered=on_accept)
+
+        return self._inner.listen(host, port, begin)
+
+
 class WebSocketTransport(Transport):
     """WebSockets over the streams of another transport."""
 
@@ -225,6 +276,7 @@ class WebSocketTransport(Transport):
 MAKERS: dict[str, Callable[[asyncio.AbstractEventLoop], Transport]] = {
     "memory": MemoryTransport,
     "tiny memory": lambda loop: MemoryTransport(loop, capacity=7),
+    "control substream": lambda loop: DividedTransport(MemoryTransport(loop, capacity=5000), loop),
     "tcp": TcpTransport,
     "unix": TcpTransport,
     "rings": lambda loop: RingTransport(loop, 16 * 1024),
