@@ -27,6 +27,9 @@ PARENT_VARIABLE: Final = "PARTYWIRE_PARENT"
 """Environment variable with the parent's pid: a child whose parent died before it could ask the kernel for the death
 signal would never get it, but sees another parent than this."""
 
+PROGRAM: Final = "partywire.engine.program"
+"""What an engine process runs its module by."""
+
 _PR_SET_PDEATHSIG = 1
 
 STANDARD_INPUT, STANDARD_OUTPUT, STANDARD_ERROR = 0, 1, 2
@@ -44,7 +47,7 @@ class ChildProcess:
 
     @classmethod
     def start(cls, role: str, module: str, control_fd: int, *, new_session: bool = False) -> ChildProcess:
-        """Start `module` as a program. The caller keeps `control_fd` and should close it.
+        """Start `module`, which has a `main`, as a program. The caller keeps `control_fd` and should close it.
 
         With `new_session` the child leaves the terminal's process group, so that Ctrl-C reaches the opener alone.
 
@@ -57,8 +60,8 @@ class ChildProcess:
         ]
         # -P: a module in the current directory must not shadow the standard library in an engine process. Workers
         # run user code and so keep the directory.
-        flags = ["-P"] if module.startswith("partywire.engine.") else []
-        arguments = [sys.executable, *_interpreter_flags(), *flags, "-m", module, str(CONTROL_FD)]
+        flags = ["-P", "-m", PROGRAM] if module.startswith("partywire.engine.") else ["-m"]
+        arguments = [sys.executable, *_interpreter_flags(), *flags, module, str(CONTROL_FD)]
         environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
         pid = os.posix_spawn(
             sys.executable, arguments, environment, file_actions=file_actions, setsid=new_session, setsigmask=()

@@ -224,7 +224,3 @@ def main() -> None:
     front = Front(message.options, listener, Doorbell.from_fds(fds[1], fds[2], order), order)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(front.run(control))
-
-
-if __name__ == "__main__":
-    main()

@@ -482,7 +482,3 @@ def main() -> None:
                 gateway.close()
         except ControlClosed:
             pass  # the supervisor ends, or has died
-
-
-if __name__ == "__main__":
-    main()

@@ -176,7 +176,3 @@ def main() -> None:
                 runner.run(serve(control))
         except ControlClosed:
             pass  # the supervisor ended before it told us anything
-
-
-if __name__ == "__main__":
-    main()

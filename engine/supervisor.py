@@ -601,7 +601,3 @@ def main() -> None:
     fence.register()
     opener_pidfd = parent_pidfd()
     Supervisor(ControlSocket.from_fd(begin_child(dies_with_parent=False), "the opener"), opener_pidfd).run()
-
-
-if __name__ == "__main__":
-    main()

@@ -329,7 +329,3 @@ def main() -> None:
         except ControlClosed:
             pass  # the opener ended before it told us anything
     os.close(opener_pidfd)
-
-
-if __name__ == "__main__":
-    main()

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from partywire.engine.child_process import ChildProcess, describe_status
+from partywire.engine.child_process import PROGRAM, ChildProcess, describe_status
 from partywire.engine.control_socket import ControlClosed, ControlSocket
 from partywire.engine.supervisor_handle import spawn_supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 DEADLINE_S = 30.0
 
@@ -29,6 +33,32 @@ def child() -> Iterator[ChildProcess]:
         theirs.close()
         yield child
         child.end()
+
+
+@pytest.mark.parametrize(
+    ("last", "code", "said"),
+    [("", 0, ""), ("raise ValueError(7)", 1, "ValueError: 7"), ("raise SystemExit('no')", 1, "no")],
+)
+def test_a_program_of_the_engine_looks_for_garbage_after_its_imports_and_ends_without_ado(
+    last: str, code: int, said: str, tmp_path: Path
+) -> None:
+    program = f"""
+        import atexit, gc, sys
+        assert not gc.isenabled()
+        def main():
+            assert gc.isenabled() and gc.get_freeze_count() > 1000
+            atexit.register(print, "the end")
+            sys.stdout.write(f"{{sys.argv[1:]}}")
+            {last}
+        """
+    (tmp_path / "some_program.py").write_text(textwrap.dedent(program))
+    ended = subprocess.run(
+        [sys.executable, "-m", PROGRAM, "some_program", "3"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE_S,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (code, "['3']" + "the end\n" * code)
+    assert said in ended.stderr
+    assert bool(said) == bool(ended.stderr)
 
 
 def test_a_killed_child_is_reaped_with_its_cause(child: ChildProcess) -> None:
