@@ -160,6 +160,7 @@ class LinkKeeper(Keeper):
         attempt.dialled = stream.peer_address
         if isinstance(stream, tcp.TcpStream):
             stream.bound_unacknowledged(self._options.heartbeat_timeout_s)
+            self._make_way(stream)
         preamble = self._preamble(ConnectionClass.CONTROL, 0)
         stream, opening = await self._guard.admit_dialled(stream, preamble)
         core = Handshake(Role.INITIATOR, self._hello(), preamble)
@@ -193,6 +194,11 @@ class LinkKeeper(Keeper):
         )
         return stream, await greet(stream, core, self._peer.name, opening)
 
+    def _make_way(self, stream: tcp.TcpStream) -> None:
+        """A control connection may carry substreams, which must not delay heartbeats."""
+        if self._options.substreams:
+            stream.bound_unsent()
+
     def _preamble(self, class_: ConnectionClass, index: int) -> bytes:
         return Preamble(class_, index, routing_tag(self._peer.name, self._our_name), self._guard.mode).encode()
 
@@ -214,7 +220,10 @@ class LinkKeeper(Keeper):
         except OSError:
             sock.close()  # gone already
             return
-        self.take_stream(preamble, beginning, tcp.TcpStream(sock, self._loop))
+        stream = tcp.TcpStream(sock, self._loop)
+        if is_control:
+            self._make_way(stream)
+        self.take_stream(preamble, beginning, stream)
 
     def take_stream(self, preamble: Preamble, received: bytes, stream: Stream) -> None:
         """Greet whoever dialled `stream` and began with `preamble`, whose bytes are `received`. Owns the stream."""

@@ -16,6 +16,7 @@ import os
 import select
 import socket
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from .addresses import Address, format_address, is_loopback, is_onion, is_unix, unix_path
@@ -35,6 +36,9 @@ KEEPALIVE_COUNT: Final = 4
 
 CONNECT_USER_TIMEOUT_MS: Final = 10_000
 """TCP_USER_TIMEOUT while connecting: bounds the retries of a SYN in the kernel should our own deadline not."""
+
+UNSENT_SIZE: Final = 128 * 1024
+"""What `bound_unsent` allows, beside what is under way: a millisecond of a fast link, a second of one with 1 Mbit/s."""
 
 LOOPBACK_CONGESTION: Final = b"cubic"
 """On loopback bbr (some systems' default) reaches half of cubic's rate for large messages."""
@@ -111,6 +115,12 @@ class TcpStream(Stream):
         """Break when the peer's host has acknowledged nothing for so long; for control connections, see `tune`."""
         if self._sock.family != socket.AF_UNIX:
             _set_user_timeout(self._sock, seconds)
+
+    def bound_unsent(self) -> None:
+        """Have the kernel hold little that it cannot send yet, so that what is urgent need not wait behind much."""
+        if self._sock.family != socket.AF_UNIX:
+            with suppress(OSError):  # it is broken already; the next receive says so
+                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_SIZE)
 
     def try_send(self, views: Sequence[Buffer]) -> int | None:
         try:
