@@ -62,8 +62,7 @@ class LinkOptions:
 
     ring_size: int = 4 * 1024 * 1024
     control_ring_size: int = 256 * 1024
-    bulk_ring_size: int = 1024 * 1024
-    """Smaller than others, for they come on top of them; a stream fills what it is given."""
+    bulk_ring_size: int = 4 * 1024 * 1024
     connect_timeout_s: float = limits.CONNECT_TIMEOUT_S
     heartbeat_interval_s: float = limits.HEARTBEAT_INTERVAL_S
     heartbeat_timeout_s: float = limits.HEARTBEAT_TIMEOUT_S

@@ -47,8 +47,9 @@ RECORDS_MAX: Final = 256
 SEND_SIZE: Final = 1024 * 1024
 """What one pass takes from a ring before other connections have their turn."""
 
-BULK_SLICE_SIZE: Final = 64 * 1024
-"""What a bulk connection receives, or sends beyond one record, before normal ones are looked at again."""
+BULK_SLICE_SIZE: Final = 256 * 1024
+"""What a bulk connection receives, or sends beyond one record, before normal ones are looked at again. With slices of
+64 KiB a MiB took a fifth more CPU, and small messages beside a stream were no sooner there."""
 
 _PEER_IS_GONE = frozenset({errno.EPIPE, errno.ECONNRESET})
 """Errors of a send behind which the kernel still holds what the peer had sent before it left."""

@@ -151,6 +151,7 @@ class PartyConfig:
         """What all our links share."""
         return LinkOptions(
             ring_size=self.ring_mib << 20,
+            bulk_ring_size=self.ring_mib << 20,
             connect_timeout_s=self.connect_s,
             heartbeat_interval_s=min(limits.HEARTBEAT_INTERVAL_S, self.heartbeat_s / 3),
             heartbeat_timeout_s=self.heartbeat_s,

@@ -51,8 +51,8 @@ PARTS_SIZE_MAX: Final = 256 * 1024
 """Bytes of small frames that gather before they are written without waiting for the end of the pass: enough for a
 thousand sessions with 64-byte messages, and what one send call of the I/O process takes well."""
 
-BULK_SLICE_SIZE: Final = 128 * 1024
-"""What a worker receives from a bulk lane before all others have their turn: a copy of some ten microseconds."""
+BULK_SLICE_SIZE: Final = 256 * 1024
+"""What a worker receives from a bulk lane before all others have their turn: one fragment."""
 
 _BYTES: Final = Descriptor.BYTES.value
 _LAST_VALUE: Final = Descriptor.OBJECT.value

@@ -213,7 +213,10 @@ typedef struct {
     ReceiveOrder order;
 } Line;
 
-enum { LINES_MAX = 64 };
+enum {
+    LINES_MAX = 64,
+    URGENT_NS = 2000000, /* after the last message on a normal line bulk ones hold nobody up */
+};
 
 /* A line is (reader, writer, fd, connection, epoch, size_max, size_min). 0, or -1 with an exception set. */
 static int read_line(PyObject *object, Line *line)
@@ -311,6 +314,7 @@ static int serve_lines(const Line *lines, int first, int end, Py_ssize_t *moved,
 static int move_while_busy(const Line *lines, int count, int bulk, PyObject *watched, int64_t quiet_ns,
                            int64_t total_ns, Py_ssize_t *moved, PyObject **rest)
 {
+    static int64_t last_urgent; /* of all calls: when a normal line moved something */
     int64_t start = monotonic_ns(), last = start;
     for (;;) {
         int at = -1;
@@ -318,8 +322,11 @@ static int move_while_busy(const Line *lines, int count, int bulk, PyObject *wat
         int is_urgent = is_busy;
         for (int i = bulk; is_busy >= 0 && i < count; i++) {
             int served = serve_lines(lines, i, i + 1, moved, rest, &at);
-            if (served > 0)
-                served |= serve_lines(lines, 0, bulk, moved, rest, &at);
+            if (served > 0) {
+                int others = serve_lines(lines, 0, bulk, moved, rest, &at);
+                is_urgent |= others;
+                served |= others;
+            }
             is_busy = served < 0 ? -1 : is_busy | served;
         }
         if (is_busy < 0)
@@ -330,10 +337,12 @@ static int move_while_busy(const Line *lines, int count, int bulk, PyObject *wat
         int64_t now = monotonic_ns();
         if (is_busy)
             last = now;
+        if (is_urgent)
+            last_urgent = now;
         if (is_empty != 1 || now - start > total_ns || now - last > quiet_ns)
             return -1;
-        if (!is_busy || (bulk < count && !is_urgent))
-            sched_yield(); /* who waits for this core may have a small message */
+        if (!is_busy || (bulk < count && !is_urgent && now - last_urgent < URGENT_NS))
+            sched_yield(); /* while only bulk is moved, who waits for this core may have a small message */
     }
 }
 
