@@ -160,7 +160,7 @@ class Bridge:
     async def _do(self, head: heads.Connect | heads.Disconnect | heads.Ping | heads.Ban | heads.Unban) -> Head:
         match head:
             case heads.Connect(peer):
-                return heads.ConnectedTo(self._numbers.note(await self._manager.connect(PeerId.parse(peer))))
+                return heads.ConnectedTo(self._numbers.note(await self._connection_to(peer)))
             case heads.Disconnect(number):
                 if (connection := self._numbers.find(number)) is not None:
                     await connection.aclose()
@@ -206,8 +206,11 @@ class Bridge:
     async def _connection_for(self, head: heads.Open) -> PeerConnection:
         if head.connection:
             return self._by_number(head.connection)
-        if head.peer:
-            return await self._manager.connect(PeerId.parse(head.peer))
+        return await self._connection_to(head.peer)
+
+    async def _connection_to(self, peer: str) -> PeerConnection:
+        if peer:
+            return await self._manager.connect(PeerId.parse(peer))
         if self._connect_link is None:
             raise ValueError("no peer is named, and this is the way to many")
         return await self._connect_link()

@@ -116,7 +116,7 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """The connection to a peer that stands, or a new one."""
+    """The connection to a peer that stands, or a new one; of a link, if `peer` is empty."""
 
     peer: str
 

@@ -31,10 +31,10 @@ from partywire.workers.worker import Worker
 from tests.peers.peer_net import PeerNet, echo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
     from pathlib import Path
 
-    from partywire.engine.peers.contract import ConnectionManager
+    from partywire.engine.peers.contract import ConnectionManager, PeerConnection
     from tests.peers.peer_net import Node
 
 T = TypeVar("T")
@@ -50,13 +50,19 @@ class BridgedLane:
     """What an I/O process, or the node's, has of a lane."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, bell: Bell, epoch: int, peers: ConnectionManager, name: str
+        self,
+        loop: asyncio.AbstractEventLoop,
+        bell: Bell,
+        epoch: int,
+        peers: ConnectionManager,
+        name: str,
+        connect_link: Callable[[], Awaitable[PeerConnection]] | None,
     ) -> None:
         self._lane = SubstreamLane(RING_SIZE, epoch, fence.probe(), bell)
         self.fds = self._lane.fds
         self.stream = RingStream(self._lane.tx, self._lane.rx, epoch, loop.call_soon, "the opener")
         self._doorbell = RingDoorbell(loop, self._lane.doorbell, self.stream)
-        self._bridge = Bridge(loop, self.stream, peers, name=name)
+        self._bridge = Bridge(loop, self.stream, peers, name=name, connect_link=connect_link)
         self._bridge.start()
 
     async def aclose(self) -> None:
@@ -107,12 +113,13 @@ class BridgeSide:
         """Have it done there, in the meantime: `result(DEADLINE_S)` gives it."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
-    async def connect(self) -> None:
-        await self.alice.peers.connect(self.bob.peers.peer_id)
+    async def connect(self) -> PeerConnection:
+        return await self.alice.peers.connect(self.bob.peers.peer_id)
 
     async def make_lane(self, bell: Bell, epoch: int, name: str) -> list[int]:
         """A bridge of alice's connections; the descriptors are the opener's."""
-        lane = BridgedLane(self.loop, bell, epoch, self.alice.peers, name)
+        connect_link = self.connect if name else None
+        lane = BridgedLane(self.loop, bell, epoch, self.alice.peers, name, connect_link)
         self._lanes.append(lane)
         return [os.dup(fd) for fd in lane.fds]
 

@@ -283,12 +283,14 @@ def test_what_happens_to_a_peer_is_told(tmp_path: Path) -> None:
         assert not rig.node.connections
         with pytest.raises(SubstreamSessionOver):
             await connection.open([ECHO])
-        await rig.answer(rig.side.connect())
+        assert (await rig.node.connect("bob")).number != connection.number
         assert isinstance(await anext(events), PeerConnected)
         assert await echoed(rig, b"again") == b"again"
         await rig.node.ban("bob", "rude", 60.0)
         seen = {type(await anext(events)) for _ in range(2)}
         assert seen == {PeerBanned, PeerDisconnected}
+        with pytest.raises(PeerIsBanned, match="rude"):
+            await rig.node.connect("bob")
 
     in_loop(tmp_path, scenario)
 

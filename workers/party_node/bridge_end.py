@@ -163,9 +163,10 @@ class BridgeEnd:
         self._home.counters_of_bridges.opened += 1
         return answer.protocol, connection, reader, writer
 
-    async def connect(self, peer_id: PeerId, timeout_s: float | None = None) -> BridgedConnection:
-        """As ConnectionManager.connect, of the process at the other end. SubstreamTimeout: not within `timeout_s`."""
-        head = heads.Connect(str(peer_id))
+    async def connect(self, peer_id: PeerId | None, timeout_s: float | None = None) -> BridgedConnection:
+        """As ConnectionManager.connect, of the process at the other end; of a link to its peer, whoever that is.
+        SubstreamTimeout: not within `timeout_s`."""
+        head = heads.Connect("" if peer_id is None else str(peer_id))
         answer, _, writer = await self._ask(head, timeout_s)
         writer.close()
         if not isinstance(answer, heads.ConnectedTo):

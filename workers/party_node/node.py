@@ -26,6 +26,7 @@ from partywire.engine.peers.events import EVENTS_MAX, EventHub
 from partywire.engine.peers.peer_id import PeerId
 from partywire.engine.substreams.errors import SubstreamTimeout
 from partywire.engine.worker_bridge import heads
+from partywire.engine.yamux.errors import SubstreamSessionOver
 
 from ..errors import PartyFailed
 from ..waiting import run_blocking
@@ -267,23 +268,25 @@ class PartyNode:
     async def _connect_link(self, link: PeerLink, timeout: float | None) -> BridgedConnection:
         worker = self.worker
 
-        def found() -> BridgedConnection | None:
+        def bridge_of_link() -> BridgeEnd | None:
             if link.is_up and link.substreams is None:
                 raise NoControlPlane(link.name)
             if self.is_ending:
                 raise ConnectionsClosed()
-            return self._connection_of_link(link.name)
+            bridge = self._links.get(link.name)
+            return bridge if bridge is not None and bridge.is_attending and not bridge.lane.is_over else None
 
-        patience = self._config.reconnect_s if timeout is None else timeout
-        await worker.until(lambda: found() is not None, worker.clock() + patience)
-        if (connection := found()) is None:
-            causes = (link.cause or "its link was not up, or it did not say who it is, in time",)
-            raise PeerNotReached(link.name, 1, causes)
-        return connection
-
-    def _connection_of_link(self, name: str) -> BridgedConnection | None:
-        bridge = self._links.get(name)
-        return None if bridge is None else next(reversed(bridge.connections.values()), None)
+        deadline = worker.clock() + (self._config.reconnect_s if timeout is None else timeout)
+        await worker.until(lambda: bridge_of_link() is not None, deadline)
+        if (bridge := bridge_of_link()) is None:
+            raise PeerNotReached(link.name, 1, (link.cause or "its link is not up",))
+        if (connection := next(reversed(bridge.connections.values()), None)) is not None:
+            return connection
+        try:
+            return await bridge.connect(None, max(deadline - worker.clock(), 0.0))
+        except (SubstreamTimeout, SubstreamSessionOver) as error:
+            cause = "it has not said who it is" if isinstance(error, SubstreamTimeout) else error.cause
+            raise PeerNotReached(link.name, 1, (cause,)) from None
 
     async def _connect_by_process(self, peer_id: PeerId, timeout: float | None) -> BridgedConnection:
         if self._process is None or self._process.lane.is_over:
