@@ -182,17 +182,18 @@ class PeerLost(SessionError):
 
 
 class PeerClosed(SessionError):
-    """Raised when a peer ended its party in good order and nothing that it sent is left to receive."""
+    """Raised when a peer ended its party, or its pool, in good order and nothing that it sent is left to receive."""
 
-    def __init__(self, peer: str, session: int | None, epoch: int) -> None:
-        super().__init__(peer, session, epoch)
+    def __init__(self, peer: str, session: int | None, epoch: int, what: str = "party") -> None:
+        super().__init__(peer, session, epoch, what)
         self.peer = peer
         self.session = session
         self.epoch = epoch
+        self.what = what
 
     def __str__(self) -> str:
         where = "" if self.session is None else f"session {self.session}: "
-        return f"{where}{self.peer} has closed its party; no further message can come or go"
+        return f"{where}{self.peer} has closed its {self.what}; no further message can come or go"
 
 
 class PeerAborted(SessionError):

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .meeting import Refusal
     from .pair_commands import AddPair
     from .pool_tls import PoolTls
+    from .turned_away import TurnedAway
 
 INTRODUCED_PAUSE_S: Final = 1.0
 """After an introduction that went well, until the next one if the link is not up by then: time for its handshakes over
@@ -76,6 +77,7 @@ class Surroundings(Protocol):
     options: LinkOptions
     """With what secures the links at index 0 and 1."""
     tls: PoolTls | None
+    turned_away: TurnedAway
     port: int
     """Where the pool listens; 0 if nowhere."""
 
@@ -121,7 +123,8 @@ class Pair:
         self._down = asyncio.Event()  # set while there is no link
         self._down.set()
         self._is_closing = False
-        self._cause = ""  # why there is no link, as last told
+        self._attempt_cause = ""  # why there is no link, as an attempt of ours or the link last said
+        self._cause = ""  # the same as last told, with who was turned away
         self._refusal: asyncio.TimerHandle | None = None  # set while one is to be told
         self._has_told_refusal = False  # and no attempt has ended otherwise since
         self._introducing: asyncio.Task[None] | None = None
@@ -313,7 +316,8 @@ class Pair:
         self._engine.fail(error)
 
     def say(self, cause: str, *, is_refusal: bool = False) -> None:
-        """Why there is no link; told when it changes, if the worker reads what it is told.
+        """Why there is no link, and who was turned away meanwhile; told when it changes, if the worker reads what it is
+        told.
 
         A refusal is told each time: whoever has begun to wait since the last one is told too. One is no refusal of the
         peer's while a link with it is being made over a connection that came from there.
@@ -322,6 +326,17 @@ class Pair:
         if self._whom is not None:
             cause = cause.replace(link_name(self._whom.theirs, not self._whom.is_dialling), self.name)
             cause = cause.replace(link_name(self.introduction, self._whom.is_dialling), OUR_NAME)
+        self._attempt_cause = cause
+        self._tell_cause(is_refusal=is_refusal)
+
+    def callers_were_turned_away(self) -> None:
+        """One of them may have been the peer with a wrong certificate."""
+        self._tell_cause()
+
+    def _tell_cause(self, *, is_refusal: bool = False) -> None:
+        # A peer with a certificate may dial from anywhere.
+        callers = self._engine.turned_away.words_at(None if self.certificate else self._places)
+        cause = "; ".join(filter(None, (self._attempt_cause, callers)))
         if (cause != self._cause or is_refusal) and not self.is_up and not self._control.has_pending:
             self._cause = cause
             self._post(LinkProgress(1, cause, is_refusal))

@@ -38,6 +38,7 @@ from .introducer import be_introduced, words_of
 from .meeting import INTRODUCTION_TAG
 from .pair import Pair
 from .pair_commands import AddPair, ListenPairs, StartPairs
+from .turned_away import TurnedAway
 from .whereabouts import host_of
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class PairEngine:
         self._gateway_timer: asyncio.TimerHandle | None = None
         self._callers = Callers(1, INTRODUCTIONS_AT_ONCE)
         self._introductions: set[asyncio.Task[None]] = set()
+        self.turned_away = TurnedAway()
         self._strangers_at = 0.0  # when the next stranger may be told of
         self._over: asyncio.Future[None] = loop.create_future()
         self._closing: asyncio.Task[None] | None = None
@@ -222,10 +224,13 @@ class PairEngine:
 
     async def _be_introduced(self, stream: tcp.TcpStream, accepted: Accepted) -> None:
         place = host_of(accepted.address)
+        who = f"at {place}"
         met: list[tuple[Pair, Introduction, Introduction, str]] = []
 
         def answer(theirs: Introduction, channel: PoolChannel | None) -> Introduction | Refusal:
             """Who was heard is one of our peers, or is told why not."""
+            nonlocal who
+            who = (channel is not None and channel.result) or f"{who}, port {theirs.port}"
             pair = self._find(accepted.address, place, theirs, channel)
             if not isinstance(pair, Pair):
                 return pair
@@ -238,20 +243,26 @@ class PairEngine:
         try:
             await be_introduced(self.loop, stream, accepted.preamble, self.tls, answer)
             for pair, ours, theirs, fingerprint in met:
+                self.turned_away.forget(who)
                 # Not before the answer was read: who does not know us yet would turn away what we dial.
                 if pair.refusal_of(theirs) is None:
                     pair.met(ours, theirs, fingerprint)
         except (HandshakeRejected, GreetingFailed, CredentialError, OSError) as error:
-            there = [pair for pair in self._pairs if pair.is_at(place)]
-            if len(there) == 1:
-                self._say_of_stranger(there[0], f"{words_of(error)} (connection from {accepted.address})")
+            self._turn_away(error, who, place)
 
-    def _say_of_stranger(self, pair: Pair, words: str) -> None:
+    def _turn_away(self, error: Exception, who: str, place: str) -> None:
         """Few of a crowd are told of, so that it cannot fill what the opener has to read."""
+        words = words_of(error)
+        if isinstance(error, HandshakeRejected):
+            if error.code is RejectCode.BUSY:
+                return  # it comes again
+            words = error.detail if error.by_us else words
+        self.turned_away.note(who, words, place)
         now = self.loop.time()
         if now >= self._strangers_at:
             self._strangers_at = now + STRANGERS_INTERVAL_S
-            pair.say(words)
+            for pair in self._pairs:
+                pair.callers_were_turned_away()
 
     def _find(self, address: str, place: str, theirs: Introduction, channel: PoolChannel | None) -> Pair | Refusal:
         """The peer whose certificate was shown; of those without one, the peer at the address that was told."""
@@ -261,7 +272,7 @@ class PairEngine:
             known = there
             seen = "a pool"
         else:
-            from .pool_tls import describe_file, describe_untrusted
+            from .pool_tls import describe_untrusted
 
             shown = channel.result or ""
             certified = [pair for pair in self._pairs if pair.certificate]
@@ -270,9 +281,8 @@ class PairEngine:
                 return matching[0]
             seen = f"a pool with the certificate {describe_untrusted(channel.certificate)}"
             known = [pair for pair in there if not pair.certificate]
-            if not known and (others := [pair for pair in there if pair.certificate]):
+            if not known and any(pair.certificate for pair in there):
                 detail = f"{seen} {where} is refused: another certificate was given for that peer"
-                self._say_of_stranger(others[0], f"{detail}: {describe_file(others[0].certificate)}")
                 # Without a port it may be yet another peer of that host, who is still to be added.
                 return RejectCode.CREDENTIALS if theirs.port else RejectCode.UNKNOWN_PEER, detail
         if len(known) == 1 or (known and theirs.port):

@@ -37,6 +37,6 @@ def test_two_pools_of_5_talk_through_our_communicator_and_a_closed_peer_fails_a_
     assert said[0][0].splitlines() == [
         "hello from bob",
         "[0, 1, 2]",
-        "bob has closed its party; no further message can come or go",
+        "bob has closed its pool; no further message can come or go",
     ]
     assert said[1][0].splitlines() == ["hello from alice", "[0, 1, 2]"]

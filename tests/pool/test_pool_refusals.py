@@ -133,6 +133,31 @@ def test_a_peer_that_is_not_there_is_waited_for_whatever_strangers_dial(files: F
     run(main())
 
 
+def test_who_waits_in_vain_hears_of_a_peer_that_only_dialled_with_a_wrong_certificate(
+    files: Files, made: list[Pool]
+) -> None:
+    """It cannot be told from a stranger, so it ends no call."""
+
+    async def main() -> None:
+        alice, bob = Pool(*files.of(files.alice)), Pool(*files.of(files.same_serial))
+        made.extend((alice, bob))
+        with reserved_ports(1) as (port,):
+            our_port = alice.add_server("127.0.0.1", 0)
+            alice.add_client("bob", "127.0.0.1", port, files.bob.certificate_path)
+            bob.add_client("alice", "127.0.0.1", our_port, files.alice.certificate_path)
+            sending = asyncio.create_task(bob.send("alice", "hello"))
+            said = ""
+            while "turned away" not in said or "refused" not in said.partition("turned away")[0]:
+                with pytest.raises(ReceiveTimeout) as caught:
+                    await alice.recv("bob", timeout=0.05)
+                said = str(caught.value)
+            sending.cancel()
+        turned_away = r"a caller was turned away (once|\d+ times): .*subject CN=bob, issuer CN=ca2, serial 8"
+        assert re.search(f"connection refused.*; {turned_away}", said)
+
+    run(main())
+
+
 def test_who_dials_before_it_was_added_is_waited_for_beside_another_peer_of_its_host(
     files: Files, made: list[Pool]
 ) -> None:

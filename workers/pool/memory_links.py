@@ -192,7 +192,7 @@ class MemoryChannel:
         far._far = None
         self._lose(PeerLost(self.name, None, self._life, reason or "the pool was shut down"))
         far._lose(
-            PeerClosed(self.owner, None, self._life)
+            PeerClosed(self.owner, None, self._life, "pool")
             if reason is None
             else PeerLost(self.owner, None, self._life, reason)
         )

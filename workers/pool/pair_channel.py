@@ -156,7 +156,7 @@ class PairChannel:
         """A life ends with a goodbye or a loss; what else can end a session is a loss with its reason."""
         epoch = self._worker.link.epoch
         if isinstance(failure, PeerClosed):
-            return PeerClosed(self.name, None, epoch)
+            return PeerClosed(self.name, None, epoch, "pool")
         if self._worker.failure is not None:
             cause = str(self._worker.failure.cause)
         else:

@@ -291,7 +291,7 @@ class SessionChannel:
             queue.popleft()
             worker.inbox_size -= len(data) + MESSAGE_OVERHEAD
             if not data:
-                self._goodbye = PeerClosed(self.name, self._session.id, mailbox.lane.epoch)
+                self._goodbye = PeerClosed(self.name, self._session.id, mailbox.lane.epoch, "pool")
                 break
             receiver.message_arrived(data)
         failure = self._goodbye or mailbox.failure
