@@ -104,19 +104,23 @@ class Attempt:
     @property
     def is_taken(self) -> bool:
         """Whether the workers have opened the rings of all lanes, or one of them never will. The substream lane comes
-        with the control lane."""
+        with the control lane, and what its peer sent has a moment to be taken."""
+        if self.bridge is not None and not self.bridge.is_over:
+            return False
         lanes = [*self.lanes.values(), *([] if self.control_lane is None else [self.control_lane])]
         return self.is_orphaned or all(lane.is_taken for lane in lanes)
 
-    def end_bridge(self, cause: str) -> None:
-        """The link is over: the opener hears it on the substream lane, too."""
-        if self.bridge is not None:
-            self.bridge.abort(cause or "the link is closed")
+    def end_bridge(self, clean: bool, cause: str) -> None:
+        """The link is over: the opener hears it on the substream lane, too; if it is `clean`, behind all that came."""
+        if self.bridge is not None and clean:
+            self.bridge.finish()
+        elif self.bridge is not None:
+            self.bridge.abort(cause or "the link is lost")
 
     def close(self) -> None:
         """Give sockets and rings back."""
         self.greeted.set()
-        self.end_bridge("the link is given up")
+        self.end_bridge(False, "the link is over")
         if self.multiplexer is not None:
             self.multiplexer.close()
         for lane in (*self.lanes.values(), *self.bulk_lanes.values()):

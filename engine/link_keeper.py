@@ -455,5 +455,5 @@ class LinkKeeper(Keeper):
     def _multiplexer_ended(self, attempt: Attempt, clean: bool, cause: str) -> None:
         if attempt.multiplexer is not None:
             self._brittle = attempt.multiplexer.broken_early
-        attempt.end_bridge(cause)
+        attempt.end_bridge(clean, cause)
         attempt.set_ended(clean, cause)

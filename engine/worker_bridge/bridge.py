@@ -11,13 +11,14 @@ An opener that computes for minutes is not gone: its substreams stand still, eac
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ..errors import PartyWireError
 from ..peers.peer_id import PeerId
 from ..substreams.connection import SubstreamConnection
-from ..yamux.errors import SubstreamRefused, SubstreamReset, SubstreamSessionOver
+from ..yamux.errors import SubstreamClosed, SubstreamRefused, SubstreamReset, SubstreamSessionOver
 from . import heads
 from .failures import failed
 from .heads import HeadError, shortened
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-_GONE: Final = (SubstreamReset, SubstreamSessionOver)
+_GONE: Final = (SubstreamReset, SubstreamSessionOver, SubstreamClosed)
 
 
 class Bridge:
@@ -78,6 +79,8 @@ class Bridge:
         self._served: set[str] = set()
         self._offers = 0  # that wait for the opener
         self._next_substream = 1
+        self._splices = 0  # that move bytes
+        self._idle = asyncio.Event()  # set when there may be none
         self._tasks: set[asyncio.Task[None]] = set()  # ours, and those of peers' substreams that are with us
 
     def start(self) -> None:
@@ -92,6 +95,20 @@ class Bridge:
     def abort(self, cause: str) -> None:
         """End at once; `cause` is not empty."""
         self._connection.abort(cause)
+
+    async def finish(self, timeout_s: float) -> None:
+        """All connections to peers are over: let what had come of them reach the opener, for at most `timeout_s`, and
+        end."""
+        deadline = self._loop.time() + timeout_s
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                while self._splices:
+                    self._idle.clear()
+                    await self._idle.wait()
+        if (standing := self._standing) is not None:
+            self._standing = None
+            standing.close()
+        await self._connection.aclose(max(deadline - self._loop.time(), 0.0))
 
     async def aclose(self) -> None:
         """End, and wait until nothing of it is left."""
@@ -221,16 +238,25 @@ class Bridge:
 
     async def _join(self, near: Ends, far: Ends, number: int) -> None:
         """Splice a substream of the opener's with one of a peer's, to whatever end."""
+        self._splices += 1
         try:
             breach = await splice(near, far)
+            if breach is None:
+                return
+            if breach.is_far:
+                await self._explain(number, breach.cause)
         except BaseException:
             for end in (near, far):
                 end.writer.reset("the bridge has ended")
             raise
-        if breach is None:
-            return
-        if breach.is_far:
-            await self._explain(number, breach.cause)
+        finally:
+            self._splices -= 1
+            if not self._splices:
+                self._idle.set()
+        if breach.is_far and breach.is_told_all:
+            with suppress(*_GONE):
+                if not await near.reader.read(1):
+                    return  # the opener has read to the end, and had nothing more to say
         for end in (near, far):
             end.writer.reset(breach.cause)
 

@@ -32,6 +32,9 @@ class Breach(NamedTuple):
     is_far: bool
     """Whether it was the second of the two."""
     cause: str
+    is_told_all: bool
+    """Whether the other one has everything that was sent on it, and the end: then a reset, which drops what is unread,
+    is to wait until its user wants to send."""
 
 
 async def splice(near: Ends, far: Ends) -> Breach | None:
@@ -46,7 +49,7 @@ class _Splice:
     def __init__(self, near: Ends, far: Ends) -> None:
         self._ends = near, far
         self._breach: Breach | None = None
-        self._copies: tuple[asyncio.Task[None], ...] = ()  # from the first end, and from the second one
+        self._copies: tuple[asyncio.Task[bool], ...] = ()  # from the first end, and from the second one
 
     async def run(self) -> Breach | None:
         near, far = self._ends
@@ -63,30 +66,34 @@ class _Splice:
             await asyncio.gather(*self._copies, return_exceptions=True)
         self._look()
         for copy in self._copies:
-            if self._breach is None and not copy.cancelled() and (error := copy.exception()) is not None:
+            if not copy.cancelled() and (error := copy.exception()) is not None:
                 raise error  # none that substreams raise
-        return self._breach
+        if self._breach is None:
+            return None
+        from_broken = self._copies[self._breach.is_far]
+        return self._breach._replace(is_told_all=not from_broken.cancelled() and from_broken.result())
 
     def _look(self) -> None:
         """Note which substream broke first, and stop copying what nobody will get."""
-        if all(copy.done() and not copy.cancelled() and copy.exception() is None for copy in self._copies):
+        if all(copy.done() and not copy.cancelled() and copy.result() for copy in self._copies):
             return  # both have ended in order; what becomes of their connections does not matter any more
         for at, end in enumerate(self._ends):
             if (failure := end.writer.failure) is None:
                 continue
             if self._breach is None:
-                self._breach = Breach(bool(at), failure.cause or str(failure))
+                self._breach = Breach(bool(at), failure.cause or str(failure), False)
             self._copies[1 - at].cancel()
             if isinstance(failure, SubstreamReset):  # of another one what had arrived can still be read
                 self._copies[at].cancel()
 
 
-async def _copy(source: Ends, target: Ends) -> None:
-    """All of one direction, and its end. A substream that breaks ends it: `_look` says which one."""
+async def _copy(source: Ends, target: Ends) -> bool:
+    """All of one direction, and its end. False: a substream broke, and `_look` says which one."""
     try:
         while data := await source.reader.read(SPLICE_SIZE):
             target.writer.write(data)
             await target.writer.drain()
         target.writer.write_eof()
     except (SubstreamReset, SubstreamSessionOver):
-        return
+        return False
+    return True

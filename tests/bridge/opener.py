@@ -15,6 +15,7 @@ from partywire.engine.worker_bridge.failures import error_of
 from partywire.engine.worker_bridge.limits import BRIDGE_LIMITS
 from partywire.engine.worker_bridge.splicing import Ends
 from partywire.engine.worker_bridge.talk import read_head_untrusted, write_head
+from partywire.engine.yamux.errors import SubstreamReset, SubstreamSessionOver
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -75,8 +76,11 @@ class Opener:
         try:
             while (head := await read_head_untrusted(reader)) is not None:
                 self.news.put_nowait(head)
-        except Exception:
+        except (SubstreamReset, SubstreamSessionOver):
             self.news.put_nowait(None)
+        else:
+            assert self.standing is not None
+            self.standing.writer.close()
 
     async def say(self, head: Head) -> None:
         """On the standing substream."""

@@ -338,6 +338,41 @@ async def test_connections_that_stand_are_told_at_the_start_and_changes_of_claim
 
 
 @scenario
+async def test_what_a_peer_sent_before_it_left_is_read_to_its_end_and_a_write_says_that_it_has_left(
+    net: PeerNet,
+) -> None:
+    alice, bob = await net.pair()
+    data = random.Random(4).randbytes(400_000)  # more than may wait in any one place
+
+    @bob.peers.protocol(ECHO)
+    async def answer(_: PeerConnection, reader: SubstreamReader, writer: SubstreamWriter) -> None:
+        writer.write(data)
+        await writer.drain()
+        writer.write_eof()
+        await reader.read()
+
+    async with bridged(alice.peers, ring_pair(net.loop, 64 * 1024)) as (bridge, opener):
+        await opener.attend()
+        opened = [await opener.begin(heads.Open((ECHO,), str(bob.id))) for _ in range(2)]
+        connection = alice.to(bob)
+        assert connection is not None
+        # All of it is here, and nothing of it at the opener's readers, when the connection ends.
+        held = connection._substreams._session._substreams.values()  # type: ignore[attr-defined]
+        await until(lambda: sum(one.is_ended_by_peer for one in held) == 2)
+        connection.abort("cut")  # type: ignore[attr-defined]
+        for _, ends in opened:
+            assert await ends.reader.read() == data
+        assert {(await opener.heard(heads.Broken)).number for _ in opened} == {one.number for one, _ in opened}
+        (_, reads), (_, writes) = opened
+        writes.writer.write(b"anybody?")
+        await until(lambda: writes.writer.failure)
+        # And when the bridge is to finish, it has done so as soon as the opener has taken everything.
+        reads.writer.close()
+        await bridge.finish(20)
+        assert await bridge.closed == ""
+
+
+@scenario
 async def test_the_end_of_the_opener_ends_everything_it_served_and_opened(net: PeerNet) -> None:
     alice, bob = await net.pair()
     bob.serve_echo()
