@@ -7,29 +7,19 @@ code, never a stack trace. PARTYWIRE_DEBUG=1 shows the traces all the same.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from partywire.engine.errors import PartyWireError
 
-from .cli_check import check_command
-from .cli_init import init_command
+from .cli_group import CommandGroup
 from .cli_json import json_text
-from .cli_keygen import keygen_command
-from .cli_mpyc import mpyc_command
-from .cli_node import node_command
-from .cli_peers import peers_command
-from .cli_perf import PerfCommand
-from .cli_run import JobGroup
-from .cli_serve import serve_command
-from .cli_stat import stat_command
-from .cli_top import top_command
 from .exit_code import ExitCode, code_of, sentence_of
 from .logs import document as log_document
 from .logs import encode_line, wants_json_logs
@@ -68,29 +58,33 @@ an error.
 
 def installed_version() -> str:
     """The version of the installed distribution."""
+    from importlib.metadata import PackageNotFoundError, version  # a tenth of what this module takes to import
+
     try:
         return version("partywire")
     except PackageNotFoundError:
         return "unknown (not installed)"
 
 
-@click.group(help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(installed_version(), message="partywire %(version)s")
+def show_version(context: click.Context, _option: click.Parameter, is_asked_for: bool) -> None:
+    if is_asked_for and not context.resilient_parsing:
+        click.echo(f"partywire {installed_version()}")
+        context.exit()
+
+
+@click.group(
+    cls=CommandGroup, help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=show_version,
+    help="Show the version and exit.",
+)
 def cli() -> None:
     pass
-
-
-cli.add_command(JobGroup())
-cli.add_command(init_command)
-cli.add_command(keygen_command)
-cli.add_command(check_command)
-cli.add_command(serve_command)
-cli.add_command(stat_command)
-cli.add_command(top_command)
-cli.add_command(mpyc_command)
-cli.add_command(node_command)
-cli.add_command(peers_command)
-cli.add_command(PerfCommand())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -100,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = run(arguments)
     except KeyboardInterrupt:
         code = int(ExitCode.INTERRUPTED)
+    gc.freeze()  # nobody needs a last search for garbage
     sys.exit(code)
 
 

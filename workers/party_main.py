@@ -7,6 +7,7 @@ what a job prints goes to standard output, which the parent shows with the party
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -64,6 +65,7 @@ class EventPipe:
 
 
 def main() -> int:
+    gc.disable()  # while there is only what was imported, as in engine/program.py
     # Until somebody can report it, an interrupt just ends us; a trace from the middle of an import helps nobody.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     order_fd, events_fd, listener_fd, parent_pid = (int(argument) for argument in sys.argv[1:5])
@@ -79,6 +81,8 @@ def main() -> int:
         show_logs(order, events)
         from .party_run import run_order  # numpy comes with it
 
+        gc.freeze()
+        gc.enable()
         event: RunEvent = run_order(order, listener_of(listener_fd), events.write)
     except (Exception, KeyboardInterrupt) as error:
         event = failure(order.party, error)

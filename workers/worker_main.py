@@ -5,6 +5,7 @@ Its one rule is an order: the memory barrier is registered and BLAS held to one 
 
 from __future__ import annotations
 
+import gc
 import os
 
 from partywire.engine.child_process import begin_child
@@ -23,6 +24,7 @@ def hold_blas_to_one_thread() -> None:
 
 
 def main() -> None:
+    gc.disable()  # while there is only what was imported, as in engine/program.py
     control_fd = begin_child()
     fence.register()
     hold_blas_to_one_thread()
@@ -40,6 +42,8 @@ def serve(control: ControlSocket) -> None:
     from .waiting import run_blocking
     from .worker import Worker
 
+    gc.freeze()
+    gc.enable()
     os.environ[CHILD_VARIABLE] = "1"  # a script that opens its party without a guard must not do so again here
     try:
         worker, welcome, fds = Worker.from_control_socket(control, WELCOME_TIMEOUT_S)
