@@ -8,6 +8,7 @@ from __future__ import annotations
 import click
 
 from .exit_code import UsageMistake
+from .logs import LOG_FORMATS, LOG_LEVELS
 from .retry import RETRIES_DEFAULT, RETRIES_MAX, RETRY_TIMEOUT_S
 from .security import MODES
 
@@ -19,6 +20,24 @@ def security_option() -> click.Option:
         type=click.Choice(MODES),
         help="How a local run secures its links, with new keys that end with it.  [default: none]",
     )
+
+
+def log_options() -> list[click.Option]:
+    """--log-format and --log-level, as `log_format` and `log_level`, for every command that runs a party."""
+    return [
+        click.Option(
+            ["--log-format"],
+            type=click.Choice(LOG_FORMATS),
+            default="text",
+            show_default=True,
+            help="What standard error carries: text for people, or one JSON object a line.",
+        ),
+        click.Option(
+            ["--log-level"],
+            type=click.Choice(LOG_LEVELS),
+            help="The least that is logged.  [default: info for json, warning for text]",
+        ),
+    ]
 
 
 def retry_options() -> list[click.Parameter]:

@@ -18,14 +18,13 @@ import orjson
 from partywire.engine import limits
 
 from .cli_json import json_text
-from .cli_options import refuse_security_with_config, retry_options, retrying, security_option
+from .cli_options import log_options, refuse_security_with_config, retry_options, retrying, security_option
 from .config import load_config
 from .exit_code import ExitCode, UsageMistake
 from .jobs import JOBS, UnknownJob, load_job
 from .launcher import Launcher, Order, primary_failure
 from .local import make_local_parties
 from .log_lines import LogLines
-from .logs import log_options
 from .progress import ProgressDisplay, RunState
 from .run_event import Failed, Finished
 from .run_report import print_report, report_document

@@ -20,14 +20,13 @@ import click
 from partywire.engine import limits
 from partywire.engine.addresses import format_address, is_loopback
 
-from .cli_options import refuse_security_with_config, retry_options, retrying, security_option
+from .cli_options import log_options, refuse_security_with_config, retry_options, retrying, security_option
 from .config import load_config
 from .exit_code import ExitCode, UsageMistake
 from .http_config import HttpConfig
 from .http_listener import open_http_listener
 from .jobs import JOBS, load_job
 from .local import make_local_parties
-from .logs import log_options
 from .serve_jobs import ServeSettings, jobs_of, refusal_of
 from .serve_main import ServeOrder, run_reported, say, start_serving
 

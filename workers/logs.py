@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
-import click
 import orjson
 
 if TYPE_CHECKING:
@@ -135,24 +134,6 @@ def install(handler: logging.Handler, format_: str, level: str | None) -> None:
     logger.setLevel((level or ("info" if format_ == "json" else "warning")).upper())
     logger.addHandler(handler)
     logger.propagate = False
-
-
-def log_options() -> list[click.Option]:
-    """--log-format and --log-level, as `log_format` and `log_level`, for every command that runs a party."""
-    return [
-        click.Option(
-            ["--log-format"],
-            type=click.Choice(LOG_FORMATS),
-            default="text",
-            show_default=True,
-            help="What standard error carries: text for people, or one JSON object a line.",
-        ),
-        click.Option(
-            ["--log-level"],
-            type=click.Choice(LOG_LEVELS),
-            help="The least that is logged.  [default: info for json, warning for text]",
-        ),
-    ]
 
 
 def wants_json_logs(arguments: Sequence[str]) -> bool:

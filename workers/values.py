@@ -349,7 +349,7 @@ def _stable_bytes(array: NDArray[Any]) -> Buffer:
 
 
 def _encode_array(array: NDArray[Any]) -> Encoded:
-    if isinstance(array, np.ma.MaskedArray):
+    if type(array) is not np.ndarray and isinstance(array, np.ma.MaskedArray):  # np.ma is imported when first named
         raise TypeError("the mask of a masked array cannot be sent; send its data and its mask as two arrays")
     meta = array_meta(array)
     body = _stable_bytes(array)
