@@ -108,6 +108,11 @@ class RingStream(Stream):
             return False  # the next `serve` meets it
 
     @property
+    def is_ring_broken(self) -> bool:
+        """Whether a ring cannot be used any more, as this end found: it is for this end to have it replaced."""
+        return self._broke_it
+
+    @property
     def wants_room(self) -> bool:
         """Whether its owner waits for room in the ring: then `serve` may have something to do though nothing came."""
         return self._writable is not None and not self._closed

@@ -8,6 +8,7 @@ import math
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
 
@@ -496,10 +497,13 @@ def test_an_exception_in_the_midst_of_a_pass_costs_the_lane_and_nothing_else(tmp
 
         lane.substreams.turns.call_soon(interrupted)
         writer.write(b"x")
-        with pytest.raises(KeyboardInterrupt):
-            rig.block(reader.read(1))
-        with pytest.raises(SubstreamSessionOver, match="an exception interrupted the worker"):
-            rig.block(reader.read(1))
+        asked: list[str] = []
+        with patch.object(rig.worker.link_life, "ask_for_link", lambda link, cause: asked.append(link.name)):
+            with pytest.raises(KeyboardInterrupt):
+                rig.block(reader.read(1))
+            with pytest.raises(SubstreamSessionOver, match="an exception interrupted the worker"):
+                rig.block(reader.read(1))
+        assert asked == ["bob"]
         rig.link_up(epoch=2)
         assert rig.block(echoed(rig, b"again")) == b"again"
 

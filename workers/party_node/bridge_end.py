@@ -121,6 +121,7 @@ class BridgeEnd:
             loop=loop,
             on_substream=self._on_substream,
             on_over=self._on_over,
+            on_broken=self._on_broken,
         )
         self.lane.spawn(self._attend())
 
@@ -379,6 +380,12 @@ class BridgeEnd:
         for writer in list(self._numbered.values()):
             if not writer.has_ended:
                 writer.reset(cause)
+
+    def _on_broken(self, cause: str) -> None:
+        if self.name:
+            self._worker.link_life.ask_for_link(self._worker.link_of(self.name), cause)
+        else:
+            log.error("there is no way to other peers any more, until the node's process is started again: %s", cause)
 
     def _on_over(self, cause: str) -> None:
         for number in tuple(self.connections):

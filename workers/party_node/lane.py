@@ -72,6 +72,7 @@ class SubstreamLane(ReceiverHot):
         loop: asyncio.AbstractEventLoop | None,
         on_substream: Callable[[SubstreamReader, SubstreamWriter], object],
         on_over: Callable[[str], object],
+        on_broken: Callable[[str], object],
     ) -> None:
         """Owns the rings and the bell.
 
@@ -80,6 +81,7 @@ class SubstreamLane(ReceiverHot):
             loop: whose tasks run what is spawned; None: the worker's passes do.
             on_substream: called with each substream that the bridge opens.
             on_over: called once, with why; empty after a goodbye of ours.
+            on_broken: called before it when it is over on our account, with why: another lane is needed.
         """
         super().__init__(reader)
         self.name = name
@@ -90,6 +92,7 @@ class SubstreamLane(ReceiverHot):
         self._worker = worker
         self._bell = bell
         self._on_over = on_over
+        self._on_broken = on_broken
         self._soon: list[Callable[[], object]] = []
         self._is_dirty = False
         self._is_stalled = False
@@ -97,6 +100,7 @@ class SubstreamLane(ReceiverHot):
         # the next pass comes here because `is_urgent` is still set too.
         self._is_moving = False
         self._is_left = False  # this process is a fork
+        self._is_broken = False  # we cannot go on, though the other end could
         self._running: set[Running] = set()
         self._runner = LoopRunner(loop) if loop is not None else PassRunner(worker, self._make_dirty)
         self._stream = RingStream(reader, writer, epoch, self._put_off, name)
@@ -169,6 +173,7 @@ class SubstreamLane(ReceiverHot):
         """Do what was put off, once around: what that puts off in turn waits for the next one."""
         if self._is_moving:
             self._is_moving = False
+            self._is_broken = True
             self.lose(INTERRUPTED)
         soon = self._soon
         if not soon:
@@ -229,6 +234,8 @@ class SubstreamLane(ReceiverHot):
         if not self._is_left:
             self._bell.close()
             self._turns.call_later(CANCEL_AFTER_S, self.cancel_running)
+        if self._is_broken or self._stream.is_ring_broken:
+            self._on_broken(cause)
         self._on_over(cause)
 
     def lose(self, cause: str) -> None:
