@@ -39,6 +39,9 @@ MEASUREMENTS = {
     "substreams": Measurement(
         "substreams", "substreams of one connection, beside Go's yamux if it is there", ("--repeats", "3")
     ),
+    "control-plane": Measurement(
+        "control_plane", "rounds beside an idle and a busy control plane", ("--repeats", "5", "--seconds", "0.5")
+    ),
     "lane": Measurement("ring", "one shared-memory ring between two processes"),
     "machine": Measurement("floors", "what this machine can do: memory, wake-ups, TCP, C", ("--seconds", "0.2")),
 }

@@ -1,0 +1,1 @@
+"""What a busy control plane takes from rounds: `python -m partywire.perf.control_plane`."""
