@@ -4,7 +4,7 @@ Always: chained secure multiplications and openings a second, and MB/s of large 
 time from the command line to the end of party 0, less what was measured: starting and ending. With --demos, or
 MPYC_DEMOS in the environment, a folder with the demos of MPyC's repository: the elapsed time that each prints, which
 begins when all parties are connected, and its wall time.
-What would make it lie: fewer cores than parties, so that our I/O processes take time that MPyC computes in; other load.
+What would make it lie: other load; and secretsanta draws the number of its rounds.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from partywire.perf.report import Figure, print_figures, warn_if_busy
 
 ADAPTER = ["-m", "partywire.workers.adapters.mpyc"]
 TRANSPORTS: dict[str, list[str]] = {"asyncio": [], "PartyWire": ADAPTER}
+PROCESSES = ("PartyWire, processes", [*ADAPTER, "--io=processes"])
+"""With --processes also this one; on one host the links are otherwise in the program's own process."""
 BENCH = Path(__file__).with_name("mpyc_bench.py")
 RUN_TIMEOUT_S = 600.0
 PARTIES = 3
@@ -119,6 +121,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="about how long each rate is measured (1)")
     parser.add_argument("--demos", default=os.environ.get("MPYC_DEMOS"), help="folder with MPyC's demos (MPYC_DEMOS)")
     parser.add_argument("--only", default=",".join(DEMOS), help=f"which of them ({','.join(DEMOS)})")
+    parser.add_argument("--processes", action="store_true", help="also with the links in processes of their own")
     parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
     parser.add_argument("--smoke", action="store_true", help="tiny: does it run at all?")
     options = parser.parse_args()
@@ -128,6 +131,9 @@ def main() -> None:
     names = [name.strip() for name in options.only.split(",")]
     if unknown := [name for name in names if name not in DEMOS]:
         parser.error(f"there is no demo {unknown[0]}; there are {', '.join(DEMOS)}")
+    if options.processes:
+        name, command = PROCESSES
+        TRANSPORTS[name] = command
     warn_if_busy()
     repeats = options.repeats
     try:
