@@ -15,6 +15,7 @@ import pytest
 from partywire import NodeConfig, Party, PartyConfig, Ring64
 from partywire.engine.errors import PartyWireError
 from partywire.engine.yamux.errors import SubstreamSessionOver
+from partywire.workers.errors import PeerLost
 from tests.support.reserved_ports import reserved_ports
 
 if TYPE_CHECKING:
@@ -85,9 +86,13 @@ def test_openers_talk_over_their_link_and_again_when_its_process_was_killed(
             reader, writer = await alice.node.open("bob", ECHO)
             writer.write(b"x")
             assert await reader.readexactly(1) == b"x"
+            sessions = await asyncio.gather(*(party.make_sessions(1, timeout=TIMEOUT_S) for party in both))
             os.kill(alice.pids["link 1"], signal.SIGKILL)
             with pytest.raises(SubstreamSessionOver, match="bob"):
                 await reader.read()
+            for [session] in sessions:
+                with pytest.raises(PeerLost):
+                    await session.gather(Ring64(0), timeout=TIMEOUT_S)
             deadline = time.monotonic() + TIMEOUT_S
             while True:
                 try:
