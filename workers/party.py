@@ -167,9 +167,11 @@ class Party:
                 "under `if __name__ == '__main__':`"
             )
         check_files(self.config)
-        if self.config.node is not None:
+        identity = None
+        if self._node is not None:
             from .node.in_party import make_identity  # only here: most parties have no node
 
+            self._node.check_loop(loop)
             identity = make_identity(self.config)
         log.log(*announcement(self.config))
         fence.register()

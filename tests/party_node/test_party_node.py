@@ -305,7 +305,7 @@ def test_what_needs_a_loop_says_so(tmp_path: Path) -> None:
         early = PartyNode(config_of(tmp_path))
         early.rpc.add(RpcService("/test/calls/1"))
         with pytest.raises(NeedsAsyncio, match="rpc"):
-            early.begin(rig.worker, rig.node.peer_id, None)
+            early.check_loop(None)
         assert "messages_sent" not in rig.node.counters
 
 

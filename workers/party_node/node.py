@@ -91,20 +91,23 @@ class PartyNode:
 
     # The party's part.
 
-    def begin(self, worker: Worker, peer_id: PeerId, loop: asyncio.AbstractEventLoop | None) -> None:
-        """The party opens, driven by `loop` or by no loop at all; lanes may come from now on.
+    def check_loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """See whether everything that was registered can be served, driven by `loop` or by none.
 
         Raises:
             NeedsAsyncio: services were added, and there is no loop.
         """
+        if loop is None and self._rpc.has_services:
+            raise NeedsAsyncio("rpc")
+
+    def begin(self, worker: Worker, peer_id: PeerId, loop: asyncio.AbstractEventLoop | None) -> None:
+        """The party opens, driven by `loop` or by no loop at all; lanes may come from now on."""
         self._worker = worker
         self._peer_id = peer_id
         self._loop = loop
         worker.on_substreams = self._take_link_lane
         if loop is not None:
             self._messages = PartyMessages(self, self._node_config)
-        elif self._rpc.has_services:
-            raise NeedsAsyncio("rpc")
 
     def take_process_lane(self, message: NodeLane, fds: list[int]) -> None:
         """The node's process stands (again). Owns the descriptors."""
