@@ -104,6 +104,7 @@ def test_everything_that_is_wrong_is_named_at_once() -> None:
         "peers": {"bob": "/ip4/127.0.0.1/tcp/1", BOB: "/memory/0"},
         "user_agent": "x" * 65,
         "features": 2**32,
+        "strangers": "no",
         "colour": "blue",
         "connections": {
             "connections_max": 0, "noise_pattern": "KK", "is_local": 1, "speed": 1, "dial_timeout_s": 0,
@@ -122,7 +123,7 @@ def test_everything_that_is_wrong_is_named_at_once() -> None:
             f"node.{key}"
             for key in (
                 "listen", "listen", "listen", "advertise", "peers.bob", f"peers.{BOB}", "user_agent", "features",
-                "colour", "connections.connections_max", "connections.noise_pattern", "connections.is_local",
+                "strangers", "colour", "connections.connections_max", "connections.noise_pattern", "connections.is_local",
                 "connections.speed", "connections.dial_timeout_s", "connections.allowed",
                 "substreams.window_size_max", "messages",
                 "rpc.substreams_max", "rpc.idle_timeout_s", "socks.address", "socks.scope", "socks.password_file",
@@ -131,6 +132,20 @@ def test_everything_that_is_wrong_is_named_at_once() -> None:
         )
     )  # fmt: skip
     assert str(caught.value).startswith("alice.toml: ")
+
+
+@pytest.mark.parametrize("strangers", [None, True, False])
+def test_without_strangers_only_those_who_are_listed_may_connect(strangers: bool | None) -> None:
+    table = {"peers": {BOB: "/ip4/127.0.0.1/tcp/1"}}
+    config = read_node_table(table if strangers is None else {**table, "strangers": strangers})
+    assert config.options.allowed == (frozenset({PeerId.parse(BOB)}) if strangers is False else None)
+
+
+@pytest.mark.parametrize("strangers", [True, False])
+def test_who_may_connect_is_said_once(strangers: bool) -> None:
+    with pytest.raises(ConfigError, match="leave one of them out") as caught:
+        read_node_table({"strangers": strangers, "connections": {"allowed": [BOB]}})
+    assert faults(caught.value) == ("node.strangers",)
 
 
 def test_both_ends_of_a_number_are_taken() -> None:

@@ -103,7 +103,24 @@ WHOLE = NodeConfig(
 )
 
 
-@pytest.mark.parametrize("node", [NodeConfig(identity="k"), NodeConfig(identity="k", connections=PeerOptions()), WHOLE])
+@pytest.mark.parametrize("strangers", [None, True, False])
+def test_the_node_of_a_party_takes_in_who_is_listed_unless_its_table_says_otherwise(strangers: bool | None) -> None:
+    node = NodeConfig(identity="k", peers={BOB: ["/dns4/bob.example/tcp/7300"]}, strangers=strangers)
+    told = read_node_table(json.loads(node_options(node).settings))
+    assert told.options.allowed == (None if strangers else frozenset({PeerId.parse(BOB)}))
+    listed = replace(node, strangers=None, connections=PeerOptions(allowed=frozenset()))
+    assert read_node_table(json.loads(node_options(listed).settings)).options.allowed == frozenset()
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        NodeConfig(identity="k"),
+        NodeConfig(identity="k", connections=PeerOptions()),
+        NodeConfig(identity="k", strangers=False),
+        WHOLE,
+    ],
+)
 def test_a_table_reads_back_as_an_equal_configuration(node: NodeConfig) -> None:
     assert read_node_table(table_of(node)) == node
     config = replace(parse_config(PARTY), node=node)
@@ -187,4 +204,4 @@ def test_the_identity_is_made_once_for_nobody_else_to_read(tmp_path: Path) -> No
 def test_the_gateway_is_told_of_echoes_where_any_may_be_given(options: dict[str, float], has_echo: bool) -> None:
     node = NodeConfig(identity="alice.key", connections=PeerOptions(**options))  # type: ignore[arg-type]
     assert node_options(node).has_echo is has_echo
-    assert read_node_table(json.loads(node_options(node).settings)) == node
+    assert read_node_table(json.loads(node_options(node).settings)) == replace(node, strangers=False)

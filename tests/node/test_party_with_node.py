@@ -14,6 +14,7 @@ import pytest
 from partywire import NodeConfig, NodeUnavailable, Party, PartyConfig, PeerNode, Ring64, RpcService
 from partywire.engine.messaging import wire
 from partywire.engine.peer_store.store import PeerStore
+from partywire.engine.peers.errors import PeerNotReached
 from partywire.engine.peers.identity import NodeIdentity
 from partywire.engine.peers.options import PeerOptions
 from partywire.workers.exit_code import ExitCode, code_of
@@ -22,6 +23,7 @@ from tests.support.reserved_ports import reserved_ports
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from partywire.engine.peers.peer_id import PeerId
     from partywire.engine.rpc.service import RpcCall
 
 TIMEOUT_S = 60.0
@@ -66,6 +68,14 @@ def calls() -> RpcService:
     return service
 
 
+async def be_refused(peer_id: PeerId, port: int) -> None:
+    """By a party whose table says nothing of strangers."""
+    async with PeerNode(connections=PeerOptions(dial_attempts=1)) as stranger:
+        stranger.add_peer(peer_id, f"/ip4/127.0.0.1/tcp/{port}")
+        with pytest.raises(PeerNotReached, match="not on the list"):
+            await stranger.connect(peer_id)
+
+
 async def ask_for_an_echo(port: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"\xa7are you there?\n")
@@ -81,6 +91,7 @@ def test_one_port_serves_links_strangers_and_echoes_and_a_node_that_dies_comes_b
     node = NodeConfig(
         identity="bob.key",
         store="bob.peers",
+        strangers=True,
         protocols={"/test/shout/1": "handlers_of_party:shout"},
         connections=PeerOptions(liveness_permits=1, network_byte=NETWORK),
     )
@@ -112,6 +123,7 @@ def test_one_port_serves_links_strangers_and_echoes_and_a_node_that_dies_comes_b
             writer.close()
             await talk()
             await be_a_stranger(bob, ports[1])
+            await be_refused(alice.node.peer_id, ports[0])
             await ask_for_an_echo(ports[1])
             died = bob.pids["node"]
             os.kill(died, signal.SIGKILL)

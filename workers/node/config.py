@@ -87,6 +87,9 @@ class NodeConfig:
     """Whom we know from the beginning: the id of each, and its addresses."""
     store: str | os.PathLike[str] = ""
     """The folder of the peer store, which needs `partywire[node]`. Empty: what is learnt is forgotten with the node."""
+    strangers: bool | None = None
+    """Whether peers may connect that are not in `peers`. None: they may connect to the node of a program, unless
+    `connections.allowed` lists others, and may not to that of a party."""
     user_agent: str = ""
     """What we call our program; every peer reads it."""
     features: int = 0
@@ -119,11 +122,12 @@ class NodeConfig:
 
     @property
     def options(self) -> PeerOptions:
-        """What holds for connections. A node that listens only where nobody outside this host can come tells peers of
-        these addresses, and takes such from them."""
+        """What holds for connections. A node without strangers takes in its `peers` alone. One that listens only where
+        nobody outside this host can come tells peers of these addresses, and takes such from them."""
         options = self.connections or default_options(uses_tor=self.uses_tor)
         is_local = bool(self.listen) and all(address.protocols[0] in ("memory", "unix") for address in self.listen)
-        return replace(options, is_local=options.is_local or (is_local and self.onion is None))
+        options = replace(options, is_local=options.is_local or (is_local and self.onion is None))
+        return replace(options, allowed=frozenset(self.peers)) if self.strangers is False else options
 
     @property
     def uses_tor(self) -> bool:
@@ -196,6 +200,10 @@ def _problems_of(config: NodeConfig) -> Iterable[tuple[str, str]]:
         except AddressNotSupported as error:
             yield "listen", str(error)
     yield from _unreachable("advertise", config.advertise or ())
+    if config.strangers not in (None, True, False):
+        yield "strangers", "must be true or false"
+    elif config.strangers is not None and config.connections is not None and config.connections.allowed is not None:
+        yield "strangers", "says who may connect, and so does connections.allowed; leave one of them out"
     agent = config.user_agent
     if isinstance(agent, str) and (len(agent.encode()) > USER_AGENT_SIZE_MAX or not agent.isprintable()):
         yield "user_agent", f"must be printable, with at most {USER_AGENT_SIZE_MAX} bytes"

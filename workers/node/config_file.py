@@ -42,7 +42,17 @@ TABLES: Final[dict[str, type]] = {
 _ZERO: Final = ("network_byte", "liveness_permits", "idle_keep", "growth_max", "local_port")
 """Numbers that may be 0."""
 
-_PLAIN: Final = ("identity", "listen", "advertise", "peers", "store", "user_agent", "features", "protocols")
+_PLAIN: Final = (
+    "identity",
+    "listen",
+    "advertise",
+    "peers",
+    "store",
+    "strangers",
+    "user_agent",
+    "features",
+    "protocols",
+)
 
 
 def load_node_config(path: str | Path) -> NodeConfig:

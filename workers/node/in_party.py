@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from partywire.engine.addresses import is_unix
@@ -129,8 +130,15 @@ def advertised(node: NodeConfig, own: Address) -> tuple[Multiaddr, ...]:
     return tuple(one for one in addresses if fault_of_address(one, is_local=is_local) is None)[:ADDRESSES_MAX]
 
 
+def without_strangers(node: NodeConfig) -> NodeConfig:
+    """What holds in a party, unless its table says otherwise: whoever is listed may come, and nobody else."""
+    is_said = node.strangers is not None or node.options.allowed is not None
+    return node if is_said else replace(node, strangers=False)
+
+
 def node_options(node: NodeConfig) -> NodeOptions:
     """What the processes of the party are told of it."""
+    node = without_strangers(node)
     connections = node.options
     has_echo = connections.liveness_permits > 0 or math.isfinite(connections.self_check_interval_s)
     return NodeOptions(json.dumps(table_of(node)), node.path, connections.network_byte, has_echo=has_echo)

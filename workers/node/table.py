@@ -22,6 +22,8 @@ def table_of(config: NodeConfig) -> dict[str, Any]:
     table: dict[str, Any] = {key: text for key in _TEXTS if (text := getattr(config, key))}
     if config.features:
         table["features"] = config.features
+    if config.strangers is not None:
+        table["strangers"] = config.strangers
     if config.listen:
         table["listen"] = [str(address) for address in config.listen]
     if config.advertise is not None:
