@@ -238,8 +238,8 @@ def _link_settings(config: PartyConfig) -> dict[str, Any]:
 
 def _io_problems(config: PartyConfig) -> Iterable[tuple[str, str]]:
     if config.io == IO_IN_PROCESS:
-        others = (("workers", config.workers != 1), ("compat", config.compat), ("http", config.http), ("node", config.node))
-        for key, is_set in others:
+        settings = {"workers": config.workers != 1, "compat": config.compat, "http": config.http, "node": config.node}
+        for key, is_set in settings.items():
             if is_set:
                 yield "io", f"{IO_IN_PROCESS!r} is for a party of one process, so it goes without `{key}`"
     elif config.io != IO_PROCESSES:

@@ -31,9 +31,9 @@ from .channel import Channel, main_path
 from .config import IO_IN_PROCESS
 from .errors import AddressUnavailable, PartyFailed
 from .link_events import LinkEvents
-from .watched_node import NodeWatch
 from .party_log import PartyLog
 from .stat_publish import worker_publisher
+from .watched_node import NodeWatch
 from .worker import Worker
 
 if TYPE_CHECKING:

@@ -123,9 +123,9 @@ def test_a_link_closes_only_behind_the_ends_of_its_bulk_connections() -> None:
     link.goodbye_received_untrusted(4.0)
     for stream in (0, 1, CONTROL):
         link.stream_ended(5.0, stream)
-    assert link.state is LinkState.CLOSING
+    before = link.state
     link.stream_ended(5.0, 2)
-    assert link.state is LinkState.CLOSED
+    assert (before, link.state) == (LinkState.CLOSING, LinkState.CLOSED)
 
 
 @pytest.mark.parametrize("state", [state for state in LinkState if state is not LinkState.UP])
