@@ -177,7 +177,7 @@ class Keeper(ABC):
         if (command.peer, command.epoch) == (self._peer.index, attempt.link.epoch):
             multiplexer.forsake(command.worker, self._command.workers, command.cause)
 
-    def open_bulk(self, command: OpenBulk) -> None:
+    def open_bulk(self, command: OpenBulk) -> None:  # noqa: B027 - links without them ignore it
         """Our opener needs bulk connections. Not every kind of link has them."""
 
     def drop_worker(self, index: int) -> None:

@@ -123,7 +123,8 @@ def test_everything_that_is_wrong_is_named_at_once() -> None:
             f"node.{key}"
             for key in (
                 "listen", "listen", "listen", "advertise", "peers.bob", f"peers.{BOB}", "user_agent", "features",
-                "strangers", "colour", "connections.connections_max", "connections.noise_pattern", "connections.is_local",
+                "strangers", "colour",
+                "connections.connections_max", "connections.noise_pattern", "connections.is_local",
                 "connections.speed", "connections.dial_timeout_s", "connections.allowed",
                 "substreams.window_size_max", "messages",
                 "rpc.substreams_max", "rpc.idle_timeout_s", "socks.address", "socks.scope", "socks.password_file",
