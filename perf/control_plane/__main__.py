@@ -39,6 +39,8 @@ READY_S: Final = 60.0
 PLAY_S: Final = 120.0
 IDLE_RATIO_MIN: Final = 0.98
 BUSY_EXCESS_MAX: Final = 0.05
+CORES_SHOWN_MIN: Final = 1e-3
+"""What uses less is left out."""
 MODES: Final = ("absent", "idle", "in openers", "beside")
 
 
@@ -69,6 +71,11 @@ class Sample:
     cpu: dict[str, float]
     stranger_cpu: float
     done: Done
+
+    @property
+    def round_us(self) -> float:
+        """CPU time of all parties for one round; moves less than a rate where others use the cores."""
+        return sum(self.cpu.values()) / self.rounds_per_s * 1e6
 
     @property
     def total_cpu(self) -> float:
@@ -182,12 +189,15 @@ def _measure_size(stage: Stage, size: int, repeats: int, seconds: float, shares:
         kept = [one.rounds_per_s / absent.rounds_per_s for one, absent in pairs]
         least = IDLE_RATIO_MIN if mode == "idle" else 1 - shares[mode] - BUSY_EXCESS_MAX
         made.append(Figure(f"{what}, {mode}: rounds kept", "x", tuple(kept), least))
+    for mode, found in samples.items():
+        round_us = tuple(one.round_us for one in found)
+        made.append(Figure(f"{what}, {mode}: CPU of a round, all parties", "us", round_us, lower_is_better=True))
     for mode in MODES[2:]:
         made += _load_figures(f"{what}, {mode}", samples[mode])
     for mode, found in samples.items():
         for role in ROLES:
             cores = tuple(one.cpu[role] for one in found)
-            if max(cores) > 0:
+            if median(cores) >= CORES_SHOWN_MIN:
                 made.append(Figure(f"{what}, {mode}: CPU of {role}", "cores", cores))
     return made
 

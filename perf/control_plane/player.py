@@ -135,7 +135,8 @@ def run_party(
     node = None
     if folder:
         options = PeerOptions(network_byte=NETWORK_BYTE)
-        node = NodeConfig(identity=Path(folder) / f"{name}.key", connections=options, protocols=PROTOCOLS)
+        key = Path(folder) / f"{name}.key"
+        node = NodeConfig(identity=key, connections=options, protocols=PROTOCOLS, strangers=True)
     addresses = {other: ("127.0.0.1", port) for other, port in zip(PARTIES, ports, strict=False)}
     config = PartyConfig(name=name, parties=addresses, node=node, connect_s=CONNECT_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
