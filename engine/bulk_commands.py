@@ -21,10 +21,7 @@ class OpenBulk(ControlMessage):
 
 
 class BulkLane(ControlMessage):
-    """I/O process -> supervisor -> worker `worker`, verbatim: a bulk connection stands. Descriptors: its (tx, rx).
-
-    It may come unasked, when the peer's opener was faster than ours.
-    """
+    """I/O process -> supervisor -> worker `worker`, verbatim: a bulk connection stands. Descriptors: its (tx, rx)."""
 
     worker: int
     peer: int

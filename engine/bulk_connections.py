@@ -5,9 +5,9 @@ that it was greeted for, with rings of its own, or is closed; one that cannot be
 
     asked for -> rings -> dial -> attach (docs/wire.md, Handshake) -> BulkLane to its worker
 
-Both ends make their rings before the handshake is done, since behind it a connection that ends is a link that is lost.
-The end that accepts makes them when the peer dials, whether or not its own opener has asked yet: both have agreed on
-the sessions, and the words of one may be slower. They are made once, whoever dials how often.
+Both ends make their rings before the handshake is done, since behind it a connection that ends is a link that is lost;
+but only once their own opener has asked, so that no stranger has memory reserved here. Both openers ask, when they have
+agreed on sessions; a connection that is dialled before the acceptor's has waits for that.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .connection_pump import BULK_SLICE_SIZE, ConnectionPump
 from .dialler import DialFailed
 from .errors import HandshakeRejected
 from .greeting import GreetingFailed
+from .limits import HANDSHAKE_TIMEOUT_S
 from .topology import worker_of_connection
 
 if TYPE_CHECKING:
@@ -57,18 +58,39 @@ class BulkConnections:
         self._bells = bells
         self._fence = fence
         self._dropped = dropped
-        self._under_way: set[tuple[int, int]] = set()  # (epoch, connection)
+        self._under_way: set[tuple[int, int]] = set()  # (epoch, connection) that we dial
+        self._wanted: set[tuple[int, int]] = set()  # that our opener has asked for, of the latest epoch
+        self._asked = asyncio.Event()  # set, and replaced, when it asks
 
-    def wanted(self, attempt: Attempt, command: OpenBulk) -> list[int]:
-        """Which of the connections that our opener asks for are still to be dialled, each from now on by who asked."""
+    def want(self, attempt: Attempt, command: OpenBulk, *, we_dial: bool) -> list[int]:
+        """Our opener asks. Returns which connections the caller has to `dial` now; no other call returns them again."""
         epoch = attempt.link.epoch
-        numbers = [
-            number
-            for number in dict.fromkeys(command.connections)
-            if (epoch, number) not in self._under_way and attempt.link.refusal_of_bulk_untrusted(number) is None
-        ]
-        self._under_way.update((epoch, number) for number in numbers)
-        return numbers
+        asked = {
+            (epoch, number)
+            for number in command.connections
+            if attempt.link.refusal_of_bulk_untrusted(number) is None
+        }
+        self._wanted = {known for known in self._wanted if known[0] == epoch} | asked
+        self._asked.set()
+        self._asked = asyncio.Event()
+        if not we_dial:
+            return []
+        asked -= self._under_way
+        self._under_way |= asked
+        return sorted(number for _, number in asked)
+
+    async def until_wanted(self, attempt: Attempt, number: int) -> bool:
+        """Whether there is a place and memory for a connection that the peer dials, once our opener wants it."""
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                while attempt.link.refusal_of_bulk_untrusted(number) is None:
+                    if (attempt.link.epoch, number) in self._wanted:
+                        is_orphan = worker_of_connection(number, len(self._bells)) in self._dropped
+                        return not is_orphan and self._reserve(attempt, number)
+                    await self._asked.wait()
+        except TimeoutError:
+            pass
+        return False
 
     async def dial(self, attempt: Attempt, dialler: Dialler, number: int, dial: Dial) -> None:
         """Dial until the connection stands, the attempt is over, or the connect timeout has passed, which is told."""
@@ -93,12 +115,6 @@ class BulkConnections:
             self._fail(attempt, number, str(error))
         finally:
             self._under_way.discard((attempt.link.epoch, number))
-
-    def is_refused(self, attempt: Attempt, number: int) -> bool:
-        """Whether a bulk connection that the peer dials has no place in the attempt, or no memory."""
-        is_orphan = worker_of_connection(number, len(self._bells)) in self._dropped
-        refusal = attempt.link.refusal_of_bulk_untrusted(number)
-        return is_orphan or refusal is not None or not self._reserve(attempt, number)
 
     def _reserve(self, attempt: Attempt, number: int) -> bool:
         """Have rings for a connection. False: there is no memory, which is told."""

@@ -348,7 +348,7 @@ class LinkKeeper(Keeper):
         stream = admitted
         attempt = self._attempt
         number = index + (attempt.link.connections if attempt is not None else 0)
-        if attempt is None or self._bulk.is_refused(attempt, number):
+        if attempt is None or not await self._bulk.until_wanted(attempt, number):
             stream.close()
             return
         received = await self._greet_attaching(attempt, stream, ConnectionClass.BULK, index, preamble)
@@ -373,12 +373,12 @@ class LinkKeeper(Keeper):
     # As either.
 
     def open_bulk(self, command: OpenBulk) -> None:
-        """Our opener needs bulk connections: dial those that do not stand yet, if it is us who dials."""
+        """Our opener needs bulk connections: dial those that do not stand yet, or let the peer dial them."""
         attempt = self._attempt
-        if self._standing is None or attempt is None or not self._is_dialling:
+        if self._standing is None or attempt is None:
             return
         if (command.peer, command.epoch) == (self._peer.index, attempt.link.epoch):
-            for number in self._bulk.wanted(attempt, command):
+            for number in self._bulk.want(attempt, command, we_dial=self._is_dialling):
                 self._spawn(self._bulk.dial(attempt, self._new_dialler(), number, self._dial_bulk))
 
     def _begin_attaching(self, attempt: Attempt, stream: Stream, result: HandshakeResult, received: bytes) -> None:

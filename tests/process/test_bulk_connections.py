@@ -27,6 +27,11 @@ def ask(side: Side, *connections: int, epoch: int = 1) -> None:
     side.keeper.open_bulk(OpenBulk(peer, epoch, list(connections or (BULK,))))
 
 
+def ask_both(rig: Rig) -> None:
+    ask(rig.alice)
+    ask(rig.bob)
+
+
 def lanes_of(rig: Rig) -> list[list[Any]]:
     return [side.heard(BulkLane) for side in (rig.alice, rig.bob)]
 
@@ -49,6 +54,23 @@ def test_the_dialler_makes_one_connection_however_often_both_ask() -> None:
         message = BulkLane(0, 1, 1, BULK, rig.options.message_size_max)
         assert lanes_of(rig)[0] == [message]
         assert [lane.connection for lane in lanes_of(rig)[1]] == [BULK]
+        await closed(rig, keeping)
+
+    run(scenario)
+
+
+def test_who_is_dialled_reserves_nothing_before_its_own_opener_asks() -> None:
+    async def scenario(rig: Rig) -> None:
+        keeping = await rig.up()
+        keeper, tasks = rig.alice.keeper, len(rig.alice.keeper._tasks)
+        ask(rig.bob)
+        await rig.wait(lambda: len(keeper._tasks) > tasks)
+        await asyncio.sleep(0.05)
+        assert keeper._attempt is not None
+        assert not keeper._attempt.bulk_lanes
+        assert not any(lanes_of(rig))
+        ask(rig.alice)
+        await rig.wait(lambda: all(lanes_of(rig)))
         await closed(rig, keeping)
 
     run(scenario)
@@ -82,11 +104,11 @@ def test_a_party_without_memory_for_it_says_so_and_the_link_stands(
             return Lane(*given)
 
         monkeypatch.setattr(bulk_connections, "Lane", make)
-        ask(rig.bob)
+        ask_both(rig)
         await rig.wait(lambda: side.heard(BulkFailed))
         assert side.heard(BulkFailed)[0].cause.startswith("bulk connection 0 cannot be made: ")
         monkeypatch.undo()
-        ask(rig.bob)  # there is memory again
+        ask_both(rig)  # there is memory again
         await rig.wait(lambda: all(lanes_of(rig)))
         assert not rig.alice.heard(LinkEnded) + rig.bob.heard(LinkEnded)
         await closed(rig, keeping)
@@ -97,7 +119,7 @@ def test_a_party_without_memory_for_it_says_so_and_the_link_stands(
 def test_a_bulk_connection_that_breaks_loses_the_link_and_the_next_one_begins_without() -> None:
     async def scenario(rig: Rig) -> None:
         keeping = await rig.up()
-        ask(rig.bob)
+        ask_both(rig)
         await rig.wait(lambda: all(lanes_of(rig)))
         assert rig.alice.keeper._attempt is not None
         assert rig.alice.keeper._attempt.multiplexer is not None
