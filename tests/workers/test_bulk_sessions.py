@@ -160,6 +160,7 @@ def test_bulk_sessions_of_whole_parties() -> None:
             await asyncio.gather(*(exchange(session, 3_000_000) for [session] in bulk))
             await asyncio.gather(*(exchange(session, 3) for [session] in normal))
             assert [session._peers[0].lane.connection for [session] in (*bulk, *normal)] == [BULK, BULK, 0, 0]
+            assert [lane.connection for lane in parties[0].stat().links[0].lanes] == [0, BULK]
             for error in await make(True, False):
                 assert isinstance(error, SetupMismatch)
                 assert error.field == "class of sessions"
