@@ -228,8 +228,7 @@ class LinkPeers:
                 async with asyncio.timeout_at(deadline):
                     await self._changed.wait()
             except TimeoutError:
-                cause = "the link is not up" if self._epoch is None else "it has not said who it is"
-                raise PeerNotReached(self._name, 1, (cause,)) from None
+                raise PeerNotReached(self._name, 1, (self._why_not(),)) from None
 
     def _stand_up(self) -> EstablishedConnection | None:
         """The connection that stands, or a new one above what the peer has proven already.
@@ -243,6 +242,11 @@ class LinkPeers:
         if (ban := self._ban_of(peer_id)) is not None:
             raise PeerIsBanned(str(peer_id), ban.reason, ban.until)
         return None if self._epoch.connection.is_leaving else self._establish(self._epoch)
+
+    def _why_not(self) -> str:
+        if self._epoch is None:
+            return "the link is not up"
+        return "it has not said who it is" if self._epoch.message is None else "the link is closing"
 
     def connection_to(self, peer_id: PeerId) -> PeerConnection | None:
         """The connection that stands, if any."""

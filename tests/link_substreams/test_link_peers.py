@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from partywire.engine.peers.events import PeerConnected, PeerDisconnected, PeerU
 from partywire.engine.peers.identity import NodeIdentity
 from partywire.engine.preamble import SecurityMode
 from partywire.engine.secure_stream import SecureStream
+from partywire.engine.tcp import UNSENT_SIZE, TcpStream
 from partywire.engine.yamux.errors import SubstreamReset, SubstreamSessionOver
 from tests.support.certificates import noise_links
 from tests.support.keepers import Rig, Side, run
@@ -119,6 +121,11 @@ def test_each_end_proves_who_it_is_and_serves_the_other(tmp_path: Path) -> None:
         assert await ask(to_bob, data) == data
         assert await ask(to_alice, data) == data
         assert await to_bob.ping() > 0
+        for peers in (pair.alice, pair.bob):
+            assert peers._epoch is not None
+            stream = peers._epoch.connection._stream
+            assert isinstance(stream, TcpStream)
+            assert stream._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT_SIZE
         with pytest.raises(PeerNotKnown):
             await pair.alice.connect(pair.alice.peer_id)
         port = pair.rig.listener.getsockname()[1]
