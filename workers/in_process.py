@@ -77,13 +77,8 @@ class InProcessWorker(Worker):
         self.sleep()
 
     def arm(self) -> bool:
-        """Look once more at every ring. False: do not sleep."""
-        if not all_idle(self._receivers) or (self._io is not None and self._io.is_due):
-            return False
-        for lane in self.stalled:
-            if lane.request_space():
-                return False
-        return not self._dirty
+        """Look once more at everything. False: do not sleep."""
+        return (self._io is None or not self._io.is_due) and self.may_sleep()
 
     def disarm(self) -> None:
         """Nobody rings."""

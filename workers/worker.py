@@ -308,6 +308,10 @@ class Worker(WorkerHot):
     def arm(self) -> bool:
         """Announce a sleep and look once more at every ring. False: do not sleep."""
         self._doorbell.arm()
+        return self.may_sleep()
+
+    def may_sleep(self) -> bool:
+        """Whether there is nothing to do at the moment."""
         if self.has_resumed:
             self.has_resumed = False
             return False
