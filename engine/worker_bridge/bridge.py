@@ -22,8 +22,9 @@ from ..yamux.errors import SubstreamClosed, SubstreamRefused, SubstreamReset, Su
 from . import heads
 from .failures import failed
 from .heads import HeadError, shortened
-from .limits import BRIDGE_LIMITS, EVENTS_MAX, OFFER_TIMEOUT_S, OFFERS_MAX, WRITE_TIMEOUT_S
+from .limits import BRIDGE_LIMITS, EVENTS_MAX, OFFER_TIMEOUT_S, WRITE_TIMEOUT_S
 from .news import News, Numbers
+from .offers import Offers
 from .splicing import Ends, splice
 from .talk import read_head_untrusted, write_head
 
@@ -77,7 +78,7 @@ class Bridge:
         self._standing: SubstreamWriter | None = None  # the standing substream
         self._drain = asyncio.Lock()  # of the standing substream: several write to it
         self._served: set[str] = set()
-        self._offers = 0  # that wait for the opener
+        self._offers = Offers(is_of_many=connect_link is None)
         self._next_substream = 1
         self._splices = 0  # that move bytes
         self._idle = asyncio.Event()  # set when there may be none
@@ -272,32 +273,31 @@ class Bridge:
         self, protocol: str, connection: PeerConnection, reader: SubstreamReader, writer: SubstreamWriter
     ) -> None:
         """Serves a protocol of the opener's (ProtocolHandler)."""
-        if self._offers >= OFFERS_MAX or self.closed.done():
+        if self._offers.is_full_for(connection.peer_id) or self.closed.done():
             writer.reset("whoever serves this has too much to do")
             return
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         try:
-            await self._pass_on(protocol, connection, Ends(reader, writer))
+            with self._offers.held(connection.peer_id):
+                await self._pass_on(protocol, connection, Ends(reader, writer))
         finally:
             self._tasks.discard(task)
 
     async def _pass_on(self, protocol: str, connection: PeerConnection, far: Ends) -> None:
         number = self._take_number()
-        self._offers += 1
         try:
             offer = heads.Offer(protocol, self._numbers.note(connection), number)
-            async with asyncio.timeout(self._offer_timeout_s):
-                near = await _while_open(self._loop, far.writer, self._hand_over(offer, far))
+            with self._offers.waiting(connection.peer_id):
+                async with asyncio.timeout(self._offer_timeout_s):
+                    near = await _while_open(self._loop, far.writer, self._hand_over(offer, far))
         except TimeoutError:
             far.writer.reset("whoever serves this did not take it in time")
             return
         except (*_GONE, SubstreamRefused) as error:
             far.writer.reset(str(error))
             return
-        finally:
-            self._offers -= 1
         if near is not None:
             await self._join(near, far, number)
 

@@ -35,5 +35,11 @@ OFFER_TIMEOUT_S: Final = 60.0
 OFFERS_MAX: Final = 128
 """Substreams of peers that wait for the opener; a further one is reset at once."""
 
+OFFERS_SHARE_MAX: Final = 64
+"""Of these, those of one peer where a bridge leads to many, so that one of them keeps no other out."""
+
+SUBSTREAMS_SHARE_MAX: Final = 128
+"""Likewise of all substreams of peers that are with the opener, waiting or taken."""
+
 EVENTS_MAX: Final = 1024
 """Events that wait for an opener that does not listen; then it is told how many it missed, and what stands."""

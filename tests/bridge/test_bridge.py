@@ -16,6 +16,7 @@ from partywire.engine.peers.errors import PeerIsBanned, PeerNotKnown
 from partywire.engine.substreams.frames import LENGTH
 from partywire.engine.worker_bridge import bridge as bridge_module
 from partywire.engine.worker_bridge import heads
+from partywire.engine.worker_bridge import offers as offers_module
 from partywire.engine.worker_bridge.talk import write_head
 from partywire.engine.yamux.errors import SubstreamReset, SubstreamSessionOver
 from tests.bridge.opener import bridged
@@ -183,7 +184,7 @@ async def test_what_the_opener_refuses_does_not_answer_or_serves_twice(net: Peer
 
 @scenario
 async def test_more_offers_than_may_wait_are_refused_at_once(net: PeerNet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bridge_module, "OFFERS_MAX", 2)
+    monkeypatch.setattr(offers_module, "OFFERS_MAX", 2)
     alice, bob = await net.pair()
     async with bridged(alice.peers) as (_, opener):
         waiting: list[Ends] = []
