@@ -43,10 +43,10 @@ class Idle:
     """Bytes of a party, on average."""
 
 
-def look(sessions: int, seconds: int) -> Idle:
+def look(sessions: int, seconds: int, settle_s: int) -> Idle:
     """Raises ContenderFailed."""
     with PartySet(CONTENDER, IdleSeconds(sessions)) as parties:
-        parties.play(SETTLE_S, SETTLE_S + 30)
+        parties.play(settle_s, settle_s + 30)
         families = parties.families()
         before, began = [usage_of(family) for family in families], time.monotonic()
         parties.play(seconds, seconds + 30)
@@ -59,9 +59,9 @@ def look(sessions: int, seconds: int) -> Idle:
         )
 
 
-def measure(seconds: int, sessions: int, repeats: int) -> list[Figure]:
-    few = [look(1, seconds) for _ in range(repeats)]
-    many = [look(1 + sessions, 1) for _ in range(repeats)]
+def measure(seconds: int, sessions: int, repeats: int, settle_s: int) -> list[Figure]:
+    few = [look(1, seconds, settle_s) for _ in range(repeats)]
+    many = [look(1 + sessions, 1, settle_s) for _ in range(repeats)]
     per_session = tuple((more.pss - less.pss) / sessions / 1024 for less, more in zip(few, many, strict=True))
     return [
         Figure("idle: CPU of a party", "%", tuple(one.cpu_percent for one in few), CPU_MAX_PERCENT, True),
@@ -80,8 +80,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
     parser.add_argument("--smoke", action="store_true", help="tiny: does it run at all?")
     options = parser.parse_args()
-    seconds, repeats = (1, 1) if options.smoke else (options.seconds, options.repeats)
-    print_figures(measure(seconds, SESSIONS, repeats), json=options.json)
+    seconds, repeats, settle_s = (1, 1, 0) if options.smoke else (options.seconds, options.repeats, SETTLE_S)
+    print_figures(measure(seconds, SESSIONS, repeats, settle_s), json=options.json)
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def test_an_npy_file_that_cannot_be_used_is_named(tmp_path: Path, content: objec
 
 
 def test_an_address_in_use_is_named_and_the_peers_say_who_is_missing(tmp_path: Path) -> None:
-    alice, *others = write_configs(tmp_path, connect_s=4)
+    alice, *others = write_configs(tmp_path, connect_s=1.5)
     port = load_config(alice).parties["alice"][1]
     with socket.create_server(("127.0.0.1", port)):
         outcomes = commands([["run", "sample_jobs:GoodJob", "--config", path] for path in (alice, *others)])
@@ -141,7 +141,7 @@ def test_an_address_in_use_is_named_and_the_peers_say_who_is_missing(tmp_path: P
 
 
 def test_a_peer_that_is_not_there_is_named_after_the_connect_timeout(tmp_path: Path) -> None:
-    alice, bob, _ = write_configs(tmp_path, connect_s=3)
+    alice, bob, _ = write_configs(tmp_path, connect_s=1.5)
     for outcome in commands([["run", "sample_jobs:GoodJob", "--config", path] for path in (alice, bob)]):
         assert outcome.code == 3
         assert "charlie" in outcome.sentence
@@ -169,7 +169,7 @@ def test_different_shared_options_are_an_error_at_every_party(tmp_path: Path) ->
 
 
 def test_different_configurations_are_an_error_at_every_party(tmp_path: Path) -> None:
-    paths = write_configs(tmp_path, connect_s=3)
+    paths = write_configs(tmp_path, connect_s=1.5)
     text = (tmp_path / "charlie.toml").read_text().replace("bob", "robert")
     (tmp_path / "charlie.toml").write_text(text)
     for outcome in commands([["run", "sample_jobs:GoodJob", "--config", path] for path in paths]):
@@ -178,7 +178,7 @@ def test_different_configurations_are_an_error_at_every_party(tmp_path: Path) ->
 
 
 def test_bad_input_at_one_party_ends_the_others_with_a_sentence(tmp_path: Path) -> None:
-    paths = write_configs(tmp_path, connect_s=3)
+    paths = write_configs(tmp_path, connect_s=1.5)
     lists = [["run", "digits", "--config", path, "--probes", "2"] for path in paths]
     lists[0] += ["--gallery", "missing.npy", "--labels", "missing.npy"]
     alice, *others = commands(lists)
