@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 class InProcessWorker(Worker):
     """A worker that moves the bytes of its links as well. Its doorbell is never armed: whoever would ring is itself."""
 
+    wants_short_slices = False
     _io: InProcessLinks | None = None  # from `begin_links` to the end
 
     def begin_links(self, links: InProcessLinks) -> None:

@@ -67,6 +67,8 @@ class Worker(WorkerHot):
 
     link_life_type: ClassVar[type[LinkLife]] = LinkLife
     """What a subclass's links live by."""
+    wants_short_slices: ClassVar[bool] = True
+    """Whether who waits for a message and who moves it are different threads, of which neither may wait for a slice."""
 
     def __init__(
         self,
@@ -180,8 +182,9 @@ class Worker(WorkerHot):
             inbox_size_max=inbox_size_max,
             message_size_max=welcome.options.message_size_max,
         )
-        shorten_slices()
-        worker.has_short_slices = True
+        if cls.wants_short_slices:
+            shorten_slices()
+            worker.has_short_slices = True
         return worker
 
     # Parties.
