@@ -63,7 +63,7 @@ async def main(config: str) -> None:
         peers = [name for name in party.names if name != party.name]
 
         async def compute() -> None:
-            for _ in range(10):
+            for _ in range(4):
                 done.extend(await BatchRunner(party).amap(total, range(20)))
 
         computing = asyncio.create_task(compute())
