@@ -81,7 +81,7 @@ class LinkOptions:
     substreams: bool = False
     """Whether the control connection of a link carries substreams, where the peer has them too."""
     identity_path: str = ""
-    """File of the identity key that substreams need; empty: this party signs nothing about itself."""
+    """File of the identity key, without which there are no substreams."""
     advertised: tuple[str, ...] = ()
     """Where peers of our node may dial us, as multiaddresses; part of what we sign about ourselves."""
     user_agent: str = ""

@@ -166,7 +166,8 @@ class ControlConnection:
         self._owner.facts_came()
 
     def _take(self, data: memoryview) -> None:
-        """Frames of the control connection. The only bytes of a peer that this process looks at.
+        """Frames of the control connection. But for what substreams carry, the only bytes of a peer that this process
+        looks at.
 
         What stands in front of a bad frame is taken before that ends the link.
         """
