@@ -385,6 +385,7 @@ class LinkPeers:
             epoch.task.cancel()
         if self._epoch is epoch:
             self._epoch = None
+            self._refusal = ""  # the next one may do better
             self._notify()
 
     def _address_of(self, connection: LinkConnection) -> Multiaddr:

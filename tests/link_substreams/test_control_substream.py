@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,8 +16,6 @@ from tests.link_substreams.divided_rig import DividedRig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-QUICK = LinkTimeouts(heartbeat_interval_s=0.02, heartbeat_timeout_s=0.2, close_s=1.0)
 
 
 @contextmanager
@@ -67,12 +64,12 @@ def test_what_other_substreams_have_to_send_arrives_before_the_end() -> None:
 
 
 def test_a_goodbye_waits_only_so_long_for_who_reads_nothing() -> None:
-    with rig_of(timeouts=LinkTimeouts(close_s=0.4)) as rig:
+    with rig_of(timeouts=LinkTimeouts(close_s=2.0)) as rig:
         (_, writer), _ = rig.open()
         writer.write(bytes(3 * WINDOW_SIZE))
         began = rig.loop.time()
         rig.finish()
-        assert rig.loop.time() - began >= 0.2  # half the close timeout
+        assert rig.loop.time() - began >= 1.0  # half the close timeout
         assert rig.alice.ended == (True, "bob said goodbye")
         with pytest.raises(SubstreamSessionOver):
             rig.do(writer.drain())
@@ -112,22 +109,15 @@ def test_control_frames_go_before_what_waits_on_other_substreams() -> None:
 
 
 def test_any_bytes_of_the_connection_are_a_sign_of_life() -> None:
-    with rig_of(timeouts=QUICK) as rig:
-        (back, writer), (reader, answers) = rig.open()
+    with rig_of() as rig:
+        (_, writer), (reader, _) = rig.open()
+        rig.turns()
         rig.alice.multiplexer._control.send = lambda: None  # type: ignore[method-assign]
-        rig.bob.multiplexer._control.send = lambda: None  # type: ignore[method-assign]
-
-        async def chat() -> None:
-            for _ in range(20):
-                writer.write(b"x")
-                answers.write(await reader.readexactly(1))
-                await back.readexactly(1)
-                await asyncio.sleep(0.02)
-
-        rig.do(chat())
-        assert not rig.bob.link.is_dead
-        rig.wait(lambda: rig.bob.link.is_dead, rig.read_both)
-        assert "has been silent for" in rig.bob.link.cause
+        heard = rig.bob.link.last_heard
+        rig.wait(lambda: rig.loop.time() > heard)
+        writer.write(b"x")
+        assert rig.do(reader.readexactly(1)) == b"x"
+        assert rig.bob.link.last_heard > heard
 
 
 def test_the_end_of_the_connection_is_the_end_of_the_control_connection() -> None:

@@ -171,6 +171,11 @@ def test_both_ends_with_one_key_have_a_link_and_no_substreams(tmp_path: Path) ->
                 await peers.connect_link()
         assert (pair.alice.counters.inbound_failed, pair.bob.counters.dials_failed) == (1, 1)
         assert not pair.rig.alice.heard(LinkEnded)
+        pair.alice._options = replace(pair.alice._options, dial_timeout_s=0.05)
+        pair.keeping[1].cancel()
+        await pair.rig.wait(lambda: pair.rig.alice.heard(LinkEnded))
+        with pytest.raises(PeerNotReached, match="the link is not up"):  # that of another epoch is no answer
+            await pair.alice.connect_link()
         assert not pair.rig.alice.heard(LinkClaimed)
 
     play(scenario, tmp_path, same_key=True)
