@@ -58,10 +58,7 @@ class ChildProcess:
             (os.POSIX_SPAWN_OPEN, STANDARD_INPUT, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_DUP2, control_fd, CONTROL_FD),
         ]
-        # -P: a module in the current directory must not shadow the standard library in an engine process. Workers
-        # run user code and so keep the directory.
-        flags = ["-P", "-m", PROGRAM] if module.startswith("partywire.engine.") else ["-m"]
-        arguments = [sys.executable, *_interpreter_flags(), *flags, module, str(CONTROL_FD)]
+        arguments = [sys.executable, *_interpreter_flags(), *_program_flags(module), module, str(CONTROL_FD)]
         environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
         pid = os.posix_spawn(
             sys.executable, arguments, environment, file_actions=file_actions, setsid=new_session, setsigmask=()
@@ -139,6 +136,14 @@ def describe_status(status: int) -> str:
         return f"was killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"was killed by signal {-code}"
+
+
+def _program_flags(module: str) -> list[str]:
+    """-P: a module in the current directory must not shadow the standard library in an engine process, nor in that of a
+    node, which strangers reach. Workers run user code and so keep the directory."""
+    if module.startswith("partywire.engine."):
+        return ["-P", "-m", PROGRAM]
+    return ["-P", "-m"] if module.startswith("partywire.workers.node.") else ["-m"]
 
 
 def _interpreter_flags() -> list[str]:

@@ -87,7 +87,8 @@ def test_one_port_serves_links_strangers_and_echoes_and_a_node_that_dies_comes_b
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "handlers_of_party.py").write_text(HANDLERS)
-    monkeypatch.chdir(tmp_path)  # where the node's process looks for modules
+    (tmp_path / "ipaddress.py").write_text("raise ImportError('this is not the standard library')")
+    monkeypatch.chdir(tmp_path)  # where the node's process looks for modules that are nowhere else
     node = NodeConfig(
         identity="bob.key",
         store="bob.peers",
