@@ -25,6 +25,7 @@ PARTS = (
 OF_PARTIES = (
     "partywire.engine.link_substreams",
     "partywire.engine.named_handlers",
+    "partywire.engine.node_family",
     "partywire.engine.ring_stream",
     "partywire.engine.worker_bridge",
     "partywire.workers.party_node",
@@ -40,9 +41,10 @@ def imported(script: str, folder: Path) -> set[str]:
 
 
 def test_a_run_of_parties_imports_no_part_of_a_node(tmp_path: Path) -> None:
-    modules = imported("partywire run sum --local 2", tmp_path)
-    # What the opener, the I/O processes and the gateway import: so all of them were heard.
-    assert {"partywire.workers.party", "partywire.engine.multiplexer", "partywire.engine.hello"} <= modules
+    modules = imported("partywire run sum --local 2 --workers 2", tmp_path)
+    # One that only the supervisor imports, the I/O processes, the gateway, a child worker, the opener: all were heard.
+    engine = {f"partywire.engine.{name}" for name in ("children", "link_keeper", "secure_probe")}
+    assert engine | {"partywire.workers.child_worker", "partywire.workers.party"} <= modules
     assert not [name for name in modules if name.startswith(PARTS + OF_PARTIES)]
 
 
