@@ -7,6 +7,8 @@ published elsewhere (a piece of a large message), or room that was made, is met 
 
 from __future__ import annotations
 
+from partywire.shm.errors import ShmError
+
 from ..link_keeper import LinkKeeper
 from ..multiplexer import Multiplexer
 
@@ -16,21 +18,33 @@ class InProcessMultiplexer(Multiplexer):
 
     def hold(self) -> None:
         """The worker publishes; `serve` follows."""
-        self._doorbell.disarm()
+        if not self._is_over:  # then the doorbell may be closed
+            self._doorbell.disarm()
 
     def serve(self) -> None:
-        """Serve the rings once. Never waits."""
-        if not self._is_over:
-            self._serve_until_empty()
-
-    def _serve_until_empty(self) -> None:
-        """One pass over all rings while disarmed. What is left has its turn after others."""
-        self._serve_rings()
+        """One pass over the rings of connections. Never waits. What is left then has its turn after others."""
+        # Hot: behind every pass of the worker that sent something. It writes no control lane there.
         if self._is_over:
             return
-        self._doorbell.arm()
-        if self._has_ring_work():
-            self._serve_soon()
+        for pump in self._served:
+            try:
+                pump.serve_ring()
+                if pump.wants_space:
+                    pump.fill_ring()
+            except ShmError as error:
+                self.ring_broke(pump, error)
+        self._rest()
+
+    def _serve_until_empty(self) -> None:
+        """One pass over all rings."""
+        self._serve_rings()
+        self._rest()
+
+    def _rest(self) -> None:
+        if not self._is_over:
+            self._doorbell.arm()
+            if self._has_ring_work():
+                self._serve_soon()
 
     def _poll_after_receive(self) -> None:
         """The worker looks by itself, behind each turn."""
