@@ -37,6 +37,8 @@ WITHOUT_IO = (
     "iris_options",
     "limits",
     "link",
+    "link_substreams/errors",
+    "link_substreams/introduction",
     "link_addresses",
     "multiaddr",
     "negotiation",
