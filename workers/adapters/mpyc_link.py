@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 LABEL: Final = struct.Struct("<q")
 
 _pack_head = struct.Struct(HEADER.format + "q").pack
+_unpack_label = LABEL.unpack_from
 _BYTES: Final = Descriptor.BYTES.value
 
 SMALL_SIZE_MAX: Final = 16 * 1024
@@ -53,7 +54,7 @@ class MpycLink:
 
     __slots__ = (
         "_awaited", "_backlog", "_backlog_size", "_expected", "_is_sending", "_mailbox", "_payloads", "_send",
-        "_session_id", "_transport", "failure", "nbytes_sent", "peer", "pid",
+        "_session_id", "_transport", "_waker", "failure", "nbytes_sent", "peer", "pid",
     )  # fmt: skip
 
     def __init__(self, transport: MpycTransport, pid: int) -> None:
@@ -66,6 +67,7 @@ class MpycLink:
         self._mailbox: Mailbox = transport.session._mailbox_of(self.peer)
         # The label of a payload that comes as a message of its own, as soon as it has come.
         self._awaited: int | None = None
+        self._waker = self.take_arrivals
         # As MPyC counts: 12 bytes and the payload for each message.
         self.nbytes_sent = 0
         # Label -> payload that nobody has asked for.
@@ -170,27 +172,27 @@ class MpycLink:
         """Hand out every message that has come, and do so again whenever something comes: called by the mailbox, inside
         the worker's pass, without a task, a future or a turn of the loop in between."""
         mailbox = self._mailbox
-        queue = mailbox.queue
+        queue, worker = mailbox.queue, mailbox.worker
         try:
             while queue:
-                self._take_message_untrusted(self._next_message(mailbox))
+                message: object = queue[0]
+                if type(message) is not bytes:
+                    session = self._transport.session
+                    self._take_message_untrusted(session._take(mailbox, frame_of(queue[0], session.id), None))
+                    continue
+                queue.popleft()
+                worker.inbox_size -= len(message) + MESSAGE_OVERHEAD
+                if self._awaited is None and len(message) > LABEL.size:  # Hot: most messages are a label and few bytes
+                    self._take_untrusted(_unpack_label(message)[0], message[LABEL.size :])
+                else:
+                    self._take_message_untrusted(message)
         except Exception as error:
             self._transport.has_failed(self, error)
             return
         if mailbox.failure is None:
-            mailbox.waker = self.take_arrivals
+            mailbox.waker = self._waker
         else:
             self._transport.has_failed(self, mailbox.failure.again())
-
-    def _next_message(self, mailbox: Mailbox) -> object:
-        entry = mailbox.queue[0]
-        if type(entry) is bytes:
-            mailbox.queue.popleft()
-            mailbox.worker.inbox_size -= len(entry) + MESSAGE_OVERHEAD
-            return entry
-        session = self._transport.session
-        message: object = session._take(mailbox, frame_of(entry, session.id), None)
-        return message
 
     def _take_message_untrusted(self, message: object) -> None:
         pc, self._awaited = self._awaited, None
@@ -202,7 +204,7 @@ class MpycLink:
             return
         if len(message) < LABEL.size:
             raise self._broken("a message without a label", len(message))
-        (pc,) = LABEL.unpack_from(message)
+        (pc,) = _unpack_label(message)
         if len(message) > LABEL.size:
             self._take_untrusted(pc, message[LABEL.size :])
         else:
