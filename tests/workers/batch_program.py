@@ -303,13 +303,16 @@ def run_scenario(name: str, config: Any, listener: socket.socket, sessions: int)
         return asyncio.run(run_async(config, listener))
     if name == "interrupt":
         return run_cancelled(config, listener)
+    outcomes = []
     with BlockingParty(config, listener) as party:
-        runner = BatchRunner(party, sessions, on_progress=progress.append)
-        return globals()[f"scenario_{name}"](runner, party.index)
+        for scenario in name.split():
+            runner = BatchRunner(party, sessions, on_progress=progress.append)
+            outcomes.append(globals()[f"scenario_{scenario}"](runner, party.index))
+    return outcomes if len(outcomes) > 1 else outcomes[0]
 
 
 if __name__ == "__main__":
-    faulthandler.dump_traceback_later(30, exit=True)  # what it hangs in, if it hangs
+    faulthandler.dump_traceback_later(60, exit=True)  # what it hangs in, if it hangs
     with os.fdopen(int(sys.argv[1]), "rb") as pipe:
         scenario, config, listener_fd, sessions = pickle.load(pipe)
     with socket.socket(fileno=listener_fd) as listener:

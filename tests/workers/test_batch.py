@@ -8,7 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,34 @@ with socket.socket(fileno=listener_fd) as listener, BlockingParty(config, listen
 """
 
 
+PLAYED_TOGETHER = {
+    (1, 1, 1): ("rotate", "asyncio", "fail", "jobs_differ"),
+    (2, 1, 1): (
+        "progress", "asyncio", "partial", "nothing", "points", "big", "fail", "jobs_differ", "counts_differ",
+        "bad_result",
+    ),
+}  # fmt: skip
+"""By the numbers of workers: scenarios after which the next batch works, so that one set of parties plays them all."""
+
+
+@cache
+def played_together(workers: tuple[int, int, int]) -> dict[str, list[Any]]:
+    """Scenario -> the outcome of each party."""
+    names = PLAYED_TOGETHER[workers]
+    outcomes = run_parties(" ".join(names), workers)
+    assert all(isinstance(outcome, list) for outcome in outcomes), outcomes
+    return {name: [outcome[k] for outcome in outcomes] for k, name in enumerate(names)}
+
+
+def outcomes_of(scenario: str, workers: tuple[int, int, int] = (2, 1, 1)) -> list[Any]:
+    """Like `run_parties`, for one of those that are played together."""
+    return played_together(workers)[scenario]
+
+
 def run_parties(
     scenario: str, workers: tuple[int, int, int] = (1, 1, 1), sessions: tuple[int, ...] = (4,)
 ) -> list[Any]:
-    """The outcome of each party, in index order."""
+    """The outcome of each party, in index order; of several scenarios with spaces in between, a list of outcomes."""
     processes = []
     with make_local_parties(3) as parties:
         for index, (config, listener) in enumerate(zip(parties.configs, parties.listeners, strict=True)):
@@ -81,28 +105,29 @@ def rotated(count: int) -> list[list[int]]:
 def test_results_are_in_the_order_of_the_inputs_for_coroutines_and_plain_functions(
     workers: tuple[int, int, int],
 ) -> None:
-    assert run_parties("rotate", workers) == [[expected, expected] for expected in rotated(30)]
+    play = outcomes_of if workers in PLAYED_TOGETHER else run_parties
+    assert play("rotate", workers) == [[expected, expected] for expected in rotated(30)]
 
 
-@pytest.mark.parametrize("workers", [(1, 1, 1), (2, 1, 2)])
+@pytest.mark.parametrize("workers", PLAYED_TOGETHER)
 def test_a_job_may_await_asyncio(workers: tuple[int, int, int]) -> None:
-    assert run_parties("asyncio", workers) == rotated(30)
+    assert outcomes_of("asyncio", workers) == rotated(30)
 
 
 def test_a_job_may_have_bound_arguments() -> None:
-    assert run_parties("partial", (2, 1, 1)) == [[7 + value for value in expected] for expected in rotated(5)]
+    assert outcomes_of("partial") == [[7 + value for value in expected] for expected in rotated(5)]
 
 
 def test_a_batch_of_nothing_is_empty_everywhere() -> None:
-    assert run_parties("nothing", (2, 1, 1)) == [[[], expected] for expected in rotated(1)]
+    assert outcomes_of("nothing") == [[[], expected] for expected in rotated(1)]
 
 
 def test_classes_of_the_script_travel_to_child_workers_and_back() -> None:
-    assert run_parties("points", (2, 2, 1)) == rotated(6)
+    assert outcomes_of("points") == rotated(6)
 
 
 def test_inputs_and_results_larger_than_a_socket_buffer_travel_to_child_workers_and_back() -> None:
-    assert run_parties("big", (2, 1, 1)) == [[3_000_001] * 4] * 3
+    assert outcomes_of("big") == [[3_000_001] * 4] * 3
 
 
 def test_an_asynchronous_party_runs_batches_beside_other_tasks() -> None:
@@ -113,9 +138,9 @@ def test_an_asynchronous_party_runs_batches_beside_other_tasks() -> None:
     ]
 
 
-@pytest.mark.parametrize("workers", [(1, 1, 1), (2, 1, 2)])
+@pytest.mark.parametrize("workers", PLAYED_TOGETHER)
 def test_the_first_failure_is_raised_at_every_party_and_the_next_batch_works(workers: tuple[int, int, int]) -> None:
-    for index, (awaited, plain, common, values) in enumerate(run_parties("fail", workers)):
+    for index, (awaited, plain, common, values) in enumerate(outcomes_of("fail", workers)):
         for said in (awaited, plain):
             assert said["error"] == "JobFailed"
             assert said["says"] == (BOBS_WORDS if index == 1 else WHAT_PEERS_HEAR)
@@ -126,15 +151,15 @@ def test_the_first_failure_is_raised_at_every_party_and_the_next_batch_works(wor
 
 
 def test_all_parties_name_the_same_failure_when_several_fail_at_once() -> None:
-    said = [common["says"] for _, _, common, _ in run_parties("fail")]
+    said = [common["says"] for _, _, common, _ in outcomes_of("fail", (1, 1, 1))]
     assert len({sentence.split(": ")[0] for sentence in said}) == 1
     # Whoever begins only tells the type: a message may quote the data that the job computes on.
     assert sum("nobody can do" in sentence for sentence in said) == 1
 
 
-@pytest.mark.parametrize("workers", [(1, 1, 1), (1, 2, 1)])
+@pytest.mark.parametrize("workers", PLAYED_TOGETHER)
 def test_another_job_at_another_party_is_an_error_at_every_party(workers: tuple[int, int, int]) -> None:
-    for index, (said, values) in enumerate(run_parties("jobs_differ", workers)):
+    for index, (said, values) in enumerate(outcomes_of("jobs_differ", workers)):
         assert said["error"] == "SetupMismatch"
         assert "'rotate'" in said["says"]
         assert "'rotate_plainly'" in said["says"]
@@ -142,7 +167,7 @@ def test_another_job_at_another_party_is_an_error_at_every_party(workers: tuple[
 
 
 def test_another_number_of_inputs_at_another_party_is_an_error_at_every_party() -> None:
-    for index, (said, values) in enumerate(run_parties("counts_differ", (2, 1, 1))):
+    for index, (said, values) in enumerate(outcomes_of("counts_differ")):
         assert said["error"] == "SetupMismatch"
         assert "number of inputs" in said["says"]
         assert values == rotated(5)[index]
@@ -169,7 +194,7 @@ def test_the_death_of_a_child_worker_is_an_error_at_every_party() -> None:
 
 
 def test_a_result_that_cannot_leave_a_child_worker_is_an_error_at_every_party() -> None:
-    said = run_parties("bad_result", (2, 1, 1))
+    said = outcomes_of("bad_result")
     assert [one["error"] for one in said] == ["JobFailed"] * 3
     assert "cannot be sent to the opener" in said[0]["says"]
 
@@ -210,7 +235,7 @@ def test_an_interrupted_party_tells_the_others() -> None:
 
 
 def test_progress_begins_with_ready_sessions_and_ends_with_every_job() -> None:
-    for said in run_parties("progress", (1, 2, 1)):
+    for said in outcomes_of("progress"):
         assert said[0][:2] == [0, 30]
         assert said[-1][:2] == [30, 30]
         assert all(sessions == 8 for _, _, sessions, _ in said)
