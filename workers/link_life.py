@@ -279,9 +279,9 @@ class LinkLife:
 
     def leave_to_parent(self, cause: str) -> None:
         """This process is a fork: the lanes, which the parent goes on using, are over here."""
-        self._receivers.clear()
-        for substreams in self._substream_lanes:
+        for substreams in tuple(self._substream_lanes):
             substreams.leave_to_parent(cause)
+        self._receivers.clear()
         for link in self._worker.links.values():
             link.cause = cause
             for lane in link.lanes.values():

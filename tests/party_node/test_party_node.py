@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import math
 import os
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from unittest.mock import patch
@@ -26,7 +27,7 @@ from partywire.workers.errors import UnknownPeer
 from partywire.workers.party_node.errors import NeedsAsyncio, NoWayToPeer
 from partywire.workers.party_node.node import PartyNode
 from partywire.workers.scheduler import Scheduler
-from tests.party_node.rig import ECHO, OURS, BridgeSide, Rig, blocking_rig, config_of, in_loop
+from tests.party_node.rig import ECHO, OURS, RING_SIZE, BridgeSide, Rig, blocking_rig, config_of, in_loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -526,17 +527,25 @@ def test_ctrl_c_in_a_handler_reaches_the_program_and_the_lane_goes_on(tmp_path: 
 
 def test_a_fork_has_no_part_in_substreams_and_the_parent_goes_on(tmp_path: Path) -> None:
     with blocking_rig(tmp_path) as rig:
+        rig.process_up()
         reader, writer = rig.block(rig.node.open("bob", ECHO))
-        writer.write(b"x")
+        held_up = threading.Event()
+        rig.side.loop.call_soon_threadsafe(held_up.wait)
+        writer.write(bytes(RING_SIZE))
         rig.worker.flush()
+        assert rig.worker.stalled
         pid = os.fork()
         if not pid:
             try:
                 rig.block(reader.read(1))
             except SubstreamSessionOver as error:
-                os._exit(0 if "is a fork" in error.cause else 1)
+                link = rig.worker.links[1]
+                lanes = [*link.lanes.values(), link.control, *(bridge.lane for bridge in rig.node._bridges())]
+                is_left = all(lane is not None and lane.is_over for lane in lanes) and not rig.worker.stalled
+                os._exit(0 if "is a fork" in error.cause and is_left else 1)
             finally:
                 os._exit(2)
+        held_up.set()
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-        assert rig.block(reader.readexactly(1)) == b"x"
+        assert rig.block(reader.readexactly(RING_SIZE)) == bytes(RING_SIZE)
         writer.close()

@@ -253,5 +253,6 @@ class SubstreamLane(ReceiverHot):
         """This process is a fork: the rings, which the parent goes on using, are not to be touched."""
         if not self.is_over:
             self._is_left = True
+            self._is_stalled = False  # nobody here waits for room any more
             self._stream.leave_to_parent()
             self.substreams.abort(cause)
