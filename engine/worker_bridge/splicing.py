@@ -10,13 +10,17 @@ take is not read for, and nobody else waits for it.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..yamux.errors import SubstreamReset, SubstreamSessionOver
 from .limits import SPLICE_SIZE
 
 if TYPE_CHECKING:
     from ..substreams.streams import SubstreamReader, SubstreamWriter
+
+
+NO_REASON: Final = "it gave no reason"
+"""What yamux says of why a peer reset a substream."""
 
 
 class Ends(NamedTuple):
@@ -81,7 +85,7 @@ class _Splice:
             if (failure := end.writer.failure) is None:
                 continue
             if self._breach is None:
-                self._breach = Breach(bool(at), failure.cause or str(failure), False)
+                self._breach = Breach(bool(at), failure.cause or NO_REASON, False)
             self._copies[1 - at].cancel()
             if isinstance(failure, SubstreamReset):  # of another one what had arrived can still be read
                 self._copies[at].cancel()

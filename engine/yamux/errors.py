@@ -24,9 +24,10 @@ class SubstreamReset(PartyWireError):
         self.cause = cause
 
     def __str__(self) -> str:
-        who = "we" if self.by_us else self.peer or "the peer"
+        peer = self.peer or "the peer"
+        ends = ("we", f" with {peer}") if self.by_us else (peer, "")
         why = f": {self.cause}" if self.cause else ""
-        return f"{who} reset substream {self.substream} with {self.peer or 'the peer'}{why}"
+        return f"{ends[0]} reset substream {self.substream}{ends[1]}{why}"
 
 
 class SubstreamClosed(PartyWireError):
