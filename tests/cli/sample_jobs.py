@@ -63,6 +63,7 @@ class SampleJob(Job):
     name: ClassVar[str] = "sample"
     summary: ClassVar[str] = "for tests only"
     function: ClassVar[Any] = staticmethod(rotate)
+    parties_range = range(2, 4)
 
     def run(self, runner: JobRunner) -> JobReport:
         values = runner.map(type(self).function, INPUTS)
