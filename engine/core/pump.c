@@ -216,6 +216,7 @@ typedef struct {
 enum {
     LINES_MAX = 64,
     URGENT_NS = 2000000, /* after the last message on a normal line bulk ones hold nobody up */
+    BULK_TURNS = 8,      /* until then they are looked at in one turn of so many: an empty look is a system call */
 };
 
 /* A line is (reader, writer, fd, connection, epoch, size_max, size_min). 0, or -1 with an exception set. */
@@ -309,18 +310,20 @@ static int serve_lines(const Line *lines, int first, int end, Py_ssize_t *moved,
 }
 
 /* Move bytes over all lines until nothing moved for quiet_ns, or total_ns are over, or `watched` has a record. Lines from
-   `bulk` on have one turn each, behind which those before have theirs. Returns the index of the line that met something
-   unusual, -1 if none did. */
+   `bulk` on have one turn each, behind which those before have theirs, and fewer turns while these are in use. Returns
+   the index of the line that met something unusual, -1 if none did. */
 static int move_while_busy(const Line *lines, int count, int bulk, PyObject *watched, int64_t quiet_ns,
                            int64_t total_ns, Py_ssize_t *moved, PyObject **rest)
 {
     static int64_t last_urgent; /* of all calls: when a normal line moved something */
-    int64_t start = monotonic_ns(), last = start;
+    static unsigned turns;
+    int64_t start = monotonic_ns(), last = start, now = start;
     for (;;) {
         int at = -1;
         int is_busy = serve_lines(lines, 0, bulk, moved, rest, &at);
         int is_urgent = is_busy;
-        for (int i = bulk; is_busy >= 0 && i < count; i++) {
+        int looks_at_bulk = now - last_urgent >= URGENT_NS || turns++ % BULK_TURNS == 0;
+        for (int i = bulk; is_busy >= 0 && i < count && looks_at_bulk; i++) {
             int served = serve_lines(lines, i, i + 1, moved, rest, &at);
             if (served > 0) {
                 int others = serve_lines(lines, 0, bulk, moved, rest, &at);
@@ -334,7 +337,7 @@ static int move_while_busy(const Line *lines, int count, int bulk, PyObject *wat
         int is_empty = ring_is_empty(watched);
         if (is_empty < 0)
             PyErr_Clear(); /* whoever serves that ring meets the same error */
-        int64_t now = monotonic_ns();
+        now = monotonic_ns();
         if (is_busy)
             last = now;
         if (is_urgent)
