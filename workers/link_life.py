@@ -131,8 +131,9 @@ class LinkLife:
 
     def add_substreams(self, lane: SubstreamLane) -> None:
         """Have a lane read in each pass, until it is over."""
-        self._substream_lanes.append(lane)
-        self._receivers.append(lane)
+        if not lane.is_over:
+            self._substream_lanes.append(lane)
+            self._receivers.append(lane)
 
     def remove_substreams(self, lane: SubstreamLane) -> None:
         """For lanes: this one is over."""

@@ -17,7 +17,7 @@ from partywire.engine.errors import LinkProtocolError
 from partywire.engine.link_substreams.errors import NoControlPlane
 from partywire.engine.messaging.messaging import Messaging
 from partywire.engine.negotiation import NegotiationFailed
-from partywire.engine.node_commands import NodeLost
+from partywire.engine.node_commands import NodeLane, NodeLost
 from partywire.engine.peers.errors import ConnectionsClosed, PeerIsBanned, PeerNotKnown, PeerNotReached
 from partywire.engine.peers.events import PeerBanned, PeerConnected, PeerDisconnected
 from partywire.engine.rpc.client import RpcClient
@@ -27,6 +27,7 @@ from partywire.workers.errors import UnknownPeer
 from partywire.workers.party_node.errors import NeedsAsyncio, NoWayToPeer
 from partywire.workers.party_node.node import PartyNode
 from partywire.workers.scheduler import Scheduler
+from partywire.workers.waiting import Wait
 from tests.party_node.rig import ECHO, OURS, RING_SIZE, BridgeSide, Rig, blocking_rig, config_of, in_loop
 
 if TYPE_CHECKING:
@@ -345,6 +346,16 @@ def test_a_party_that_came_up_just_now_is_asked_again_what_it_serves(tmp_path: P
         assert opening.error is None
 
 
+def test_a_lane_whose_other_end_has_ended_before_it_was_taken_is_not_read(tmp_path: Path) -> None:
+    with blocking_rig(tmp_path, link=False) as rig:
+        fds = rig.side.run(rig.side.make_lane(rig._bell, 1, ""))
+        rig.side.run(rig.side.lose_lane("it died at once"))
+        rig.node.take_process_lane(NodeLane(1, str(rig.node.peer_id), []), fds)
+        rig.serve_until(lambda: not rig.worker._receivers)
+        with pytest.raises(NoWayToPeer):
+            rig.block(rig.node.connect(rig.side.bob.peers.peer_id))
+
+
 def test_a_link_that_is_not_up_is_waited_for(tmp_path: Path) -> None:
     with blocking_rig(tmp_path, link=False) as rig:
         with pytest.raises(PeerNotKnown):
@@ -384,9 +395,13 @@ def test_who_is_no_party_goes_by_way_of_the_nodes_process(tmp_path: Path) -> Non
         with pytest.raises(SubstreamSessionOver, match="it was killed"):
             rig.block(reader.read(1))
         with pytest.raises(NoWayToPeer, match="it was killed"):
-            rig.block(rig.node.connect(bob))
-        rig.process_up(epoch=2)
+            rig.block(rig.node.connect(bob, timeout=0.01))  # the next one has not come in time
+        rig.worker.set_timer(timer := Wait(rig.worker), rig.worker.clock() + 0.01)
+        timer.waker = lambda: rig.process_up(epoch=2)
         assert rig.block(rig.node.connect(bob)).peer_id == bob
+        rig.node.lose_process(NodeLost("it died too often", False))
+        with pytest.raises(NoWayToPeer, match="too often"):
+            rig.block(rig.node.connect(bob))
 
 
 def test_a_substream_that_the_peer_refuses_or_resets_says_who_and_why(tmp_path: Path) -> None:
