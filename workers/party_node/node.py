@@ -79,6 +79,7 @@ class PartyNode:
         self._process: BridgeEnd | None = None  # the way to everybody else
         self._lost: list[SubstreamLane] = []  # of earlier lives of links, where handlers may still run
         self._process_failure = "this party's node has not started"
+        self._is_process_awaited = False  # whether another one follows the node's process that ended
         # Set by `begin`.
         self._worker: Worker | None = None
         self._peer_id: PeerId | None = None
@@ -115,6 +116,7 @@ class PartyNode:
             close_all(fds)
             return
         self._keep_lost(self._process)
+        self._is_process_awaited = True
         rings = self.worker.link_life.open_substream_rings(fds)
         self._process = BridgeEnd(self, self.worker, "", rings, message.epoch, self._loop)
         self.worker.link_life.add_substreams(self._process.lane)
@@ -122,9 +124,11 @@ class PartyNode:
 
     def lose_process(self, message: NodeLost) -> None:
         """The node's process died; another lane follows, or none ever will."""
+        self._is_process_awaited = message.is_replaced
         self._process_failure = f"this party's node has ended: {message.cause}"
         if self._process is not None:
             self._process.lane.lose(message.cause)
+        self.worker.notify()
 
     def _take_link_lane(self, link: PeerLink, rings: tuple[RingWriter, RingReader, Bell]) -> SubstreamLane:
         """A link is up (again) that carries substreams."""
@@ -291,11 +295,21 @@ class PartyNode:
             cause = "it has not said who it is" if isinstance(error, SubstreamTimeout) else error.cause
             raise PeerNotReached(link.name, 1, (cause,)) from None
 
+    @property
+    def _has_process(self) -> bool:
+        return self._process is not None and not self._process.lane.is_over
+
     async def _connect_by_process(self, peer_id: PeerId, timeout: float | None) -> BridgedConnection:
-        if self._process is None or self._process.lane.is_over:
+        """Waits for a process that is started again as for a link that is down."""
+        worker = self.worker
+        deadline = None if timeout is None else worker.clock() + timeout
+        patience = worker.clock() + self._config.reconnect_s if deadline is None else deadline
+        await worker.until(lambda: self._has_process or not self._is_process_awaited, patience)
+        if self._process is None or not self._has_process:
             raise NoWayToPeer(str(peer_id), self._process_failure)
+        left_s = None if deadline is None else max(deadline - worker.clock(), 0.0)
         try:
-            return await self._process.connect(peer_id, timeout)
+            return await self._process.connect(peer_id, left_s)
         except SubstreamTimeout:
             raise PeerNotReached(str(peer_id), 1, (f"it was not reached within {timeout:g} s",)) from None
 
