@@ -182,6 +182,12 @@ def test_peers_are_told_the_address_of_the_party_and_those_of_the_node() -> None
     assert told(replace(listening, advertise="/dns4/a.example/tcp/1")) == ["/dns4/a.example/tcp/1"]
 
 
+def test_an_identity_that_cannot_be_made_is_known_before_the_start(tmp_path: Path) -> None:
+    config = replace(parse_config(PARTY), node=NodeConfig(identity=tmp_path / "nowhere" / "alice.key"))
+    with pytest.raises(ConfigError, match="no folder .*nowhere"):
+        known_identity(config)
+
+
 def test_the_identity_is_made_once_for_nobody_else_to_read(tmp_path: Path) -> None:
     config: PartyConfig = replace(parse_config(PARTY), node=NodeConfig(identity=tmp_path / "alice.key"))
     assert known_identity(config) is None

@@ -112,11 +112,16 @@ def known_identity(config: PartyConfig) -> NodeIdentity | None:
     """The same, but a file that is not there is not made, and then this is None.
 
     Raises:
-        ConfigError: the file cannot be used.
+        ConfigError: the file cannot be used, or there is no folder to make it in.
     """
-    if config.node is None or not os.path.exists(identity_path(config.node)):
+    if config.node is None:
         return None
-    return make_identity(config)
+    path = identity_path(config.node)
+    if os.path.exists(path):
+        return make_identity(config)
+    if not os.path.isdir(folder := os.path.dirname(path)):
+        raise ConfigError(config.path, ((f"{TABLE}.identity", f"cannot be made: there is no folder {folder}"),))
+    return None
 
 
 def advertised(node: NodeConfig, own: Address) -> tuple[Multiaddr, ...]:
