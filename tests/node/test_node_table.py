@@ -184,7 +184,7 @@ def test_peers_are_told_the_address_of_the_party_and_those_of_the_node() -> None
 
 def test_an_identity_that_cannot_be_made_is_known_before_the_start(tmp_path: Path) -> None:
     config = replace(parse_config(PARTY), node=NodeConfig(identity=tmp_path / "nowhere" / "alice.key"))
-    with pytest.raises(ConfigError, match="no folder .*nowhere"):
+    with pytest.raises(ConfigError, match=r"no folder .*nowhere"):
         known_identity(config)
 
 
