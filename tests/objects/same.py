@@ -7,12 +7,14 @@ import math
 import struct
 from collections import OrderedDict, deque
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+_NOTHING: Final = object()
 
 
 def same(one: Any, other: Any) -> bool:
@@ -36,10 +38,11 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, (list, tuple, deque)):
         return len(one) == len(other) and all(map(same, one, other)) and _maxlen(one) == _maxlen(other)
     if isinstance(one, dict):
-        ordered = list(one) == list(other) or not isinstance(one, OrderedDict)
-        return ordered and _same_members(one, other) and all(same(one[key], other[key]) for key in one)
+        ordered = not isinstance(one, OrderedDict) or all(map(same, one, other))
+        pairs = _pairs(one, other)
+        return ordered and pairs is not None and all(same(one[mine], other[yours]) for mine, yours in pairs)
     if isinstance(one, (set, frozenset)):
-        return _same_members(one, other)
+        return _pairs(one, other) is not None
     if isinstance(one, memoryview):
         seen = [(view.format, view.shape, view.readonly, view.tobytes()) for view in (one, other)]
         return bool(seen[0] == seen[1])
@@ -57,8 +60,14 @@ def _maxlen(value: Any) -> int | None:
     return value.maxlen if isinstance(value, deque) else None
 
 
-def _same_members(one: Iterable[Any], other: Iterable[Any]) -> bool:
-    """Of sets, or the keys of dictionaries."""
-    twins = {member: member for member in other}
-    found = [same(member, twins.get(member)) for member in one]
-    return len(found) == len(twins) and all(found)
+def _pairs(one: Iterable[Any], other: Iterable[Any]) -> list[tuple[Any, Any]] | None:
+    """Of sets, or the keys of dictionaries: each member with the one that is the same. None: they differ."""
+    left = {member: member for member in other}
+    pairs = []
+    for member in one:
+        likely = [left[member]] if member in left else list(left)  # what has a NaN in it is equal to nothing
+        if (twin := next((candidate for candidate in likely if same(member, candidate)), _NOTHING)) is _NOTHING:
+            return None
+        del left[twin]
+        pairs.append((member, twin))
+    return None if left else pairs

@@ -115,6 +115,7 @@ ONE_BY_ONE: list[Any] = [
     (), [], {}, set(), frozenset(), deque(), OrderedDict(), [[]], ((),),
     {1: "a", "1": "b", (1,): "c", None: "d", 2.5: "e", b"x": "f", frozenset([1]): "g"},
     OrderedDict([("b", 1), ("a", 2)]),
+    {float("nan"), (float("nan"), 1), 2}, {float("nan"): 1, "a": 2}, OrderedDict([(float("nan"), 1), ("a", 2)]),
     deque([1, 2], 5), deque(maxlen=0),
     range(3, 9, 2), range(2**70),
     [(1, "a")] * COLUMN_MIN, [(1, "a")] * (COLUMN_MIN - 1), [(1,), (1, 2)] * 20, [()] * 20,
