@@ -20,10 +20,13 @@ from partywire.engine.negotiation import NegotiationFailed
 from partywire.engine.node_commands import NodeLane, NodeLost
 from partywire.engine.peers.errors import ConnectionsClosed, PeerIsBanned, PeerNotKnown, PeerNotReached
 from partywire.engine.peers.events import PeerBanned, PeerConnected, PeerDisconnected
+from partywire.engine.peers.options import PeerOptions
 from partywire.engine.rpc.client import RpcClient
 from partywire.engine.rpc.service import RpcService
 from partywire.engine.yamux.errors import SubstreamReset, SubstreamSessionOver
+from partywire.workers.config import PartyConfig
 from partywire.workers.errors import UnknownPeer
+from partywire.workers.node.config import NodeConfig
 from partywire.workers.party_node.errors import NeedsAsyncio, NoWayToPeer
 from partywire.workers.party_node.node import PartyNode
 from partywire.workers.scheduler import Scheduler
@@ -373,6 +376,14 @@ def test_a_peer_without_a_control_plane_is_told_of_at_once(tmp_path: Path) -> No
     with blocking_rig(tmp_path, link=False) as rig:
         rig.link_up(substreams=False)
         with pytest.raises(NoControlPlane, match=r"bob has no \[node\] table"):
+            rig.block(rig.node.open("bob", ECHO))
+        iris = PartyConfig(
+            name="alice",
+            parties=rig.node._config.parties,
+            compat={"bob": {"protocol": "iris"}},
+            node=NodeConfig(identity="alice.key", connections=PeerOptions(network_byte=38)),
+        )
+        with patch.object(rig.node, "_config", iris), pytest.raises(NoControlPlane, match=r"compat\.bob"):
             rig.block(rig.node.open("bob", ECHO))
         with pytest.raises(UnknownPeer, match="charlie"):
             rig.block(rig.node.open("charlie", ECHO))

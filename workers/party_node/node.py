@@ -277,7 +277,7 @@ class PartyNode:
 
         def bridge_of_link() -> BridgeEnd | None:
             if link.is_up and link.substreams is None:
-                raise NoControlPlane(link.name)
+                raise NoControlPlane(link.name, link.name in self._config.compat)
             if self.is_ending:
                 raise ConnectionsClosed()
             bridge = self._links.get(link.name)
