@@ -144,6 +144,7 @@ HOSTILE = {
     "lists that announce each other": b"\x82\xa6object" + b"\xdd\x00\x00\x40\x00" * 500 + bytes(17_000),
     "a gigantic text": b"\x82\xa6object\xdb\xff\xff\xff\xff",
     "an extension": b"\x82\xa6object\xd4\x01\x00\xa2id\x00",
+    "an extension without data": b"\x82\xa6object\xc7\x00\x01\xa2id\x00",
     "no UTF-8": b"\x82\xa6object\xa1\xff\xa2id\x00",
     "an unknown type": typed("os.system", b""),
     "a type that is no text": typed(1, b""),

@@ -60,6 +60,7 @@ HOSTILE: dict[str, bytes] = {
     "msgpack's gigantic text": message(bytearray(b"\xdb\xff\xff\xff\xff")),
     "msgpack's gigantic bytes": message(bytearray(b"\xc6\xff\xff\xff\xff")),
     "an extension": message(bytearray(b"\xd4\x01\x00")),
+    "an extension without data": message(bytearray(b"\xc7\x00\x01")),
     "a timestamp": message(bytearray(b"\xd6\xff\x00\x00\x00\x00")),
     "the byte that msgpack never uses": message(bytearray(b"\xc1")),
     "no UTF-8": message(bytearray(b"\xa1\xff")),

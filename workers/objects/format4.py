@@ -273,7 +273,7 @@ def _plain_untrusted(data: bytes | bytearray | memoryview, any_keys: bool) -> An
     """What msgpack makes of it; containers are made only when all that they announce is there."""
     size = max(len(data), 1)
     bounds: dict[str, Any] = {"max_buffer_size": size, "max_str_len": size, "max_bin_len": size, "max_array_len": size}
-    bounds |= {"max_map_len": size, "max_ext_len": 0, "strict_map_key": not any_keys}
+    bounds |= {"max_map_len": size, "max_ext_len": 0, "ext_hook": _no_extension, "strict_map_key": not any_keys}
     if any_keys:
         bounds["object_pairs_hook"] = _checked_pairs
     try:
@@ -291,6 +291,11 @@ def _plain_untrusted(data: bytes | bytearray | memoryview, any_keys: bool) -> An
         raise ObjectDecodeError("no message of the 4.x format: it is no msgpack, or is nested too deep") from None
     except MemoryError:
         raise ObjectDecodeError("there is no memory for it") from None
+
+
+def _no_extension(_code: int, _data: bytes) -> Any:
+    """One without data passes the bound."""
+    raise ObjectDecodeError("no message of the 4.x format: it has an extension of msgpack")
 
 
 def _checked_pairs(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:

@@ -127,8 +127,8 @@ def _split_untrusted(view: memoryview, limits: ObjectLimits) -> tuple[list[Any],
     return tokens, iter(buffers)
 
 
-def _refuse(empty: Any) -> Any:
-    """A container without anything in it passes the limits."""
+def _refuse(*_empty: Any) -> Any:
+    """A container or an extension without anything in it passes the limits."""
     raise ObjectDecodeError("its tokens are no plain values of msgpack")
 
 
@@ -137,7 +137,7 @@ def _tokens_untrusted(packed: memoryview, count_max: int) -> list[Any]:
     size = len(packed)
     unpacker = msgpack.Unpacker(
         max_buffer_size=max(size, 1), max_array_len=0, max_map_len=0, max_ext_len=0, max_str_len=size, max_bin_len=size,
-        list_hook=_refuse, object_hook=_refuse,
+        list_hook=_refuse, object_hook=_refuse, ext_hook=_refuse,
     )  # fmt: skip
     try:
         unpacker.feed(packed)
