@@ -291,7 +291,8 @@ class DividedStream:
                     self._make_room()
 
     def _offer(self, substream: Substream) -> None:
-        self._on_substream(*self._add(substream))
+        if not substream.is_reset:  # nobody is troubled for one that came and went in one piece of input
+            self._on_substream(*self._add(substream))
 
     def _add(self, substream: Substream) -> tuple[SubstreamReader, SubstreamWriter]:
         ends = SubstreamReader(self, substream), SubstreamWriter(self, substream)

@@ -21,7 +21,7 @@ from partywire.engine.yamux.errors import (
     SubstreamReset,
     SubstreamSessionOver,
 )
-from partywire.engine.yamux.frames import PING, SYN, WINDOW_SIZE, encode_header
+from partywire.engine.yamux.frames import DATA, PING, RST, SYN, WINDOW_SIZE, WINDOW_UPDATE, encode_header
 from partywire.engine.yamux.limits import YamuxLimits
 
 if TYPE_CHECKING:
@@ -325,6 +325,25 @@ def test_a_peer_that_asks_and_does_not_listen_is_not_heard() -> None:
         await server.closed
 
     asyncio.run(asyncio.wait_for(main(), DEADLINE_S))
+
+
+def test_a_substream_that_is_reset_in_one_piece_with_its_opening_troubles_nobody() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        raw, accepted = await Net(TcpTransport(loop)).streams()
+        offered: list[SubstreamReader] = []
+        server = SubstreamConnection(
+            loop, accepted, is_client=False, on_substream=lambda reader, _: offered.append(reader)
+        )
+        fleeting = encode_header(DATA, SYN, 1, 1) + b"x" + encode_header(WINDOW_UPDATE, RST, 1, 0)
+        server.start(fleeting + encode_header(WINDOW_UPDATE, SYN, 3, 0))
+        await asyncio.sleep(0)
+        assert len(offered) == server.substreams == 1
+        server.abort("enough")
+        raw.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
 
 
 def test_bytes_that_are_no_yamux_end_the_connection(play: Callable[[Scenario], None]) -> None:
