@@ -282,7 +282,9 @@ def test_what_happens_to_a_peer_is_told(tmp_path: Path) -> None:
         assert (connection.public_key, connection.peer) == (rig.side.bob.identity.public_key, "bob")
         assert await rig.node.ping("bob") > 0
         await connection.aclose()
-        assert await connection.closed is not None
+        assert connection.is_over
+        assert not rig.node.connections
+        assert await connection.closed == ""
         gone = await anext(events)
         assert isinstance(gone, PeerDisconnected)
         assert gone.peer_id == connection.peer_id

@@ -106,6 +106,7 @@ class BridgedConnection:
         """As PeerConnection.aclose."""
         if not self.is_over:
             await self._bridge.ask_done(Disconnect(self.number))
+            self._bridge.is_over(self, "")  # the news of it may be behind the answer, and nobody is to find it again
 
     def was_ended(self, cause: str) -> None:
         """For the bridge: it is over."""
