@@ -152,6 +152,12 @@ class Gateway:
         return self._selector.fileno()
 
     @property
+    def descriptors(self) -> list[int]:
+        """Of every socket that is listened on, or has not shown yet whom it wants."""
+        waiting = [key.fd for key in self._selector.get_map().values()]
+        return [listener.fileno() for listener in self._listeners] + waiting
+
+    @property
     def refused(self) -> Refused:
         """How many connections were closed for what they sent or did not send."""
         return Refused(self._unknown, self._garbage, self._silent, self._crowded)

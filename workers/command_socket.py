@@ -34,6 +34,10 @@ class CommandSocket:
         if control is not None:
             worker.watch(control.fileno(), self._take_all)
 
+    def fileno(self) -> int:
+        """The descriptor that the worker watches; -1 if there is none."""
+        return -1 if self._control is None else self._control.fileno()
+
     def look(self) -> None:
         """Take in what the supervisor has said. Never waits, and does nothing in a thread that another one serves."""
         if self._is_over:

@@ -51,7 +51,12 @@ class InProcessWorker(Worker):
     def take_event(self, fd: int) -> bool:
         """A descriptor is readable: move what came, up to whoever waits for it. Whether anything is left for a pass."""
         if (callback := self._watched.get(fd)) is not None:
-            callback()
+            try:
+                callback()
+            except Exception as error:
+                if self._io is None or fd == self.commands.fileno():
+                    raise
+                self._io.fail(error)  # a bug of the links, which would be met with again and again
         receive_all(self._receivers)
         return bool(self.stalled or self.agents or self._io is None or self._io.loop.is_due) or not all_idle(
             self._receivers
@@ -103,7 +108,9 @@ class InProcessWorker(Worker):
 
     def leave_to_parent(self) -> None:
         """As any worker's: the sockets are the parent's."""
-        self._io = None
+        io, self._io = self._io, None
+        if io is not None and not self.is_over:
+            io.leave_to_parent()
         super().leave_to_parent()
 
 

@@ -165,6 +165,21 @@ class InProcessLinks:
         """The worker is over; `end` follows."""
         self.loop.detach()
 
+    def leave_to_parent(self) -> None:
+        """This process is a fork of the worker's: let go of the sockets, or peers would not see the end of the parent
+        while this process lives, and nobody could listen where it did. Nothing else is touched.
+
+        Objects here go on knowing the descriptors by their numbers, so that these are kept, for /dev/null; and nothing
+        is finalised, even at the end of the interpreter: the end of a task would close rings, which are the parent's.
+        """
+        gateway = () if self._gateway is None else self._gateway.descriptors
+        listening = [sock.fileno() for sock in self._listening.sockets]
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for fd in {*self.loop.leave_to_parent(), *gateway, *listening}:
+            os.dup2(nothing, fd, inheritable=False)
+        os.close(nothing)
+        _keep_for_ever(self)
+
     # What the opener says.
 
     def _on_command(self) -> None:
@@ -284,3 +299,9 @@ class InProcessLinks:
             close_all(self._untaken.doorbell)
         self._listening.close()
         self.loop.close()
+
+
+def _keep_for_ever(thing: object) -> None:
+    import ctypes  # only here: few processes fork
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))

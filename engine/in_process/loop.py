@@ -67,6 +67,12 @@ class LinkLoop(asyncio.SelectorEventLoop):
             self.remove_reader(fd)
         self._watcher = None
 
+    def leave_to_parent(self) -> list[int]:
+        """This process is a fork: have no turn any more. Returns the descriptors that were watched."""
+        self._watcher = None
+        watched, self._watched = self._watched, set()
+        return list(watched)
+
     def next_deadline(self) -> float:
         """When the next timer fires, on the clock of `time`; infinity if there is none."""
         return self._alarms[0] if self._alarms else NEVER
@@ -77,9 +83,13 @@ class LinkLoop(asyncio.SelectorEventLoop):
         now = self.time()
         while self._alarms and self._alarms[0] <= now:
             heapq.heappop(self._alarms)
-        with _outer_loop_aside():
-            self.stop()
-            self.run_forever()
+        try:
+            with _outer_loop_aside():
+                self.stop()
+                self.run_forever()
+        except BaseException:
+            self.is_due = True  # Ctrl-C: what is left of this turn has the next one
+            raise
 
     def complete(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end, waiting as long as it does."""

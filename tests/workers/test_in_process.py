@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import subprocess
+import sys
 import threading
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import replace
@@ -124,6 +127,89 @@ def test_a_link_that_was_lost_is_made_anew_and_a_goodbye_is_no_loss() -> None:
     asyncio.run(play())
 
 
+def test_a_peer_sees_the_end_of_a_link_although_a_fork_of_the_party_lives() -> None:
+    async def play() -> None:
+        with configured("a", "b", heartbeat_s=60.0) as configs:
+            async with asyncio.timeout(DEADLINE_S), AsyncExitStack() as stack:
+                parties = await open_all(stack, configs)
+                (_,), (other,) = await asyncio.gather(*(party.make_sessions(1) for party in parties))
+                waiting = asyncio.create_task(other.recv("a"))
+                readable, writable = os.pipe()
+                if (fork := os.fork()) == 0:
+                    os.close(writable)
+                    os.read(readable, 1)  # to the end of the test
+                    os._exit(0)
+                os.close(readable)
+                try:
+                    worker = parties[0].worker
+                    worker.link_life.ask_for_link(worker.link_of("b"), "for a test")
+                    with pytest.raises(PeerLost, match=r"reset by peer|without a goodbye"):
+                        await waiting
+                finally:
+                    os.close(writable)
+                    await asyncio.to_thread(os.waitpid, fork, 0)
+
+    asyncio.run(play())
+
+
+FORKING = """
+import os, socket, sys, threading
+from partywire import BlockingParty, PartyConfig
+
+listeners = {name: socket.create_server(("127.0.0.1", 0)) for name in "ab"}
+parties = {name: listener.getsockname() for name, listener in listeners.items()}
+
+def play(name, *, forks):
+    config = PartyConfig(name=name, parties=parties, io="in-process")
+    with BlockingParty(config, listeners[name]) as party:
+        (session,) = party.make_sessions(1)
+        if forks:
+            if (fork := os.fork()) == 0:
+                sys.exit(7)
+            assert os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1]) == 7
+        session.exchange(1 - session.party_index, name.encode())
+
+peer = threading.Thread(target=play, args=("b",), kwargs={"forks": False})
+peer.start()
+play("a", forks=True)
+peer.join()
+"""
+
+
+def test_a_fork_that_ends_says_nothing_of_the_links_and_disturbs_none() -> None:
+    program = subprocess.run(
+        [sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
+    assert (program.returncode, program.stderr) == (0, "")
+
+
+def test_a_bug_behind_a_descriptor_fails_the_party_instead_of_coming_again_and_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planted: list[str] = []
+    answer = InProcessMultiplexer._on_doorbell
+
+    def break_down(self: InProcessMultiplexer) -> None:
+        if planted:
+            raise ZeroDivisionError(*planted)
+        answer(self)
+
+    monkeypatch.setattr(InProcessMultiplexer, "_on_doorbell", break_down)
+
+    async def play() -> None:
+        with configured("a", "b") as configs:
+            async with asyncio.timeout(DEADLINE_S), AsyncExitStack() as stack:
+                parties = await open_all(stack, configs)
+                (one,), _ = await asyncio.gather(*(party.make_sessions(1) for party in parties))
+                planted.append("planted")
+                with pytest.raises(PeerLost, match="party a failed"):
+                    await one.gather(LARGE)  # its pieces ring
+                planted.clear()
+
+    asyncio.run(play())
+    assert "planted" in capsys.readouterr().err
+
+
 def test_strangers_at_the_door_are_refused_and_disturb_nobody(caplog: pytest.LogCaptureFixture) -> None:
     async def play() -> None:
         with configured("a", "b") as configs:
@@ -238,6 +324,21 @@ def test_a_loop_says_when_a_turn_is_due_and_runs_one_at_a_time(turned: tuple[Lin
     loop.turn()
     assert seen == [1, 2, 4]
     assert loop.next_deadline() == at + 1000
+
+
+def test_what_an_interrupt_left_of_a_turn_is_still_due(turned: tuple[LinkLoop, Watching]) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    loop, _ = turned
+    seen: list[int] = []
+    loop.call_soon(interrupt)
+    loop.call_soon(seen.append, 1)
+    with pytest.raises(KeyboardInterrupt):
+        loop.turn()
+    assert loop.is_due
+    loop.turn()
+    assert (seen, loop.is_due) == ([1], False)
 
 
 def test_a_turn_may_be_inside_a_task_of_another_loop(turned: tuple[LinkLoop, Watching]) -> None:
