@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from typing import TYPE_CHECKING, Final
 
 from ..errors import PartyWireError
@@ -64,8 +65,7 @@ class SelfCheck:
 
     async def _check(self, address: Multiaddr) -> AddressChecked:
         line = secrets.token_hex(_NONCE_SIZE).encode()
-        loop = asyncio.get_running_loop()
-        began_at = loop.time()
+        began_at = time.monotonic()  # a loop's own clock may have milliseconds only
         cause = ""
         try:
             stream = await self._parts.transports.dial(address, self._parts.options.dial_timeout_s)
@@ -85,7 +85,7 @@ class SelfCheck:
             cause = (error.strerror or str(error)).lower()
         except PartyWireError as error:
             cause = str(error)
-        result = AddressChecked(address, None if cause else loop.time() - began_at, cause)
+        result = AddressChecked(address, None if cause else time.monotonic() - began_at, cause)
         self._parts.hub.publish(result)
         return result
 
