@@ -7,7 +7,7 @@ process sleeps.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from partywire.engine.in_process.links import InProcessLinks
 from partywire.engine.listening import ListenError
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from partywire.engine.commands import Message
+
+
+INTERRUPTED: Final = "an exception interrupted the worker while it moved bytes"
 
 
 class InProcessWorker(Worker):
@@ -46,7 +49,11 @@ class InProcessWorker(Worker):
         try:
             return super().flush()
         finally:
-            io.serve()
+            try:
+                io.serve()
+            except BaseException:
+                self._was_interrupted()
+                raise
 
     def take_event(self, fd: int) -> bool:
         """A descriptor is readable: move what came, up to whoever waits for it. Whether anything is left for a pass."""
@@ -57,6 +64,9 @@ class InProcessWorker(Worker):
                 if self._io is None or fd == self.commands.fileno():
                     raise
                 self._io.fail(error)  # a bug of the links, which would be met with again and again
+            except BaseException:
+                self._was_interrupted()
+                raise
         receive_all(self._receivers)
         return bool(self.stalled or self.agents or self._io is None or self._io.loop.is_due) or not all_idle(
             self._receivers
@@ -66,9 +76,21 @@ class InProcessWorker(Worker):
         """As any worker's, with a turn of the links if one is due."""
         work = super().service()
         if (io := self._io) is not None and io.is_due:
-            io.loop.turn()
+            try:
+                io.loop.turn()
+            except BaseException:
+                self._was_interrupted()
+                raise
             work += 1
         return work
+
+    def _was_interrupted(self) -> None:
+        """An exception (Ctrl-C) left the links amid their work. Bytes on their way between a socket and a ring may be
+        missing, or would go out twice, so all links are lost before any of them moves another one."""
+        if (io := self._io) is not None:
+            for link in self.links.values():
+                self.link_life.lose_link(link, INTERRUPTED)
+            io.forsake(INTERRUPTED)
 
     def step(self) -> int:
         """One pass. What a pass leaves to do is seen by `arm`, unless it is an agent's."""

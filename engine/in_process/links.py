@@ -156,6 +156,15 @@ class InProcessLinks:
             if (multiplexer := keeper.multiplexer) is not None:
                 multiplexer.serve()
 
+    def forsake(self, cause: str) -> None:
+        """Lose all links at once: nobody knows what of their bytes was moved. They are made anew."""
+        for keeper in self._keepers:
+            if (multiplexer := keeper.multiplexer) is not None:
+                try:
+                    multiplexer.forsake(0, 1, cause)
+                except Exception as error:
+                    self.fail(error)
+
     @property
     def is_due(self) -> bool:
         """Whether a turn would do something without waiting for a descriptor."""

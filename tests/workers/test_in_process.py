@@ -16,6 +16,7 @@ import pytest
 import uvloop
 
 from partywire import BlockingParty, Party, PartyConfig
+from partywire.engine.connection_pump import ConnectionPump
 from partywire.engine.in_process.loop import LinkLoop
 from partywire.engine.in_process.multiplexer import InProcessMultiplexer
 from partywire.workers.config import parse_config, write_config
@@ -208,6 +209,42 @@ def test_a_bug_behind_a_descriptor_fails_the_party_instead_of_coming_again_and_a
 
     asyncio.run(play())
     assert "planted" in capsys.readouterr().err
+
+
+def test_an_interrupt_amid_the_work_of_links_loses_them_before_another_byte_moves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C between the system call and its record: the same bytes would go out twice."""
+    planted: list[str] = []
+    send = ConnectionPump.serve_ring
+
+    def interrupt(self: ConnectionPump) -> bool:
+        if planted:
+            planted.pop()
+            raise KeyboardInterrupt
+        return send(self)
+
+    monkeypatch.setattr(ConnectionPump, "serve_ring", interrupt)
+
+    async def play() -> None:
+        with configured("a", "b") as configs:
+            async with asyncio.timeout(DEADLINE_S), AsyncExitStack() as stack:
+                parties = await open_all(stack, configs)
+                (one,), (other,) = await asyncio.gather(*(party.make_sessions(1) for party in parties))
+                await one.send("b", b"doubtful")
+                planted.append("once")
+                with pytest.raises(KeyboardInterrupt):
+                    parties[0].worker.flush()
+                with pytest.raises(PeerLost, match="interrupted the worker"):
+                    await one.recv("b")
+                with pytest.raises(PeerLost):
+                    await other.recv("a")
+                await asyncio.gather(*(party.wait_for_links() for party in parties))
+                (one,), (other,) = await asyncio.gather(*(party.make_sessions(1) for party in parties))
+                await one.send("b", b"sure")
+                assert await other.recv("a") == b"sure"
+
+    asyncio.run(play())
 
 
 def test_strangers_at_the_door_are_refused_and_disturb_nobody(caplog: pytest.LogCaptureFixture) -> None:
