@@ -37,10 +37,14 @@ _ATTRIBUTES: Final = struct.Struct("<IIQiIQQQ")
 """size | policy | flags | nice | priority | runtime in ns | deadline | period"""
 
 
-def shorten_slices() -> None:
-    """Ask for short slices for this thread."""
+def shorten_slices() -> bool:
+    """Ask for short slices for this thread. False: they are not wanted, and no system call was made, which a filter of
+    system calls may punish by death."""
     wanted = os.environ.get(OVERRIDE_VARIABLE, "")
-    _ask_for(min(int(wanted), SLICE_US_MAX) if wanted.isascii() and wanted.isdigit() else SLICE_US)
+    microseconds = min(int(wanted), SLICE_US_MAX) if wanted.isascii() and wanted.isdigit() else SLICE_US
+    if microseconds:
+        _ask_for(microseconds)
+    return microseconds > 0
 
 
 def restore_slices() -> None:

@@ -183,8 +183,7 @@ class Worker(WorkerHot):
             message_size_max=welcome.options.message_size_max,
         )
         if cls.wants_short_slices:
-            shorten_slices()
-            worker.has_short_slices = True
+            worker.has_short_slices = shorten_slices()
         return worker
 
     # Parties.

@@ -71,6 +71,14 @@ def test_a_thread_of_another_policy_is_left_alone() -> None:
     assert in_a_thread(batch) == [True]
 
 
+def test_no_system_call_is_made_where_the_slices_of_the_system_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(OVERRIDE_VARIABLE, "0")
+    calls: list[object] = []
+    monkeypatch.setattr(time_slice, "_call", lambda *call: calls.append(call))
+    assert not shorten_slices()
+    assert calls == []
+
+
 def test_a_machine_without_the_call_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time_slice, "_SET", {})
     shorten_slices()
