@@ -93,6 +93,9 @@ def nothing_is_left_behind() -> Iterator[None]:
     leaked = {fd: what for fd, what in open_descriptors().items() if descriptors_before.get(fd) != what}
     children = living_children() - children_before
     running = sorted(pid for pid in children if not wait_for_end(pid))
+    handler = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert handler is signal.default_int_handler, f"the test left Ctrl-C to {handler}"
     assert not running, f"the test left child processes running: {running}"
     assert not children, f"the test left children that nobody reaped: {sorted(children)}"
     assert not leaked, f"the test left descriptors open: {leaked}"

@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import AsyncExitStack
 from dataclasses import fields
 from enum import Enum
 from pathlib import Path
@@ -123,7 +124,9 @@ async def serve(
             loop.remove_signal_handler(number)
 
     code = ExitCode.OK
-    async with node:
+    async with AsyncExitStack() as stack:
+        stack.callback(hear_no_more)  # at the end: uvloop's handlers outlive their loop
+        await stack.enter_async_context(node)
         for number in signals:
             loop.add_signal_handler(number, stop)
         say("started", {"peer_id": node.peer_id, "addresses": node.addresses})
