@@ -23,7 +23,7 @@ from ..link_addresses import multiaddr_of
 from ..multiaddr import Multiaddr
 from ..peers.claims import ADDRESSES_MAX, fault_of_address
 from ..peers.connection import EstablishedConnection
-from ..peers.contract import Ban, Direction
+from ..peers.contract import Ban, Direction, decorator_of
 from ..peers.counters import PeerCounters
 from ..peers.errors import ConnectionsClosed, PeerIsBanned, PeerNotKnown, PeerNotReached, RefusalCode, UpgradeFailed
 from ..peers.events import (
@@ -403,12 +403,7 @@ class LinkPeers:
 
     def protocol(self, protocol: str) -> Callable[[ProtocolHandler], ProtocolHandler]:
         """As ConnectionManager.protocol."""
-
-        def register(handler: ProtocolHandler) -> ProtocolHandler:
-            self.serve(protocol, handler)
-            return handler
-
-        return register
+        return decorator_of(self.serve, protocol)
 
     def unserve(self, protocol: str) -> None:
         """As ConnectionManager.unserve.

@@ -29,7 +29,7 @@ from .accepting import PeerAcceptor
 from .claims import ADDRESSES_MAX, fault_of_address
 from .connection import EstablishedConnection
 from .connectivity import PeerState
-from .contract import Ban
+from .contract import Ban, decorator_of
 from .counters import PeerCounters
 from .dialling import NodeParts, PeerDialler
 from .errors import ConnectionsClosed
@@ -323,12 +323,7 @@ class PeerConnections:
 
     def protocol(self, protocol: str) -> Callable[[ProtocolHandler], ProtocolHandler]:
         """As ConnectionManager.protocol."""
-
-        def register(handler: ProtocolHandler) -> ProtocolHandler:
-            self.serve(protocol, handler)
-            return handler
-
-        return register
+        return decorator_of(self.serve, protocol)
 
     def unserve(self, protocol: str) -> None:
         """As ConnectionManager.unserve.

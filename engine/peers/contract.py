@@ -90,6 +90,18 @@ substreams raise, and a LinkProtocolError of this peer, it may let pass: the fir
 bans the peer."""
 
 
+def decorator_of(
+    serve: Callable[[str, ProtocolHandler], object], protocol: str
+) -> Callable[[ProtocolHandler], ProtocolHandler]:
+    """What decorates the handler of `protocol`: it is served, and stays what it was."""
+
+    def register(handler: ProtocolHandler) -> ProtocolHandler:
+        serve(protocol, handler)
+        return handler
+
+    return register
+
+
 class PeerAccess(Protocol):
     """Connections to peers by id, and protocols for them: all that messages and calls need. Of one event loop."""
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from partywire.engine.messaging.messaging import Messaging
 from partywire.engine.peers.claims import check_protocol_id
+from partywire.engine.peers.contract import decorator_of
 from partywire.engine.peers.events import EVENTS_MAX
 from partywire.engine.peers.peer_id import PeerId
 
@@ -252,12 +253,7 @@ class PeerNode:
 
     def protocol(self, protocol: str) -> Callable[[ProtocolHandler], ProtocolHandler]:
         """`serve` as a decorator."""
-
-        def register(handler: ProtocolHandler) -> ProtocolHandler:
-            self.serve(protocol, handler)
-            return handler
-
-        return register
+        return decorator_of(self.serve, protocol)
 
     # Figures.
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from partywire.engine.control_socket import close_all
 from partywire.engine.link_substreams.errors import NoControlPlane
 from partywire.engine.peers.claims import check_protocol_id
+from partywire.engine.peers.contract import decorator_of
 from partywire.engine.peers.errors import ConnectionsClosed, PeerNotKnown, PeerNotReached
 from partywire.engine.peers.events import EVENTS_MAX, EventHub
 from partywire.engine.peers.peer_id import PeerId
@@ -401,12 +402,7 @@ class PartyNode:
 
     def protocol(self, protocol: str) -> Callable[[ProtocolHandler], ProtocolHandler]:
         """`serve` as a decorator."""
-
-        def register(handler: ProtocolHandler) -> ProtocolHandler:
-            self.serve(protocol, handler)
-            return handler
-
-        return register
+        return decorator_of(self.serve, protocol)
 
     def unserve(self, protocol: str) -> None:
         """Serve it no more; substreams that are open go on."""
