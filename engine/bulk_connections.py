@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from .attempt import Attempt
     from .bulk_commands import OpenBulk
-    from .commands import LinkOptions
     from .dialler import Dialler
+    from .link_options import LinkOptions
     from .link_report import Home
     from .transport import Stream
 

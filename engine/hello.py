@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from .handshake_messages import CAN_SUBSTREAMS, NONCE_SIZE, Hello
 
 if TYPE_CHECKING:
-    from .commands import LinkOptions
+    from .link_options import LinkOptions
     from .topology import PartySpec
 
 

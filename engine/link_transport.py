@@ -12,7 +12,7 @@ from .tcp import TcpTransport
 if TYPE_CHECKING:
     import asyncio
 
-    from .commands import LinkOptions
+    from .link_options import LinkOptions
     from .transport import Transport
 
 

@@ -33,7 +33,7 @@ from .topology import PartySpec, PeerSpec, routing_tag
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .commands import LinkOptions
+    from .link_options import LinkOptions
     from .transport import Stream, Transport
 
 ANSWER_TIMEOUT_S: Final = 3.0

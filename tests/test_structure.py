@@ -37,6 +37,7 @@ WITHOUT_IO = (
     "iris_options",
     "limits",
     "link",
+    "link_options",
     "link_substreams/errors",
     "link_substreams/introduction",
     "link_addresses",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from partywire.engine import limits
 from partywire.engine.addresses import Address, format_address, is_loopback, is_unix, parse_address
-from partywire.engine.commands import LinkOptions
+from partywire.engine.link_options import LinkOptions
 from partywire.engine.topology import PartySpec, PeerSpec, check_name
 
 from .address_config import FORMS, address_of, address_problems, client_host_of, listen_addresses_of

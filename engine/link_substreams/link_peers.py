@@ -48,8 +48,8 @@ from .introduction import LINK_IDENTITY_PROTOCOL, LinkIdentityReader, LinkProof
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from ..commands import LinkOptions
     from ..errors import LinkProtocolError
+    from ..link_options import LinkOptions
     from ..peers.claims import PeerClaim
     from ..peers.contract import PeerConnection, ProtocolHandler
     from ..peers.events import EventSubscription

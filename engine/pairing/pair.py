@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from partywire.shm.fence import Fence
 
     from ..bulk_commands import BulkFailed, BulkLane
-    from ..commands import LinkClaimed, LinkFailed, LinkNews, LinkOptions
+    from ..commands import LinkClaimed, LinkFailed, LinkNews
     from ..control_socket import ControlSocket
+    from ..link_options import LinkOptions
     from ..transport import Transport
     from .meeting import Refusal
     from .pair_commands import AddPair

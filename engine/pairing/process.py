@@ -25,12 +25,13 @@ from .. import tcp
 from ..callers import Callers
 from ..channel.errors import CredentialError
 from ..child_process import begin_child, parent_pidfd
-from ..commands import Accepted, Close, CommandError, LinkOptions
+from ..commands import Accepted, Close, CommandError
 from ..control_socket import ControlClosed, ControlSocket, DescriptorsLost, close_all
 from ..errors import HandshakeRejected, RejectCode
 from ..gateway import Gateway
 from ..greeting import GreetingFailed
 from ..keeper import ACCEPT_BATCH
+from ..link_options import LinkOptions
 from ..link_report import STRANGERS_INTERVAL_S
 from ..preamble import Preamble, SecurityMode
 from ..topology import routing_tag

@@ -27,8 +27,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from partywire.engine import limits
-from partywire.engine.commands import Lanes, LinkOptions
+from partywire.engine.commands import Lanes
 from partywire.engine.connection_pump import ConnectionPump
+from partywire.engine.link_options import LinkOptions
 from partywire.engine.tcp import TcpStream, tune
 from partywire.engine.topology import PartySpec, PeerSpec
 from partywire.shm import Bell, Doorbell, Fence, RingReader, RingWriter, Segment, ShmError, probe, register

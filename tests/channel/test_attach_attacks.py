@@ -16,12 +16,13 @@ import pytest
 
 from partywire.engine.channel.channel import END_OF_FILE
 from partywire.engine.channel.maker import ChannelMaker
-from partywire.engine.commands import LinkOptions, LinkProgress
+from partywire.engine.commands import LinkProgress
 from partywire.engine.errors import HandshakeRejected, LinkProtocolError, PartyWireError, RejectCode
 from partywire.engine.greeting import GreetingFailed, greet
 from partywire.engine.guard import Guard
 from partywire.engine.handshake import Attach, Handshake, Role
 from partywire.engine.handshake_messages import Hello
+from partywire.engine.link_options import LinkOptions
 from partywire.engine.memory import memory_pair
 from partywire.engine.preamble import PREAMBLE_SIZE, ConnectionClass, Preamble, SecurityMode
 from partywire.engine.topology import routing_tag

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from partywire.engine.channel.link_security import LinkSecurity
-from partywire.engine.commands import LinkFailed, LinkOptions, LinkProgress, Stopped
+from partywire.engine.commands import LinkFailed, LinkProgress, Stopped
+from partywire.engine.link_options import LinkOptions
 from partywire.engine.preamble import SecurityMode
 from tests.support.certificates import issue, noise_links, tls_link
 from tests.support.family import Opener, make_listener, make_parties

@@ -17,10 +17,11 @@ import orjson
 import pytest
 
 from partywire.engine import prober as prober_module
-from partywire.engine.commands import LinkEnded, LinkFailed, LinkLost, LinkOptions, LinkProgress, Serve
+from partywire.engine.commands import LinkEnded, LinkFailed, LinkLost, LinkProgress, Serve
 from partywire.engine.gateway import Gateway, make_answers
 from partywire.engine.handshake import Role
 from partywire.engine.handshake_messages import Hello
+from partywire.engine.link_options import LinkOptions
 from partywire.engine.preamble import PREAMBLE_SIZE
 from partywire.engine.probe import Probe
 from partywire.engine.topology import PartySpec, PeerSpec, routing_tag

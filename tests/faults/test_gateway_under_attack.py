@@ -15,9 +15,10 @@ import pytest
 
 from partywire.engine.callers import ACCEPTED_MAX
 from partywire.engine.channel.link_security import LinkSecurity
-from partywire.engine.commands import LinkEnded, LinkFailed, LinkOptions, LinkProgress, Refused
+from partywire.engine.commands import LinkEnded, LinkFailed, LinkProgress, Refused
 from partywire.engine.keeper import ACCEPT_BATCH
 from partywire.engine.limits import UNIDENTIFIED_MAX
+from partywire.engine.link_options import LinkOptions
 from partywire.engine.preamble import SecurityMode
 from tests.faults.hostile import Horde, Secrets, Speech
 from tests.faults.proxy import FaultProxy

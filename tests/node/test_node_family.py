@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from partywire.engine.commands import Accepted, CommandError, Here, LinkClaimed, LinkOptions, Start
+from partywire.engine.commands import Accepted, CommandError, Here, LinkClaimed, Start
 from partywire.engine.control_socket import ControlSocket
+from partywire.engine.link_options import LinkOptions
 from partywire.engine.node_commands import NodeFailed, NodeLane, NodeLost, NodeOptions, RunNode
 from partywire.engine.node_family import NODE_ROLE, NodeFamily, NodeSteps
 from partywire.engine.peers.wire import LIVENESS

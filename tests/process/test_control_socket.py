@@ -16,7 +16,6 @@ from partywire.engine.commands import (
     Close,
     CommandError,
     Lanes,
-    LinkOptions,
     LinkProgress,
     Message,
     Start,
@@ -25,6 +24,7 @@ from partywire.engine.commands import (
     Welcome,
 )
 from partywire.engine.control_socket import PENDING_MAX, ControlClosed, ControlSocket, ControlTimeout, DescriptorsLost
+from partywire.engine.link_options import LinkOptions
 from partywire.engine.topology import PartySpec, PeerSpec
 
 PARTY = PartySpec("alice", 0, (PeerSpec("alice", 0, "127.0.0.1", 1), PeerSpec("bob", 1, "::1", 2)))

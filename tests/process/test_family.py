@@ -15,18 +15,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from partywire.engine.commands import (
-    LinkFailed,
-    LinkLost,
-    LinkOptions,
-    LinkProgress,
-    ListenFailed,
-    Refused,
-    Stopped,
-    WorkerLost,
-)
+from partywire.engine.commands import LinkFailed, LinkLost, LinkProgress, ListenFailed, Refused, Stopped, WorkerLost
 from partywire.engine.handshake import Handshake, Role
 from partywire.engine.handshake_messages import Hello
+from partywire.engine.link_options import LinkOptions
 from partywire.engine.preamble import ConnectionClass, Preamble
 from partywire.engine.restarts import RESTARTS_MAX, STAYS_AWAY
 from partywire.engine.topology import PartySpec, PeerSpec, routing_tag

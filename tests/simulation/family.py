@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
-    from partywire.engine.commands import LinkOptions, Message
+    from partywire.engine.commands import Message
+    from partywire.engine.link_options import LinkOptions
     from partywire.workers.config import PartyConfig
 
     from .network import Network, SimStream

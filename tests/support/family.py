@@ -13,19 +13,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from partywire.engine import records
-from partywire.engine.commands import (
-    Close,
-    Lanes,
-    LinkOptions,
-    Message,
-    Start,
-    Started,
-    Stopped,
-    Welcome,
-    WorkerStarted,
-)
+from partywire.engine.commands import Close, Lanes, Message, Start, Started, Stopped, Welcome, WorkerStarted
 from partywire.engine.control_socket import ControlClosed
 from partywire.engine.frames import encode_goodbye
+from partywire.engine.link_options import LinkOptions
 from partywire.engine.records import StreamEnd, decode_stream_end
 from partywire.engine.supervisor_handle import SupervisorHandle, spawn_supervisor
 from partywire.engine.topology import PartySpec, PeerSpec

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 
-from partywire.engine.commands import Accepted, Lanes, LinkOptions, OpenLinks
+from partywire.engine.commands import Accepted, Lanes, OpenLinks
 from partywire.engine.control_socket import ControlSocket
 from partywire.engine.link_keeper import LinkKeeper
+from partywire.engine.link_options import LinkOptions
 from partywire.engine.preamble import PREAMBLE_SIZE
 from partywire.engine.resolver import Resolver
 from partywire.engine.tcp import TcpTransport

@@ -12,9 +12,9 @@ import pytest
 import uvloop
 
 from partywire.engine.attempt import Lane
-from partywire.engine.commands import LinkOptions
 from partywire.engine.connection_pump import ConnectionPump
 from partywire.engine.dialler import DialCause, DialFailed, Dialler
+from partywire.engine.link_options import LinkOptions
 from partywire.engine.link_transport import transport_of
 from partywire.engine.resolver import Resolver
 from partywire.engine.socks_options import SocksOptions
