@@ -29,7 +29,8 @@ from .greeting import GreetingFailed, GreetingFailure, greet
 from .handshake import Role
 from .iris_handshake import Introducing, accepting, dialling, introduction_untrusted
 from .keeper import Keeper
-from .link import LinkState, LinkTimeouts
+from .link import LinkState
+from .link_events import LinkTimeouts
 from .silent_link import SilentLink
 from .silent_multiplexer import SilentMultiplexer
 

@@ -28,7 +28,8 @@ from .guard import Guard
 from .handshake import Attach, Handshake, Role
 from .hello import hello_of
 from .keeper import Keeper
-from .link import Link, LinkState, LinkTimeouts
+from .link import Link, LinkState
+from .link_events import LinkTimeouts
 from .multiplexer import Multiplexer
 from .preamble import ConnectionClass, Preamble
 from .topology import routing_tag

@@ -36,7 +36,8 @@ from .breakage import Breakage
 from .connection_pump import ConnectionPump, Incoming
 from .control_connection import ControlConnection
 from .frames import LINK_SESSION, Descriptor, encode_frame, encode_goodbye, encode_ping
-from .link import Link, LinkClosed, LinkLost, LinkState, LinkUp, PeerSaidGoodbye, PingDue
+from .link import Link, LinkState
+from .link_events import LinkClosed, LinkLost, LinkUp, PeerSaidGoodbye, PingDue
 from .polling import POLL_NS, Polling
 from .records import StreamEnd
 

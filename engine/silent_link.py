@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .link import Link, LinkClosed, LinkState
+from .link import Link, LinkState
+from .link_events import LinkClosed
 
 if TYPE_CHECKING:
-    from .link import LinkTimeouts
+    from .link_events import LinkTimeouts
 
 
 class SilentLink(Link):

@@ -41,6 +41,7 @@ WITHOUT_IO = (
     "link_substreams/errors",
     "link_substreams/introduction",
     "link_addresses",
+    "link_events",
     "multiaddr",
     "negotiation",
     "pairing/meeting",

@@ -11,15 +11,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from partywire.engine.errors import HandshakeRejected, LinkProtocolError, LocalProtocolError, RejectCode
 from partywire.engine.handshake import HandshakeResult, Hello, Role
-from partywire.engine.link import (
-    CONTROL,
+from partywire.engine.link import CONTROL, Link, LinkState
+from partywire.engine.link_events import (
     GreetingTimedOut,
-    Link,
     LinkClosed,
     LinkEvent,
     LinkLost,
     LinkRejected,
-    LinkState,
     LinkTimeouts,
     LinkUp,
     PeerSaidGoodbye,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from partywire.engine.link import LinkClosed, LinkLost, LinkState, LinkTimeouts, LinkUp
+from partywire.engine.link import LinkState
+from partywire.engine.link_events import LinkClosed, LinkLost, LinkTimeouts, LinkUp
 from partywire.engine.silent_link import SilentLink
 
 TIMES = LinkTimeouts(close_s=5, goodbye_grace_s=1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 
-from partywire.engine.link import LinkTimeouts
+from partywire.engine.link_events import LinkTimeouts
 from partywire.engine.link_substreams.dividing import divide
 from partywire.engine.memory import MemoryStream, memory_pair
 from tests.support.link_rig import LinkRig, Side

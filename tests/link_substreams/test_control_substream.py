@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from partywire.engine.frames import LINK_SESSION, Descriptor, encode_frame
-from partywire.engine.link import LinkTimeouts
+from partywire.engine.link_events import LinkTimeouts
 from partywire.engine.negotiation import OPTIMISTIC, TERMINATE, encode
 from partywire.engine.yamux.errors import SubstreamRefused, SubstreamReset, SubstreamSessionOver
 from partywire.engine.yamux.frames import DATA, RST, SYN, WINDOW_SIZE, WINDOW_UPDATE, encode_header

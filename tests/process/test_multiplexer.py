@@ -10,7 +10,7 @@ import pytest
 from partywire.engine import connection_pump, control_connection, records
 from partywire.engine import multiplexer as multiplexer_module
 from partywire.engine.frames import LINK_SESSION, Descriptor, encode_frame, encode_goodbye, encode_ping
-from partywire.engine.link import LinkTimeouts
+from partywire.engine.link_events import LinkTimeouts
 from partywire.engine.polling import Polling
 from partywire.engine.redial import STEADY_S
 from partywire.shm.counters import WORD_HEAD, WORD_TAIL

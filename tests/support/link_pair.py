@@ -19,15 +19,13 @@ from partywire.engine.frames import (
     encode_pong,
 )
 from partywire.engine.handshake import Attach, Handshake, Hello, Role
-from partywire.engine.link import (
-    CONTROL,
+from partywire.engine.link import CONTROL, Link, LinkState
+from partywire.engine.link_events import (
     GreetingTimedOut,
-    Link,
     LinkClosed,
     LinkEvent,
     LinkLost,
     LinkRejected,
-    LinkState,
     LinkTimeouts,
     PeerSaidGoodbye,
     PingDue,

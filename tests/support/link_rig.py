@@ -16,7 +16,8 @@ from partywire.engine.control_lane import ControlLane
 from partywire.engine.frames import encode_goodbye
 from partywire.engine.handshake import HandshakeResult
 from partywire.engine.handshake_messages import Hello
-from partywire.engine.link import Link, LinkTimeouts
+from partywire.engine.link import Link
+from partywire.engine.link_events import LinkTimeouts
 from partywire.engine.memory import MemoryStream, memory_pair
 from partywire.engine.multiplexer import Multiplexer
 from partywire.shm import fence
