@@ -1,4 +1,5 @@
-"""py-libp2p's yamux as a player of partywire.perf.substreams, which says what is measured. Imports nothing of ours.
+"""py-libp2p's yamux as a player of partywire.perf.substreams, which says what is measured. Imports nothing of ours
+but `libp2p_yamux`.
 
 PYTHON libp2p_peer.py serve | dial PORT SECONDS          PYTHON: of a virtual environment with libp2p
 """
@@ -12,10 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import trio
-from libp2p.io.trio import TrioTCPStream
-from libp2p.peer.id import ID
-from libp2p.stream_muxer.exceptions import MuxedConnUnavailable
-from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p_yamux import connected_to, serve  # type: ignore[import-not-found]  # of this folder
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -23,14 +21,6 @@ if TYPE_CHECKING:
     Play = Callable[[int], Awaitable[None]]
 
 HEAD = struct.Struct(">cII")
-
-
-class PlainConnection(TrioTCPStream):  # type: ignore[misc]  # untyped where it is not installed
-    """What stands in for a secured connection: nothing is encrypted at anybody's."""
-
-    def __init__(self, stream: Any, is_initiator: bool) -> None:
-        super().__init__(stream)
-        self.is_initiator = is_initiator
 
 
 async def read_exactly(stream: Any, size: int) -> bytes:
@@ -53,21 +43,6 @@ async def serve_substream(stream: Any) -> None:
         if kind == b"M":
             await stream.write(kind)
     await stream.close()
-
-
-async def serve() -> None:
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    print(listener.socket.getsockname()[1], flush=True)
-    connection = Yamux(PlainConnection(await listener.accept(), False), ID(b"dialler"), is_initiator=False)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.start)
-        await connection.event_started.wait()
-        try:
-            while True:
-                nursery.start_soon(serve_substream, await connection.accept_stream())
-        except MuxedConnUnavailable:
-            nursery.cancel_scope.cancel()
-    await listener.aclose()
 
 
 def one_way(connection: Any, size: int) -> Play:
@@ -120,11 +95,7 @@ async def rate(play: Play, probe: int, seconds: float) -> float:
 
 
 async def dial(port: int, seconds: float) -> None:
-    stream = await trio.open_tcp_stream("127.0.0.1", port)
-    connection = Yamux(PlainConnection(stream, True), ID(b"server"), is_initiator=True)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.start)
-        await connection.event_started.wait()
+    async with connected_to(port) as connection:
         rates = {
             "small": await rate(one_way(connection, 64), 200, seconds),
             "block": await rate(one_way(connection, 64 * 1024), 20, seconds),
@@ -132,11 +103,9 @@ async def dial(port: int, seconds: float) -> None:
             "open": await rate(open_close(connection), 50, seconds),
         }
         print(json.dumps(rates), flush=True)
-        await connection.close()
-        nursery.cancel_scope.cancel()
 
 
 if sys.argv[1] == "serve":
-    trio.run(serve)
+    trio.run(serve, serve_substream)
 else:
     trio.run(dial, int(sys.argv[2]), float(sys.argv[3]))

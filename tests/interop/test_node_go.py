@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from partywire.engine.noise import CIPHERS, PrivateKey
@@ -18,17 +17,15 @@ from partywire.engine.peers.options import NOISE_PATTERNS, PeerOptions
 from partywire.engine.peers.peer_id import PeerId
 from partywire.workers.node import PeerNode
 from tests.interop import go_peer
+from tests.interop.substream_peers import DEADLINE_S, run
 from tests.peers.peer_net import next_event
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from partywire.engine.peers.contract import PeerConnection
     from partywire.engine.substreams.streams import SubstreamReader, SubstreamWriter
 
 pytestmark = pytest.mark.interop
 
-DEADLINE_S = 60.0
 SEED = bytes(range(32))
 
 
@@ -37,11 +34,6 @@ def go(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Path(__file__).parent
     made = tmp_path_factory.mktemp("go")
     return go_peer.build(folder / "node_peer.go", made, "flynn/noise", folder / "noise_channel.go")
-
-
-def run(scenario: Coroutine[object, object, None]) -> None:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(scenario, DEADLINE_S))
 
 
 def node_of(options: PeerOptions) -> PeerNode:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-import uvloop
 
 from partywire.engine.errors import HandshakeRejected
 from partywire.engine.noise import (
@@ -29,20 +28,17 @@ from partywire.engine.noise.records import REKEY_RECORDS
 from partywire.engine.peers.errors import UpgradeFailed
 from partywire.engine.peers.options import NOISE_PATTERNS, PeerOptions
 from partywire.engine.peers.upgrade import read_first_byte, secure_accepted, secure_dialled
-from partywire.engine.substreams.connection import SubstreamConnection
-from partywire.engine.tcp import TcpTransport
 from tests.interop import go_peer
+from tests.interop.substream_peers import DEADLINE_S, dial, dialled, echo_to, exchange, run, running
 from tests.noise.noise_pair import open_all, seal_all
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Iterator
 
-    from partywire.engine.substreams.streams import SubstreamReader, SubstreamWriter
     from partywire.engine.transport import Stream
 
 pytestmark = pytest.mark.interop
 
-DEADLINE_S = 60.0
 PROLOGUE = b"what both ends must agree on"
 PROTOCOLS = [NoiseProtocol(p, c, h) for p in PATTERNS for c in CIPHERS for h in HASHES]
 ROLES = ["initiator", "responder"]
@@ -167,25 +163,9 @@ def test_another_prologue_ends_the_handshake(go: Path, pattern: str) -> None:
 # A peer's connection: network byte, Noise, yamux.
 
 
-def run(scenario: Coroutine[object, object, None]) -> None:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(scenario, DEADLINE_S))
-
-
 def arguments_of(options: PeerOptions, key: PrivateKey, prologue: bytes = b"partywire peer 1") -> list[str]:
     network = bytes((options.network_byte,))
     return [options.noise.name, (prologue + network).hex(), key.secret_bytes().hex(), network.hex()]
-
-
-async def exchange(connection: SubstreamConnection, seed: int) -> None:
-    data = random.Random(seed).randbytes(1 << 20)
-    reader, writer = await connection.open()
-    async with asyncio.TaskGroup() as group:
-        reading = group.create_task(reader.read())
-        writer.write(data)
-        await writer.drain()
-        writer.write_eof()
-    assert reading.result() == data
 
 
 @pytest.mark.parametrize("cipher", CIPHERS)
@@ -195,28 +175,17 @@ def test_substreams_with_a_go_peer_that_we_dial(go: Path, pattern: str, cipher: 
     ours, theirs = PrivateKey.generate(), PrivateKey.generate()
 
     async def scenario() -> None:
-        loop = asyncio.get_running_loop()
-        process = await asyncio.create_subprocess_exec(
-            go, "serve", *arguments_of(options, theirs), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        try:
-            assert process.stdout is not None
-            port = int(await process.stdout.readline())
-            stream = await TcpTransport(loop).connect(("127.0.0.1", port), None, DEADLINE_S)
-            secured, shown = await secure_dialled(stream, "go", ours, options, theirs.public)
+        async with running(go, "serve", *arguments_of(options, theirs)) as process:
+            secured, shown = await secure_dialled(await dial(process), "go", ours, options, theirs.public)
             assert shown == theirs.public
-            connection = SubstreamConnection(loop, secured, is_client=True, on_substream=lambda *_: None, peer="go")
-            connection.start()
+            connection = dialled(secured, "go")
             async with asyncio.TaskGroup() as group:
                 for seed in range(5):
                     group.create_task(exchange(connection, seed))
+            assert process.stdout is not None
             assert (await process.stdout.readline()).decode().strip() == str(ours.public)
             await connection.aclose()
             assert (await process.stdout.readline()).startswith(b"over:")
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.communicate()
 
     run(scenario())
 
@@ -227,43 +196,15 @@ def test_substreams_with_a_go_peer_that_dials_us(go: Path, pattern: str, cipher:
     options = PeerOptions(network_byte=0xC9, noise_pattern=pattern, noise_cipher=cipher)
     ours, theirs = PrivateKey.generate(), PrivateKey.generate()
 
-    async def echo(reader: SubstreamReader, writer: SubstreamWriter) -> None:
-        while data := await reader.read(100_000):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
+    async def upgrade(stream: Stream) -> Stream:
+        assert not await read_first_byte(stream, "go", options)
+        secured, shown = await secure_accepted(stream, "go", ours, options)
+        assert shown == theirs.public
+        return secured
 
     async def scenario() -> None:
-        loop = asyncio.get_running_loop()
-        tasks = []
-        accepted: asyncio.Future[Stream] = loop.create_future()
-        listener = TcpTransport(loop).listen("127.0.0.1", 0, accepted.set_result)
-        process = await asyncio.create_subprocess_exec(
-            go, "dial", *arguments_of(options, theirs), str(listener.address[1]),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        try:
-            stream = await accepted
-            assert not await read_first_byte(stream, "go", options)
-            secured, shown = await secure_accepted(stream, "go", ours, options)
-            assert shown == theirs.public
-            connection = SubstreamConnection(
-                loop,
-                secured,
-                is_client=False,
-                on_substream=lambda *ends: tasks.append(loop.create_task(echo(*ends))),
-                peer="go",
-            )
-            connection.start()
-            output, complaints = await process.communicate()
-            assert output == b"ok\n", complaints
-            assert await connection.closed
-            await asyncio.gather(*tasks)
-        finally:
-            listener.close()
-            if process.returncode is None:
-                process.kill()
-                await process.communicate()
+        command: list[str | Path] = [go, "dial", *arguments_of(options, theirs)]
+        assert await echo_to("go", lambda port: [*command, str(port)], upgrade) == b"ok\n"
 
     run(scenario())
 
@@ -272,20 +213,10 @@ def test_a_go_peer_with_another_prologue_is_no_peer(go: Path) -> None:
     options = PeerOptions()
 
     async def scenario() -> None:
-        loop = asyncio.get_running_loop()
-        process = await asyncio.create_subprocess_exec(
-            go, "serve", *arguments_of(options, PrivateKey.generate(), b"partywire peer 2"),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        try:
-            assert process.stdout is not None
-            port = int(await process.stdout.readline())
-            stream = await TcpTransport(loop).connect(("127.0.0.1", port), None, DEADLINE_S)
+        arguments = arguments_of(options, PrivateKey.generate(), b"partywire peer 2")
+        async with running(go, "serve", *arguments) as process:
+            stream = await dial(process)
             with pytest.raises((UpgradeFailed, HandshakeRejected)):
                 await secure_dialled(stream, "go", PrivateKey.generate(), options, None)
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.communicate()
 
     run(scenario())

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import subprocess
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import uvloop
 
-from partywire.engine.substreams.connection import SubstreamConnection
-from partywire.engine.tcp import TcpTransport
 from partywire.engine.yamux.errors import SubstreamSessionOver
 from tests.interop import go_peer
+from tests.interop.substream_peers import dial, dialled, echo_to, exchange, run, running
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator
 
-    from partywire.engine.substreams.streams import SubstreamReader, SubstreamWriter
-    from partywire.engine.transport import Stream
+    from partywire.engine.substreams.connection import SubstreamConnection
 
 pytestmark = pytest.mark.interop
-
-DEADLINE_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -34,45 +27,20 @@ def go(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return go_peer.build(source, tmp_path_factory.mktemp("go"), "hashicorp/yamux")
 
 
-def run(scenario: Coroutine[object, object, None]) -> None:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(scenario, DEADLINE_S))
-
-
 @asynccontextmanager
 async def connected_to(go: Path) -> AsyncIterator[tuple[SubstreamConnection, asyncio.subprocess.Process]]:
     """A connection to a Go server that echoes every stream."""
-    process = await asyncio.create_subprocess_exec(go, "serve", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        port = int(await process.stdout.readline())
-        loop = asyncio.get_running_loop()
-        stream = await TcpTransport(loop).connect(("127.0.0.1", port), None, DEADLINE_S)
-        connection = SubstreamConnection(loop, stream, is_client=True, on_substream=lambda *_: None, peer="go")
-        connection.start()
+    async with running(go, "serve") as process:
+        connection = dialled(await dial(process), "go")
         yield connection, process
         await connection.aclose()
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
 
 
 def test_a_go_server_echoes_many_streams_both_halves(go: Path) -> None:
-    async def one(connection: SubstreamConnection, seed: int) -> None:
-        data = random.Random(seed).randbytes(1 << 20)
-        reader, writer = await connection.open()
-        async with asyncio.TaskGroup() as group:
-            reading = group.create_task(reader.read())
-            writer.write(data)
-            await writer.drain()
-            writer.write_eof()
-        assert reading.result() == data
-
     async def scenario() -> None:
         async with connected_to(go) as (connection, _), asyncio.TaskGroup() as group:
             for seed in range(60):
-                group.create_task(one(connection, seed))
+                group.create_task(exchange(connection, seed))
 
     run(scenario())
 
@@ -109,37 +77,7 @@ def test_a_go_server_that_is_killed_is_an_error_for_every_stream(go: Path) -> No
 
 
 def test_a_go_client_gets_its_echo_from_us(go: Path) -> None:
-    async def echo(reader: SubstreamReader, writer: SubstreamWriter) -> None:
-        while data := await reader.read(100_000):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
-
     async def scenario() -> None:
-        loop = asyncio.get_running_loop()
-        tasks = []
-        accepted: asyncio.Future[Stream] = loop.create_future()
-        listener = TcpTransport(loop).listen("127.0.0.1", 0, accepted.set_result)
-        process = await asyncio.create_subprocess_exec(
-            go, "dial", str(listener.address[1]), "50", stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        try:
-            connection = SubstreamConnection(
-                loop,
-                await accepted,
-                is_client=False,
-                on_substream=lambda *ends: tasks.append(loop.create_task(echo(*ends))),
-                peer="go",
-            )
-            connection.start()
-            output, complaints = await process.communicate()
-            assert output == b"ok true\n", complaints
-            assert await connection.closed
-            await asyncio.gather(*tasks)
-        finally:
-            listener.close()
-            if process.returncode is None:
-                process.kill()
-                await process.communicate()
+        assert await echo_to("go", lambda port: [go, "dial", str(port), "50"]) == b"ok true\n"
 
     run(scenario())
