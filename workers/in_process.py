@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from partywire.engine.commands import Message
 
 
+LEAVE_TURNS: Final = 8
+"""Turns that the links have at most when a blocking call returns: what a party says to its peers takes three."""
+
 INTERRUPTED: Final = "an exception interrupted the worker while it moved bytes"
 
 
@@ -55,9 +58,20 @@ class InProcessWorker(Worker):
                 self._was_interrupted()
                 raise
 
+    def leave(self) -> None:
+        """As any worker's. What is on its way to a peer goes out now: no other process has a turn until the next call."""
+        self.flush()
+        if self.loop_driver is None:
+            for _ in range(LEAVE_TURNS):
+                if self.is_over or not (self._take_events(0) or self.service()):
+                    break
+                self.flush()
+
     def take_event(self, fd: int) -> bool:
         """A descriptor is readable: move what came, up to whoever waits for it. Whether anything is left for a pass."""
-        if (callback := self._watched.get(fd)) is not None:
+        if fd == self._doorbell.fileno():
+            self._doorbell.drain()  # rung where a ring has room again
+        elif (callback := self._watched.get(fd)) is not None:
             try:
                 callback()
             except Exception as error:

@@ -214,7 +214,7 @@ class Scheduler:
                 if not work and not done():
                     worker.rest()
         finally:
-            worker.flush()
+            worker.leave()
 
     def _run_loop(self, loop: asyncio.AbstractEventLoop, done: Callable[[], bool]) -> None:
         """Let the loop run everything, as long as a task exists; the native driver is several times faster."""

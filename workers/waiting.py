@@ -117,7 +117,10 @@ def run_blocking(worker: Worker, coroutine: Coroutine[Any, Any, T]) -> T:
         worker.driving = nested
         if not nested:
             worker.driving_thread = 0
-        worker.flush()
+        if nested:
+            worker.flush()
+        else:
+            worker.leave()
         if worker.loop_driver is not None:
             worker.loop_driver.schedule()
 

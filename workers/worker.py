@@ -248,6 +248,10 @@ class Worker(WorkerHot):
                 raise
         return not self.stalled
 
+    def leave(self) -> None:
+        """A driver that is no event loop goes away: publish everything that was sent."""
+        self.flush()
+
     def service(self) -> int:
         """Take in everything that has arrived, let blocked senders go on, fire timers. Never waits.
 

@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING
 import pytest
 import uvloop
 
-from partywire import BlockingParty, Party, PartyConfig
+from partywire import BatchRunner, BlockingParty, Party, PartyConfig
 from partywire.engine.connection_pump import ConnectionPump
 from partywire.engine.in_process.loop import LinkLoop
 from partywire.engine.in_process.multiplexer import InProcessMultiplexer
 from partywire.workers.config import parse_config, write_config
-from partywire.workers.errors import AddressUnavailable, ConfigError, PeerClosed, PeerLost
+from partywire.workers.errors import AddressUnavailable, ConfigError, PeerClosed, PeerLost, SessionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from partywire import Session
 
 DEADLINE_S = 20.0
 LARGE = bytes(range(256)) * (24 << 12)  # 24 MiB: six times a ring
@@ -88,6 +90,54 @@ def test_plain_code_drives_its_links_while_it_waits() -> None:
         for thread in threads:
             thread.join(DEADLINE_S)
     assert found == {"a": [True, b"b"], "b": [True, b"a"]}
+
+
+def play_all(play: Callable[[PartyConfig, socket.socket], object], *names: str) -> None:
+    """Play each party in a thread of its own."""
+    with configured(*names) as configs:
+        threads = [threading.Thread(target=play, args=pair, daemon=True) for pair in configs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(DEADLINE_S)
+        assert not any(thread.is_alive() for thread in threads)
+
+
+async def greet(session: Session, greeting: bytes) -> list[object]:
+    return await session.gather(greeting)
+
+
+def test_what_ends_a_batch_is_out_when_the_call_returns() -> None:
+    """Whoever is done first does something else, and the others do not wait for it."""
+    done = {name: threading.Event() for name in "abc"}
+    waited: list[bool] = []
+
+    def play(config: PartyConfig, listener: socket.socket) -> None:
+        with BlockingParty(config, listener) as party:
+            for _ in range(5):
+                assert BatchRunner(party, sessions=1).map(greet, [b"x"]) == [[b"x"] * 3]
+            done[config.name].set()
+            waited.append(all(event.wait(DEADLINE_S / 2) for event in done.values()))
+
+    play_all(play, "a", "b", "c")
+    assert waited == [True] * 3
+
+
+def test_a_party_sleeps_although_a_ring_was_full() -> None:
+    slept: list[int] = []
+
+    def play(config: PartyConfig, listener: socket.socket) -> None:
+        with BlockingParty(config, listener) as party:
+            (session,) = party.make_sessions(1)
+            assert session.exchange(1 - session.party_index, LARGE) == LARGE
+            before = party.worker.counters.sleeps
+            with pytest.raises(SessionError):  # of both, for the first of them gives it up
+                session.recv(1 - session.party_index, timeout=0.3)
+            slept.append(party.worker.counters.sleeps - before)
+
+    play_all(play, "a", "b")
+    assert len(slept) == 2
+    assert max(slept) < 50  # thousands, if a bell that was rung is never answered
 
 
 def test_a_party_of_processes_is_a_peer_like_any() -> None:
