@@ -33,7 +33,7 @@ class Delivery:
         self.was_written = False
         """Whether it ever was; a message of a lost connection is queued again."""
         self.error: MessageNotDelivered | None = None
-        self._changed = asyncio.Event()
+        self._changed: asyncio.Event | None = None  # while somebody waits
 
     def __repr__(self) -> str:
         return f"<Delivery to {self.peer_id}, {self.state.value}>"
@@ -69,11 +69,14 @@ class Delivery:
             self._wake()
 
     def _wake(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     async def _wait(self, is_reached: Callable[[], bool]) -> None:
         while not is_reached():
             if self.error is not None:
                 raise self.error
+            if self._changed is None:
+                self._changed = asyncio.Event()
             await self._changed.wait()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
+import os
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -24,7 +24,7 @@ from ..errors import LinkProtocolError
 from ..yamux.errors import SubstreamClosed, SubstreamReset, SubstreamSessionOver
 from . import wire
 from .errors import MessageNotDelivered
-from .frames import read_frame_untrusted
+from .frames import FrameReader
 from .outbox import Outbox
 from .wire import Frame, Kind
 
@@ -140,19 +140,25 @@ class Messaging:
             raise ValueError(f"a message of {len(body)} bytes, at most {self.limits.body_size_max} are allowed")
         if self._is_closed:
             raise RuntimeError("messaging is closed")
+        message = Message(peer_id, os.urandom(wire.ID_SIZE), bytes(body))
+        if not self._outbound:
+            return await self._put(message)
         deliveries: list[Delivery] = []
 
         async def put(message: Message) -> None:
             if len(message.body) > self.limits.body_size_max:
                 raise ValueError(f"a layer made a message of {len(message.body)} bytes, which are too many")
-            deliveries.append(await self._outbox_of(message.peer_id).put(message.message_id, message.body))
-            self.counts.sent += 1
+            deliveries.append(await self._put(message))
 
-        message = Message(peer_id, secrets.token_bytes(wire.ID_SIZE), bytes(body))
         await _chain(self._outbound, put)(message)
         if not deliveries:
             raise MessageNotDelivered(str(peer_id), "an outbound layer kept it", may_have_arrived=False)
         return deliveries[0]
+
+    async def _put(self, message: Message) -> Delivery:
+        delivery = await self._outbox_of(message.peer_id).put(message.message_id, message.body)
+        self.counts.sent += 1
+        return delivery
 
     def _outbox_of(self, peer_id: PeerId) -> Outbox:
         outbox = self._outboxes.get(peer_id)
@@ -203,12 +209,14 @@ class Messaging:
             return
         self._serving.add(peer_id)
         try:
-            while (frame := await read_frame_untrusted(reader, self.limits.body_size_max, str(peer_id))) is not None:
+            frames = FrameReader(reader, self.limits.body_size_max, str(peer_id))
+            while (frame := await frames.read_untrusted()) is not None:
                 if frame.kind is not Kind.MESSAGE:
                     raise LinkProtocolError(str(peer_id), "a message", frame.kind.name)
                 kind = await self._hear(Message(peer_id, frame.message_id, frame.body))
                 writer.writelines(wire.encode(Frame(kind, frame.message_id)))
-                await writer.drain()
+                if not writer.has_room:
+                    await writer.drain()
         except _GONE:
             pass  # the sender has left; what was not acknowledged comes again
         finally:
@@ -230,7 +238,10 @@ class Messaging:
         return Kind.TAKEN
 
     async def _take(self, message: Message) -> None:
-        await self._inbox.put(message)
+        if self._inbox.full():
+            await self._inbox.put(message)
+        else:
+            self._inbox.put_nowait(message)
         self._remember((message.peer_id, message.message_id))  # at once: a layer behind may be cancelled
         self.counts.received += 1
 

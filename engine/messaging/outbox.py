@@ -3,8 +3,9 @@
 Between `Messaging.send` and one substream at a time. The one invariant: messages go out in the order in which they were
 queued, also when some go out again; and each ends acknowledged or failed, within `attempts_max` connections.
 
-Runs a task only while there is something to deliver. Bounded: `size_max` bytes (and as many messages as fit with
-MESSAGE_OVERHEAD each); who sends more waits for room.
+Runs a task only while there is something to deliver, and a moment longer, in which the next message needs no substream
+of its own. Bounded: `size_max` bytes (and as many messages as fit with MESSAGE_OVERHEAD each); who sends more waits for
+room.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from typing import TYPE_CHECKING, Final
 from ..errors import LinkProtocolError, PartyWireError
 from ..negotiation import NegotiationFailed
 from ..peers.errors import PeerIsBanned, PeerNotKnown
+from ..substreams.errors import SubstreamTimeout
+from ..yamux.errors import SubstreamReset, SubstreamSessionOver
 from . import wire
 from .delivery import Delivery, DeliveryState
-from .frames import read_frame_untrusted
+from .frames import FrameReader
 from .wire import Frame, Kind
 
 if TYPE_CHECKING:
@@ -31,6 +34,10 @@ if TYPE_CHECKING:
 
 MESSAGE_OVERHEAD: Final = 512
 """What a queued message costs beside its body."""
+
+LINGER_S: Final = 0.25
+"""A substream is kept so long for the next message: a new one costs ten times one. Short, for both ends of a connection
+wait at their goodbye for substreams that are open."""
 
 _FINAL: Final = (NegotiationFailed, PeerIsBanned, PeerNotKnown)
 """Errors behind which another attempt is of no use."""
@@ -69,8 +76,8 @@ class Outbox:
         self._unacknowledged: dict[bytes, _Sending] = {}  # in the order in which they were written
         self._size = 0
         self._room = asyncio.Event()
-        self._more = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._writer: SubstreamWriter | None = None  # of the substream that stands
+        self._task: asyncio.Task[None] | None = None  # while there is one, or something to deliver
 
     @property
     def is_empty(self) -> bool:
@@ -85,8 +92,9 @@ class Outbox:
             await self._room.wait()
         self._size += sending.cost
         self._queued.append(sending)
-        self._more.set()
-        if self._task is None:
+        if self._writer is not None:
+            self._write()
+        elif self._task is None:
             self._task = asyncio.create_task(self._deliver())
         return sending.delivery
 
@@ -114,44 +122,59 @@ class Outbox:
             self._on_empty(self)
 
     async def _deliver_over(self, reader: SubstreamReader, writer: SubstreamWriter) -> None:
-        """Write everything, and hear what became of it, until nothing is left or the substream is gone."""
-        writing = asyncio.create_task(self._write(writer))
-        hearing = asyncio.create_task(self._hear(reader, writer.peer))
+        """Write everything, and hear what became of it, until nothing is left for a while or the substream is gone."""
+        self._writer = writer
+        writer.on_wake = self._write
         try:
-            await asyncio.wait((writing, hearing), return_when=asyncio.FIRST_COMPLETED)
-            for task in (hearing, writing):
-                if task.done():
-                    task.result()
-            writer.close()
+            self._write()
+            await self._hear(reader, writer)
         except BaseException:
-            writer.reset("the delivery of messages ended")
+            if not self.is_empty:
+                writer.reset("the delivery of messages ended")
             raise
         finally:
-            for task in (writing, hearing):
-                task.cancel()
-            await asyncio.gather(writing, hearing, return_exceptions=True)
+            self._writer = writer.on_wake = None
+            writer.close()
 
-    async def _write(self, writer: SubstreamWriter) -> None:
-        while True:
-            while self._queued:
-                sending = self._queued.popleft()
-                sending.attempts += 1
-                self._unacknowledged[sending.delivery.message_id] = sending
-                writer.writelines(wire.encode(Frame(Kind.MESSAGE, sending.delivery.message_id, sending.body)))
-                await writer.drain()
+    def _write(self) -> None:
+        """Hand on what is queued, as far as the substream takes it; it calls again when there is room."""
+        writer = self._writer
+        if writer is None or writer.failure is not None:
+            return  # who hears is told
+        if writer.has_room and self._unacknowledged:
+            next(reversed(self._unacknowledged.values())).delivery.become(DeliveryState.WRITTEN)
+        while self._queued and writer.has_room:
+            sending = self._queued.popleft()
+            sending.attempts += 1
+            message_id = sending.delivery.message_id
+            self._unacknowledged[message_id] = sending
+            for part in wire.encode(Frame(Kind.MESSAGE, message_id, sending.body)):
+                writer.write(part)
+            if writer.has_room:
                 sending.delivery.become(DeliveryState.WRITTEN)
-            self._more.clear()
-            await self._more.wait()
 
-    async def _hear(self, reader: SubstreamReader, peer: str) -> None:
-        """Take acknowledgements until there is nothing left to be acknowledged or written."""
-        while self._queued or self._unacknowledged:
+    async def _hear(self, reader: SubstreamReader, writer: SubstreamWriter) -> None:
+        """Take acknowledgements until there is nothing left to be acknowledged or written, for LINGER_S."""
+        peer = writer.peer
+        frames = FrameReader(reader, 0, peer)
+        while True:
+            was_empty = self.is_empty
+            reader.timeout_s = LINGER_S if was_empty else self._acknowledge_timeout_s
             try:
-                async with asyncio.timeout(self._acknowledge_timeout_s):
-                    frame = await read_frame_untrusted(reader, 0, peer)
-            except TimeoutError:
+                frame = await frames.read_untrusted()
+            except SubstreamTimeout:
+                if self.is_empty:
+                    return
+                if was_empty:
+                    continue  # it began to be waited for meanwhile
                 raise LinkProtocolError(peer, "acknowledgement of a message", "none in time") from None
+            except (SubstreamReset, SubstreamSessionOver):
+                if was_empty and not self._unacknowledged:
+                    return  # it is no attempt of a message that has come just now
+                raise
             if frame is None:
+                if was_empty and not self._unacknowledged:
+                    return
                 raise LinkProtocolError(peer, "acknowledgement of a message", "the end of the substream instead")
             sending = self._unacknowledged.pop(frame.message_id, None)
             if sending is None or frame.kind is Kind.MESSAGE:

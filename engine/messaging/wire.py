@@ -12,9 +12,8 @@ Ids are random; a message that is sent again, on another connection, has the sam
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..errors import FrameTooLarge, LinkProtocolError
 
@@ -27,6 +26,11 @@ ID_SIZE: Final = 16
 BODY_SIZE_MAX: Final = 8 * 1024 * 1024
 """Of one message, as in Tari Comms."""
 
+JOINED_SIZE_MAX: Final = 512
+"""A body below this is copied behind its head: a substream would copy both anyway, one by one."""
+
+_HEAD: Final = struct.Struct(f">IB{ID_SIZE}s")
+
 _HEAD_SIZE: Final = 1 + ID_SIZE
 
 
@@ -38,8 +42,10 @@ class Kind(IntEnum):
     REFUSED = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+_KINDS: Final = {int(kind): kind for kind in Kind}
+
+
+class Frame(NamedTuple):
     """One frame."""
 
     kind: Kind
@@ -48,8 +54,10 @@ class Frame:
 
 
 def encode(frame: Frame) -> list[bytes]:
-    """The frame in pieces, the body not copied."""
-    return [LENGTH.pack(_HEAD_SIZE + len(frame.body)) + bytes((frame.kind,)) + frame.message_id, frame.body]
+    """The frame in pieces; a body that is not small is not copied."""
+    kind, message_id, body = frame
+    head = _HEAD.pack(_HEAD_SIZE + len(body), kind, message_id)
+    return [head + body] if len(body) < JOINED_SIZE_MAX else [head, body]
 
 
 def check_length_untrusted(length: int, body_size_max: int, peer: str) -> None:
@@ -64,13 +72,13 @@ def check_length_untrusted(length: int, body_size_max: int, peer: str) -> None:
         raise FrameTooLarge(peer, "a message", length - _HEAD_SIZE, body_size_max)
 
 
-def decode_untrusted(data: bytes, peer: str) -> Frame:
+def decode_untrusted(data: bytes | memoryview, peer: str) -> Frame:
     """The frame in `data`, which is everything behind its length.
 
     Raises:
         LinkProtocolError: this is none.
     """
-    kind, message_id, body = data[0], data[1:_HEAD_SIZE], data[_HEAD_SIZE:]
-    if kind not in (Kind.MESSAGE, Kind.TAKEN, Kind.REFUSED) or (kind != Kind.MESSAGE and body):
-        raise LinkProtocolError(peer, "kind of a frame of messages", f"{kind} with {len(body)} bytes")
-    return Frame(Kind(kind), message_id, body)
+    kind, size = _KINDS.get(data[0]), len(data) - _HEAD_SIZE
+    if kind is None or (size and kind is not Kind.MESSAGE):
+        raise LinkProtocolError(peer, "kind of a frame of messages", f"{data[0]} with {size} bytes")
+    return Frame(kind, bytes(data[1:_HEAD_SIZE]), bytes(data[_HEAD_SIZE:]))

@@ -213,6 +213,11 @@ class SubstreamWriter:
             self._waiting.append(rest if type(data) is bytes else memoryview(bytes(rest)))
         self._connection.flush_soon()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the substream has taken everything that was written, so that `drain` would not wait."""
+        return not self._waiting
+
     def writelines(self, data: Iterable[Buffer]) -> None:
         """Send all of `data`, in order."""
         for part in data:

@@ -13,6 +13,7 @@ from partywire.engine.errors import FrameTooLarge, LinkProtocolError
 from partywire.engine.messaging import wire
 from partywire.engine.messaging.delivery import DeliveryState
 from partywire.engine.messaging.errors import MessageNotDelivered
+from partywire.engine.messaging.frames import FrameReader
 from partywire.engine.messaging.messaging import Message, Messaging, MessagingLimits
 from partywire.engine.messaging.wire import Frame, Kind
 from tests.peers.peer_net import PeerNet, scenario, until
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from partywire.engine.messaging.messaging import Layer, Next
+    from partywire.engine.substreams.streams import SubstreamReader, SubstreamWriter
     from tests.peers.peer_net import Node
 
 ID = bytes(range(16))
@@ -69,6 +71,51 @@ async def test_written_is_not_acknowledged(net: PeerNet) -> None:
         for _ in range(3):
             await from_bob.receive()
         await third.acknowledged()
+
+
+@scenario
+async def test_the_next_message_takes_the_substream_of_the_last_one_which_is_not_kept_for_long(net: PeerNet) -> None:
+    _, bob, from_alice, from_bob = await messengers(net)
+    async with from_alice, from_bob:
+        for index in range(3):
+            await (await from_alice.send(bob.peers.peer_id, b"x")).acknowledged()
+            await from_bob.receive()
+            if not index:
+                negotiations = bob.peers.counters.negotiations
+        assert bob.peers.counters.negotiations == negotiations
+        await until(lambda: not (from_bob._serving or from_alice._outboxes))
+        await (await from_alice.send(bob.peers.peer_id, b"x")).acknowledged()
+        assert bob.peers.counters.negotiations == negotiations + 1
+
+
+@scenario
+async def test_a_peer_that_leaves_behind_the_last_message_costs_the_next_one_no_attempt(net: PeerNet) -> None:
+    alice, bob, from_alice, from_bob = await messengers(net, attempts_max=1)
+    async with from_alice, from_bob:
+        for _ in range(3):
+            await (await from_alice.send(bob.peers.peer_id, b"x")).acknowledged()
+            await from_bob.receive()
+            connection = bob.to(alice)
+            assert connection is not None
+            connection.abort("a test")  # type: ignore[attr-defined]
+            await until(lambda: alice.to(bob) is None)
+
+
+@scenario
+async def test_closing_with_nothing_to_deliver_ends_the_kept_substream_in_order(net: PeerNet) -> None:
+    alice, bob = await net.pair()
+    ends: list[bytes] = []
+
+    async def take_one(_: object, reader: SubstreamReader, writer: SubstreamWriter) -> None:
+        frame = await FrameReader(reader, 100, "alice").read_untrusted()
+        assert frame is not None
+        writer.writelines(wire.encode(Frame(Kind.TAKEN, frame.message_id)))
+        ends.append(await reader.read(1))
+
+    bob.peers.serve(wire.PROTOCOL, take_one)
+    async with Messaging(alice.peers) as messaging:
+        await (await messaging.send(bob.peers.peer_id, b"x")).acknowledged()
+    await until(lambda: ends == [b""])
 
 
 @scenario
