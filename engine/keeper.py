@@ -17,7 +17,6 @@ the process: one that fails disturbs none.
 from __future__ import annotations
 
 import asyncio
-import socket
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,18 +25,20 @@ from partywire.shm.errors import ShmError
 
 from .attempt import Attempt, Lane, SubstreamLane
 from .channel.errors import CredentialError
-from .commands import Accepted, CommandError, Lanes
+from .commands import CommandError, Lanes
 from .connection_pump import ConnectionPump
-from .control_socket import ControlClosed, DescriptorsLost, close_all
+from .control_socket import ControlClosed
 from .dialler import DialFailed, Dialler
 from .errors import HandshakeRejected, PartyWireError
 from .greeting import GreetingFailed
+from .handed_over import handed_over
 from .link import LinkState
 from .link_report import LinkReport
 from .redial import Redial
 from .topology import dials, worker_of_connection
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Coroutine, Sequence
 
     from partywire.shm.doorbell import Bell
@@ -52,9 +53,6 @@ if TYPE_CHECKING:
     from .multiplexer import Multiplexer
     from .stat_page import Value
     from .transport import Stream, Transport
-
-ACCEPT_BATCH: Final = 16
-"""Accepted connections taken in one turn of the loop, so that a crowd of them delays no message for long."""
 
 UNTAKEN_MAX: Final = 2
 """Epochs that are over and whose lanes some worker, deep in a computation, has not taken yet. A link that is made anew
@@ -334,18 +332,8 @@ class Keeper(ABC):
         """The gateway hands over connections of our peer, or of somebody who claims to be it."""
         assert self._gateway is not None
         try:
-            for _ in range(ACCEPT_BATCH):
-                try:
-                    received = self._gateway.try_receive()
-                except DescriptorsLost:
-                    continue  # we have no room for one more; whoever it was dials again
-                if received is None:
-                    return
-                command, fds = received
-                if not isinstance(command, Accepted) or len(fds) != 1:
-                    close_all(fds)
-                    continue
-                self._take_connection(command.preamble, socket.socket(fileno=fds[0]))
+            for accepted, sock in handed_over(self._gateway):
+                self._take_connection(accepted.preamble, sock)
         except (ControlClosed, CommandError):
             self._loop.remove_reader(self._gateway.fileno())
 

@@ -26,11 +26,11 @@ from ..callers import Callers
 from ..channel.errors import CredentialError
 from ..child_process import begin_child, parent_pidfd
 from ..commands import Accepted, Close, CommandError
-from ..control_socket import ControlClosed, ControlSocket, DescriptorsLost, close_all
+from ..control_socket import ControlClosed, ControlSocket, close_all
 from ..errors import HandshakeRejected, RejectCode
 from ..gateway import Gateway
 from ..greeting import GreetingFailed
-from ..keeper import ACCEPT_BATCH
+from ..handed_over import handed_over
 from ..link_options import LinkOptions
 from ..link_report import STRANGERS_INTERVAL_S
 from ..preamble import Preamble, SecurityMode
@@ -184,16 +184,8 @@ class PairEngine:
 
     def _on_accepted(self) -> None:
         try:
-            for _ in range(ACCEPT_BATCH):
-                try:
-                    received = self._accepted.try_receive()
-                except DescriptorsLost:
-                    continue  # we have no room for one more; whoever it was dials again
-                if received is None:
-                    return
-                command, fds = received
-                assert isinstance(command, Accepted)
-                self._take(command, socket.socket(fileno=fds[0]))
+            for accepted, sock in handed_over(self._accepted):
+                self._take(accepted, sock)
         except ControlClosed:
             self.loop.remove_reader(self._accepted.fileno())  # with the gateway, as the pool closes
 

@@ -10,13 +10,13 @@ The one invariant: the secret leaves this module only for a file that nobody els
 from __future__ import annotations
 
 import hashlib
-import os
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ..channel.credentials import read_file
 from ..channel.errors import CredentialError
+from ..key_file import write_key_file
 from ..noise import PrivateKey
 from .claims import sign_claim
 from .peer_id import PeerId
@@ -58,17 +58,8 @@ class NodeIdentity:
             CredentialError: it cannot be written, or there is a file, which is left as it is.
         """
         identity = cls.generate()
-        draft = path.with_name(f"{path.name}.{os.getpid()}.new")
         try:
-            fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                with os.fdopen(fd, "w") as file:
-                    file.write(identity._key.private_bytes_raw().hex() + "\n")
-                    file.flush()
-                    os.fsync(fd)
-                os.link(draft, path)  # unlike rename it replaces nothing
-            finally:
-                os.unlink(draft)
+            write_key_file(path, identity._key.private_bytes_raw().hex() + "\n")
         except OSError as error:
             raise CredentialError(str(path), f"cannot be written: {(error.strerror or str(error)).lower()}") from None
         return identity

@@ -18,6 +18,7 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from ..key_file import write_key_file
 from .errors import OnionKeyError
 
 if TYPE_CHECKING:
@@ -70,16 +71,7 @@ def write_key(path: Path, key: OnionKey) -> None:
     text = f"{key.blob}\n{key.service_id}.onion\n"
     if not _FILE.fullmatch(text):
         raise OnionKeyError(str(path), "Tor made a key of another kind than ED25519-V3")
-    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(fd, "w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(fd)
-            os.link(draft, path)  # unlike rename it replaces nothing
-        finally:
-            os.unlink(draft)
+        write_key_file(path, text)
     except OSError as error:
         raise OnionKeyError(str(path), f"it cannot be written: {(error.strerror or str(error)).lower()}") from None

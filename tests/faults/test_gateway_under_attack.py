@@ -16,7 +16,7 @@ import pytest
 from partywire.engine.callers import ACCEPTED_MAX
 from partywire.engine.channel.link_security import LinkSecurity
 from partywire.engine.commands import LinkEnded, LinkFailed, LinkProgress, Refused
-from partywire.engine.keeper import ACCEPT_BATCH
+from partywire.engine.handed_over import ACCEPT_BATCH
 from partywire.engine.limits import UNIDENTIFIED_MAX
 from partywire.engine.link_options import LinkOptions
 from partywire.engine.preamble import SecurityMode

@@ -27,9 +27,10 @@ import uvloop
 
 from partywire.engine import tcp
 from partywire.engine.child_process import begin_child
-from partywire.engine.commands import Accepted, AreYouThere, Close, CommandError, Here, LinkClaimed
-from partywire.engine.control_socket import ControlClosed, ControlSocket, DescriptorsLost, close_all
+from partywire.engine.commands import AreYouThere, Close, CommandError, Here, LinkClaimed
+from partywire.engine.control_socket import ControlClosed, ControlSocket, close_all
 from partywire.engine.errors import LinkProtocolError, PartyWireError
+from partywire.engine.handed_over import handed_over
 from partywire.engine.multiaddr import Multiaddr
 from partywire.engine.node_commands import NodeFailed, NodeLane, RunNode
 from partywire.engine.peers.claims import ADDRESSES_MAX, PeerClaim, fault_of_address
@@ -53,9 +54,6 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_S: Final = 60.0
 """For RunNode, which the supervisor sends at once."""
-
-ACCEPT_BATCH: Final = 16
-"""Connections taken from the gateway in one turn of the loop, so that a crowd of them delays no peer for long."""
 
 LANES_MAX: Final = 1 << 20
 """Lanes that one process makes: one, and another one after each fault of a ring."""
@@ -202,18 +200,8 @@ class NodeProcess:
     def _on_accepted(self) -> None:
         """It hands over connections that begin like ours, unread."""
         try:
-            for _ in range(ACCEPT_BATCH):
-                try:
-                    received = self._gateway.try_receive()
-                except DescriptorsLost:
-                    continue  # we have no room for one more; whoever it was dials again
-                if received is None:
-                    return
-                command, fds = received
-                if isinstance(command, Accepted) and len(fds) == 1:
-                    self._take(socket.socket(fileno=fds[0]))
-                else:
-                    close_all(fds)
+            for _, sock in handed_over(self._gateway):
+                self._take(sock)
         except (ControlClosed, CommandError):
             self._loop.remove_reader(self._gateway.fileno())
 
