@@ -6,7 +6,8 @@ the system's slices of some milliseconds both are far more than a message takes.
 thread's scheduling is changed, and nothing at all where it is not an ordinary one, or the kernel will not.
 
 Asked for by I/O processes, and by a worker for the thread that drives it, until it is closed: with short slices at one
-end only, the other end waits. Threads and processes that such a thread starts meanwhile inherit it.
+end only, the other end waits. A thread may drive several workers: it has short slices until the last of them is closed,
+and then its own again. Threads and processes that such a thread starts meanwhile inherit it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import functools
 import os
 import struct
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -37,19 +39,52 @@ _ATTRIBUTES: Final = struct.Struct("<IIQiIQQQ")
 """size | policy | flags | nice | priority | runtime in ns | deadline | period"""
 
 
+class _Held(threading.local):
+    """What a thread has asked for."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        """Calls of `shorten_slices` that no `restore_slices` has followed yet."""
+        self.own_ns = 0
+        """The thread's slice before the first of them."""
+        self.short_ns = 0
+        """The one that it has got since; 0 if none."""
+
+
+_held = _Held()
+
+
 def shorten_slices() -> bool:
-    """Ask for short slices for this thread. False: they are not wanted, and no system call was made, which a filter of
-    system calls may punish by death."""
+    """Ask for short slices for this thread, until it has called `restore_slices` once for each time.
+
+    Returns:
+        False: they are not wanted, and no system call was made, which a filter of system calls may punish by death.
+        `restore_slices` is not to be called then.
+    """
     wanted = os.environ.get(OVERRIDE_VARIABLE, "")
     microseconds = min(int(wanted), SLICE_US_MAX) if wanted.isascii() and wanted.isdigit() else SLICE_US
-    if microseconds:
-        _ask_for(microseconds)
-    return microseconds > 0
+    if not microseconds:
+        return False
+    _held.count += 1
+    if _held.count == 1:
+        _held.own_ns = _slice_ns()
+        _ask_for(microseconds * 1000)
+        _held.short_ns = _slice_ns()
+    return True
 
 
 def restore_slices() -> None:
-    """Take the system's again."""
-    _ask_for(0)
+    """Take back one call of `shorten_slices`; with the last one the thread gets the slices that it had before.
+
+    A slice that somebody else has set meanwhile stays. Nothing happens in a thread that has not called it.
+    """
+    if not _held.count:
+        return
+    _held.count -= 1
+    if not _held.count and _slice_ns() == _held.short_ns:
+        _ask_for(0)
+        if _slice_ns() != _held.own_ns:  # it was not the system's, which follows what is set for the whole machine
+            _ask_for(_held.own_ns)
 
 
 def slice_us() -> int | None:
@@ -58,13 +93,18 @@ def slice_us() -> int | None:
     return None if attributes is None else attributes[5] // 1000
 
 
-def _ask_for(microseconds: int) -> None:
+def _slice_ns() -> int:
+    attributes = _attributes()
+    return 0 if attributes is None else attributes[5]
+
+
+def _ask_for(runtime_ns: int) -> None:
+    """0: the system's."""
     attributes = _attributes()
     if attributes is None:
         return
     size, policy, flags, nice, priority, _, deadline, period = attributes
     if policy == _SCHED_OTHER:
-        runtime_ns = microseconds * 1000
         _call(0, _ATTRIBUTES.pack(size, policy, flags, nice, priority, runtime_ns, deadline, period), 0)
 
 

@@ -59,6 +59,53 @@ def test_another_length_may_be_asked_for(monkeypatch: pytest.MonkeyPatch, text: 
     assert in_a_thread(shortened) == [(usual, us, usual)]
 
 
+def held_twice() -> tuple[int | None, ...]:
+    shorten_slices()
+    shorten_slices()
+    restore_slices()
+    while_held = slice_us()
+    restore_slices()
+    return while_held, slice_us()
+
+
+@needs_slices
+def test_slices_stay_short_until_the_last_who_asked_has_taken_it_back() -> None:
+    assert in_a_thread(held_twice) == [(SLICE_US, slice_us())]
+
+
+@needs_slices
+def test_a_slice_of_the_users_own_is_given_back() -> None:
+    def with_own() -> tuple[int | None, ...]:
+        time_slice._ask_for(7_000_000)
+        shorten_slices()
+        short = slice_us()
+        restore_slices()
+        return short, slice_us()
+
+    assert in_a_thread(with_own) == [(SLICE_US, 7_000)]
+
+
+@needs_slices
+def test_a_slice_that_was_set_meanwhile_stays() -> None:
+    def changed() -> int | None:
+        shorten_slices()
+        time_slice._ask_for(7_000_000)
+        restore_slices()
+        return slice_us()
+
+    assert in_a_thread(changed) == [7_000]
+
+
+@needs_slices
+def test_a_thread_that_asked_for_nothing_takes_nothing_back() -> None:
+    def stranger() -> int | None:
+        time_slice._ask_for(7_000_000)
+        restore_slices()
+        return slice_us()
+
+    assert in_a_thread(stranger) == [7_000]
+
+
 @needs_slices
 def test_a_thread_of_another_policy_is_left_alone() -> None:
     def batch() -> bool:
