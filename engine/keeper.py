@@ -97,6 +97,7 @@ class Keeper(ABC):
         self._is_up = False  # from the announcement of the attempt's lanes to its end
         self._was_up = self._epoch > 1  # an attempt was up: from now on none is the last
         self._is_closing = False
+        self._has_begun = False
         self._untaken: list[Attempt] = []  # that are over, with lanes that some worker has not taken yet
         self._redial = Redial(loop.time)
         self._report = LinkReport(home, self._peer)
@@ -140,7 +141,11 @@ class Keeper(ABC):
     # The life of the link.
 
     async def run(self) -> None:
-        """Until the link is over, or was asked to close; cancelling it ends it at once. Then nothing of it is left."""
+        """Until the link is over, or was asked to close; cancelling it ends it at once. Then nothing of it is left.
+
+        A task that is cancelled before its first step never comes here: `discard` is for that.
+        """
+        self._has_begun = True
         if self._gateway is not None:
             self._loop.add_reader(self._gateway.fileno(), self._on_accepted)
         self._spawn(self._keep_link())
@@ -150,6 +155,12 @@ class Keeper(ABC):
             if self._gateway is not None:
                 self._loop.remove_reader(self._gateway.fileno())  # what is accepted from now on would begin anew
             await self._cancel_tasks()
+            self._close()
+
+    def discard(self) -> None:
+        """Close one that has never run. One that has is left to `run`."""
+        if not self._has_begun:
+            self._has_begun = True
             self._close()
 
     def begin_close(self) -> None:

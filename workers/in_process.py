@@ -59,7 +59,7 @@ class InProcessWorker(Worker):
                 raise
 
     def leave(self) -> None:
-        """As any worker's. What is on its way to a peer goes out now: no other process has a turn until the next call."""
+        """As any worker's. What is on its way to a peer goes out now: nobody else has a turn until the next call."""
         self.flush()
         if self.loop_driver is None:
             for _ in range(LEAVE_TURNS):
@@ -163,7 +163,16 @@ class InProcess(Processes):
             PartyFailed: the machine lacks memory or descriptors.
         """
         try:
-            links = self._links = InProcessLinks(self._start_message(), listener)
+            return self._start(listener)
+        except ListenError as error:
+            raise AddressUnavailable(self._name, f"{self._name} {error}") from error
+        except (OSError, ShmError) as error:
+            raise PartyFailed(self._name, f"its links cannot be made: {error}") from error
+
+    def _start(self, listener: socket.socket | None) -> Worker:
+        links = self._links = InProcessLinks(self._start_message(), listener)
+        worker: Worker | None = None
+        try:
             control, welcome, doorbell = links.take_welcome()
             try:
                 worker = InProcessWorker.from_welcome(
@@ -172,15 +181,15 @@ class InProcess(Processes):
             except BaseException:
                 control.close()
                 raise
-        except ListenError as error:
-            raise AddressUnavailable(self._name, f"{self._name} {error}") from error
-        except (OSError, ShmError) as error:
+            assert isinstance(worker, InProcessWorker)
+            self._control = control
+            worker.begin_links(links)
+            self._begin_events()
+        except BaseException:
+            if worker is not None:
+                worker.close()
             self._end_links()
-            raise PartyFailed(self._name, f"its links cannot be made: {error}") from error
-        assert isinstance(worker, InProcessWorker)
-        self._control = control
-        worker.begin_links(links)
-        self._begin_events()
+            raise
         return worker
 
     def tell(self, message: Message, fds: Sequence[int] = ()) -> None:

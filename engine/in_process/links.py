@@ -299,6 +299,8 @@ class InProcessLinks:
         self.loop.detach()
         if self._runs:
             self.loop.complete(asyncio.wait(self._runs, timeout=2 * EXIT_TIMEOUT_S))
+        for keeper in self._keepers:
+            keeper.discard()  # there was no turn for it
         self._close_gateway()
         self._hang_up()
         for bell in self._bells:

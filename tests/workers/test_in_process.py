@@ -17,10 +17,13 @@ import uvloop
 
 from partywire import BatchRunner, BlockingParty, Party, PartyConfig
 from partywire.engine.connection_pump import ConnectionPump
+from partywire.engine.in_process.links import InProcessLinks
 from partywire.engine.in_process.loop import LinkLoop
 from partywire.engine.in_process.multiplexer import InProcessMultiplexer
 from partywire.workers.config import parse_config, write_config
-from partywire.workers.errors import AddressUnavailable, ConfigError, PeerClosed, PeerLost, SessionError
+from partywire.workers.errors import AddressUnavailable, ConfigError, PartyFailed, PeerClosed, PeerLost, SessionError
+from partywire.workers.in_process import InProcessWorker
+from partywire.workers.link_events import LinkEvents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -319,6 +322,34 @@ def test_an_address_that_is_taken_raises_and_leaves_nothing() -> None:
         party = BlockingParty(PartyConfig(name="a", parties=parties, io="in-process"))
         with pytest.raises(AddressUnavailable, match="in use"):
             party.open()
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "seen"),
+    [
+        (InProcessLinks, OSError("no descriptor is left"), PartyFailed),
+        (LinkEvents, RuntimeError("no thread can be started"), RuntimeError),
+    ],
+)
+def test_an_opening_that_fails_behind_the_worker_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, what: type[object], error: Exception, seen: type[Exception]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    made: list[InProcessWorker] = []
+    begin_links = InProcessWorker.begin_links
+
+    def noted(worker: InProcessWorker, links: InProcessLinks) -> None:
+        made.append(worker)
+        begin_links(worker, links)
+
+    monkeypatch.setattr(InProcessWorker, "begin_links", noted)
+    monkeypatch.setattr(what, "begin" if what is InProcessLinks else "__init__", fail)
+    with configured("a", "b") as ((config, listener), _):
+        with pytest.raises(seen, match=str(error)):
+            BlockingParty(config, listener, on_event=lambda _: None).open()
+        assert [worker.is_over for worker in made] == [True]
 
 
 def test_a_small_message_rings_no_bell(monkeypatch: pytest.MonkeyPatch) -> None:
