@@ -100,7 +100,7 @@ class LinkConnection(SubstreamConnection):
 
     def prefer(self, substream: Substream) -> None:
         """From now on what this one sends goes before what all others send."""
-        self._session.urgent = substream
+        self._session.prefer(substream)
 
     def is_sending(self, but: Substream) -> bool:
         """Whether any substream but one has something to send."""

@@ -70,7 +70,7 @@ async def answer(
         async with asyncio.timeout(timeout_s):
             if not await _drive(core, reader, writer):
                 raise NegotiationFailed(writer.peer, (), by_us=True)
-        writer.write(b"")  # an optimistic peer gets no answer, but its substream is accepted
+        writer.accept()  # an optimistic peer gets no answer
     except TimeoutError:
         writer.reset("the negotiation timed out")
         raise NegotiationTimedOut(writer.peer, (), timeout_s) from None

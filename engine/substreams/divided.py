@@ -50,6 +50,9 @@ RECEIVE_SIZE: Final = 256 * 1024
 WRITE_TIMEOUT_S: Final = 10.0
 """For the peer to take anything at all of what waits; a stalled connection is over."""
 
+TIMER_EARLY_MAX_S: Final = 1.0
+"""How much too early a timer may ring. Setting it anew costs less than a wake-up, and more than nothing."""
+
 CLOSE_TIMEOUT_S: Final = 5.0
 """For substreams that are open when we say goodbye, and for the last bytes."""
 
@@ -222,9 +225,25 @@ class DividedStream:
     def close(self, substream: Substream) -> None:
         """End our side of a substream, and drop what still comes on the other."""
         self._closing.add(substream)
-        substream.close_write()
+        self.end_write(substream)
         self._drop_input(substream)
-        self.flush_soon()
+
+    def end_write(self, substream: Substream) -> None:
+        """End our side of a substream. Nobody waits for an end that answers the peer's and has nothing before it."""
+        if self.turns.is_patient and substream.is_at_end and not substream.send_size:
+            substream.close_write(is_unhurried=True)
+            self._set_timer()
+        else:
+            substream.close_write()
+            self.flush_soon()
+
+    def accept(self, substream: Substream) -> None:
+        """Tell the peer that its substream is welcome, with what is sent next or a moment later."""
+        substream.accept(is_unhurried=self.turns.is_patient)
+        if self.turns.is_patient:
+            self._set_timer()
+        else:
+            self.flush_soon()
 
     # Receiving.
 
@@ -379,7 +398,7 @@ class DividedStream:
 
     def _set_timer(self) -> None:
         deadline = self._session.deadline
-        if deadline < self._timer_at or self._timer is None:
+        if self._timer is None or not 0.0 <= deadline - self._timer_at <= TIMER_EARLY_MAX_S:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = None

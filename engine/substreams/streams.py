@@ -236,6 +236,10 @@ class SubstreamWriter:
             else:
                 await _wait_at_most(self._place, "write to", self._substream, self.peer, self.timeout_s)
 
+    def accept(self) -> None:
+        """Tell the peer that the substream it opened is welcome, with what is written next or a moment later."""
+        self._connection.accept(self._substream)
+
     def write_eof(self) -> None:
         """End our side behind everything that was written.
 
@@ -244,8 +248,7 @@ class SubstreamWriter:
         """
         if self._waiting:
             raise RuntimeError("await drain() before the end: the substream has not taken everything")
-        self._substream.close_write()
-        self._connection.flush_soon()
+        self._connection.end_write(self._substream)
 
     def close(self) -> None:
         """End our side, and read nothing more. Behind the peer's end it is an orderly end, else the peer hears that

@@ -39,6 +39,10 @@ class Timer(Protocol):
 class Turns(Protocol):
     """What drives a connection. All of it is of one thread."""
 
+    @property
+    def is_patient(self) -> bool:
+        """Whether what nobody waits for may be put off: somebody is sure to come back for it in time."""
+
     def time(self) -> float:
         """Seconds that never go back."""
 
@@ -54,6 +58,8 @@ class Turns(Protocol):
 
 class LoopTurns:
     """An asyncio loop."""
+
+    is_patient = True
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

@@ -1,4 +1,4 @@
-"""Substreams of which the peer owes something, and when it is too late for that. Without I/O.
+"""Substreams of which something is owed, by the peer or by us, and when it is too late for that. Without I/O.
 
 Between the session and its clock. The one invariant: all of them have the same time, so who came first is due first.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .substream import Substream
 
 
@@ -22,6 +24,12 @@ class Overdue:
 
     def __len__(self) -> int:
         return len(self._deadlines)
+
+    def __contains__(self, substream: Substream) -> bool:
+        return substream in self._deadlines
+
+    def __iter__(self) -> Iterator[Substream]:
+        return iter(self._deadlines)
 
     def begin(self, substream: Substream, now: float) -> None:
         """It is owed from now on."""

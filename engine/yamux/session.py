@@ -17,7 +17,6 @@ known one, of the wrong parity, or for 0, ends the session.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from ..errors import LinkProtocolError
@@ -43,6 +42,7 @@ from .frames import (
     encode_header,
 )
 from .limits import YamuxLimits
+from .outgoing import Outgoing
 from .overdue import Overdue
 from .pings import Pings
 from .substream import Substream
@@ -73,8 +73,6 @@ class YamuxSession:
         self.cause = ""  # why the session is over
         self.is_leaving = False  # we said GO_AWAY
         self.is_peer_leaving = False
-        self.urgent: Substream | None = None
-        """The one substream, if any, whose frames go before those of all others."""
         self._clock = clock
         self._next_id = 1 if is_client else 2
         self._parity = 0 if is_client else 1  # of the peer's ids
@@ -85,7 +83,12 @@ class YamuxSession:
         self._half_closed = Overdue(self.limits.half_closed_timeout_s, "the peer did not end its side")
         self._growth = WindowGrowth(self.limits)
         self._replies = bytearray()
-        self._turns: deque[Substream] = deque()
+        self._outgoing = Outgoing(clock)
+        self._turns = self._outgoing.turns
+        self.has_output: Final = self._outgoing.add
+        """For substreams: one has something to send, and gets its turn."""
+        self.has_unhurried_output: Final = self._outgoing.add_unhurried
+        """The same, but it may wait for what is sent next, or a moment."""
         self._pings = Pings(clock(), self.limits.keepalive_s, self.limits.ping_timeout_s)
         # What stands between two calls of receive_untrusted: a part of a header, or of a body.
         self._header = bytearray()
@@ -140,6 +143,10 @@ class YamuxSession:
         """How many are open, or hold something that was not read."""
         return len(self._substreams)
 
+    def prefer(self, substream: Substream) -> None:
+        """From now on the frames of this one substream go before those of all others."""
+        self._outgoing.urgent = substream
+
     def ping(self) -> None:
         """Measure the round trip; `RoundTrip` follows, or `SessionOver` when no answer comes in time."""
         self._check_alive()
@@ -151,6 +158,7 @@ class YamuxSession:
         self._check_alive()
         if not self.is_leaving:
             self.is_leaving = True
+            self._outgoing.hurry_from_now_on()
             self._replies += encode_header(GO_AWAY, 0, 0, GoAwayCode.NORMAL)
 
     def connection_ended(self, cause: str) -> list[Event]:
@@ -158,24 +166,18 @@ class YamuxSession:
         if self.cause:
             return []
         self._end(cause)
-        return self._take_events()
+        return self.take_events()
 
     # What substreams say (substream.py).
 
-    def has_output(self, substream: Substream) -> None:
-        """The substream has something to send: it gets its turn."""
-        if not substream.is_in_turn:
-            substream.is_in_turn = True
-            (self._turns.appendleft if substream is self.urgent else self._turns.append)(substream)
-
-    def accepted(self, substream: Substream) -> None:
+    def accepted(self, substream: Substream, is_unhurried: bool) -> None:
         """The user took what the peer opened."""
         if substream.is_reset or self.cause:
             return
         substream.is_answered = True
         substream.owes_ack = True
         self._unaccepted -= 1
-        self.has_output(substream)
+        (self.has_unhurried_output if is_unhurried else self.has_output)(substream)
 
     def was_read(self, substream: Substream, size: int) -> None:
         """The user took bytes: give credit when half the window is due, and more of it to who is held up by it."""
@@ -226,6 +228,8 @@ class YamuxSession:
         Events that this causes (`Writable`) are in what `receive_untrusted` or `tick` returns next, or `take_events`.
         """
         output: list[Buffer] = []
+        if self._replies or self._turns:
+            self._outgoing.hurry()
         if self._replies:
             output.append(bytes(self._replies))
             size_max -= len(self._replies)
@@ -235,14 +239,19 @@ class YamuxSession:
             substream = turns.popleft()
             size_max -= self._emit(substream, output)
             if (substream.sendable or (substream.owes_fin and not substream.send_size)) and not substream.is_reset:
-                (turns.appendleft if substream is self.urgent else turns.append)(substream)
+                self._outgoing.add_again(substream)
             else:
                 substream.is_in_turn = False
         return output
 
     def take_events(self) -> list[Event]:
         """What happened since the last events were given."""
-        return self._take_events()
+        events = self._events
+        if self._readable:
+            events += [Readable(substream) for substream in self._readable]
+            self._readable.clear()
+        self._events = []
+        return events
 
     def _emit(self, substream: Substream, output: list[Buffer]) -> int:
         """One turn of a substream: its credit and flags, and one frame of its data. Returns the size."""
@@ -310,7 +319,7 @@ class YamuxSession:
             self._replies += encode_header(GO_AWAY, 0, 0, GoAwayCode.PROTOCOL_ERROR)
             self._end(str(error))
             raise
-        return self._take_events()
+        return self.take_events()
 
     def _take_header_untrusted(self, header: tuple[int, int, int, int, int]) -> None:
         version, kind, flags, substream_id, length = header
@@ -421,6 +430,7 @@ class YamuxSession:
     def _take_go_away(self, code: int) -> None:
         if code == GoAwayCode.NORMAL:
             self.is_peer_leaving = True
+            self._outgoing.hurry_from_now_on()
             self._events.append(GoingAway())
             return
         what = {1: "a protocol error of ours", 2: "an internal error"}.get(code, f"the unknown code {code}")
@@ -433,23 +443,26 @@ class YamuxSession:
         """When `tick` is due. It moves, both ways; looking at it after each call is enough."""
         if self.cause:
             return float("inf")
-        return min(self._pings.deadline, self._unanswered.deadline, self._half_closed.deadline)
+        owed = min(self._unanswered.deadline, self._half_closed.deadline)
+        return min(self._pings.deadline, owed, self._outgoing.deadline)
 
     def tick(self) -> list[Event]:
         """Time has passed: ping, and give up what did not come in time."""
         if self.cause:
-            return self._take_events()
+            return self.take_events()
         now = self._clock()
         if self._pings.is_lost(now):
             self._end(f"no answer to a ping within {self.limits.ping_timeout_s:g} s")
-            return self._take_events()
+            return self.take_events()
         if self._pings.is_due(now):
             self.ping()
+        if self._outgoing.deadline <= now:
+            self._outgoing.hurry()
         for owed in (self._unanswered, self._half_closed):
             while (substream := owed.take_due(now)) is not None:
                 self._events.append(WasReset(substream))
                 self.reset(substream, owed.cause)
-        return self._take_events()
+        return self.take_events()
 
     # Within.
 
@@ -477,16 +490,8 @@ class YamuxSession:
         self._substreams.clear()
         self._unanswered.clear()
         self._half_closed.clear()
-        self._turns.clear()
+        self._outgoing.clear()
         self._events.append(SessionOver(cause))
-
-    def _take_events(self) -> list[Event]:
-        events = self._events
-        if self._readable:
-            events += [Readable(substream) for substream in self._readable]
-            self._readable.clear()
-        self._events = []
-        return events
 
     def _check_alive(self) -> None:
         if self.cause:

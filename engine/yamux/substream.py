@@ -68,10 +68,13 @@ class Substream:
 
     # For the user.
 
-    def accept(self) -> None:
-        """Tell the peer that its substream is welcome, as writing to it does too. A second call does nothing."""
+    def accept(self, *, is_unhurried: bool = False) -> None:
+        """Tell the peer that its substream is welcome, as writing to it does too. A second call does nothing.
+
+        `is_unhurried`: with what is sent next, or a moment later (outgoing.UNHURRIED_S).
+        """
         if not self.is_answered and not self.is_ours:
-            self._session.accepted(self)
+            self._session.accepted(self, is_unhurried)
 
     def write(self, data: Buffer) -> int:
         """Take what there is room for, from the front of `data`. The caller may change it afterwards.
@@ -106,13 +109,16 @@ class Substream:
         self.is_write_refused = self.is_write_refused or self.send_size >= self._session.limits.send_size_max
         return self.send_size < self._session.limits.send_size_max
 
-    def close_write(self) -> None:
-        """End our side behind everything that was written. Reading goes on. A second call does nothing."""
+    def close_write(self, *, is_unhurried: bool = False) -> None:
+        """End our side behind everything that was written. Reading goes on. A second call does nothing.
+
+        `is_unhurried`: with what is sent next, or a moment later (outgoing.UNHURRIED_S).
+        """
         self._check_alive()
         if not self.fin_sent and not self.owes_fin:
-            self.accept()
+            self.accept(is_unhurried=is_unhurried)
             self.owes_fin = True
-            self._session.has_output(self)
+            (self._session.has_unhurried_output if is_unhurried else self._session.has_output)(self)
 
     def read(self, size_max: int) -> bytes:
         """What has arrived, at most `size_max` bytes. Empty: nothing now, or for ever if `is_at_end`.

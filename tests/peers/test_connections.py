@@ -223,6 +223,7 @@ async def test_idle_connections_above_the_number_to_keep_are_closed_and_used_one
         node.serve_echo()
     used, *idle = [await hub.connect(node) for node in nodes]
     _, reader, writer = await used.open([ECHO])
+    await until(lambda: not any(one.substreams for one in hub.peers._pool.standing.values() if one is not used))
     now = net.loop.time()
     hub.peers._pool.reap(now + 90)
     assert hub.peers.counters.reaped == 0

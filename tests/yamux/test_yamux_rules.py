@@ -39,6 +39,7 @@ from partywire.engine.yamux.frames import (
     encode_header,
 )
 from partywire.engine.yamux.limits import YamuxLimits
+from partywire.engine.yamux.outgoing import UNHURRIED_S
 from partywire.engine.yamux.session import YamuxSession
 from tests.yamux.yamux_pair import Clock, Pair, frames_of, output_of
 
@@ -338,6 +339,65 @@ def test_rule_13_credit_may_come_behind_the_end() -> None:
     session.receive_untrusted(encode_header(WINDOW_UPDATE, 0, 1, 5))
     assert isinstance(offered, Offered)
     assert offered.substream.send_window == WINDOW_SIZE + 5
+
+
+def unhurried(pair: Pair) -> tuple[Substream, Substream]:
+    """A substream that the client opened and ended; the server's answer to both is unhurried."""
+    ours = pair.client.open()
+    ours.close_write()
+    _, events = pair.flow()
+    (offered,) = [event for event in events if isinstance(event, Offered)]
+    offered.substream.close_write(is_unhurried=True)
+    return ours, offered.substream
+
+
+def test_what_is_unhurried_goes_with_what_is_sent_next() -> None:
+    pair = Pair()
+    other, theirs = pair.substreams()
+    ours, ended_by_us = unhurried(pair)
+    assert not pair.server.has_something_to_send
+    assert pair.server.take_output() == []
+    theirs.write(b"x")
+    sent = output_of(pair.server)
+    assert {frame[2] for frame in frames_of(sent)} == {other.id, ours.id}
+    assert (WINDOW_UPDATE, ACK | FIN, ended_by_us.id, 0) in frames_of(sent)
+    pair.client.receive_untrusted(sent)
+    assert ended(ours) == (True, True)
+    assert pair.server.deadline > pair.clock.now + UNHURRIED_S
+    assert output_of(pair.server) == b""
+
+
+def test_what_is_unhurried_goes_by_itself_after_a_moment() -> None:
+    pair = Pair()
+    ours, _ = unhurried(pair)
+    assert pair.server.deadline == pair.clock.now + UNHURRIED_S
+    pair.server.tick()
+    assert not pair.server.has_something_to_send
+    pair.clock.now += UNHURRIED_S
+    pair.server.tick()
+    assert frames_of(output_of(pair.server)) == [(WINDOW_UPDATE, ACK | FIN, ours.id, 0)]
+
+
+@pytest.mark.parametrize("leaving", ["client", "server"])
+def test_nothing_is_unhurried_when_a_side_is_leaving(leaving: str) -> None:
+    pair = Pair()
+    other, theirs = pair.substreams()
+    ours, _ = unhurried(pair)
+    getattr(pair, leaving).go_away()
+    pair.flow()
+    assert ended(ours) == (True, True)
+    other.close_write()
+    pair.flow()
+    theirs.close_write(is_unhurried=True)
+    pair.flow()
+    assert ended(other) == (True, True)
+
+
+def test_a_substream_that_is_reset_has_nothing_unhurried_left() -> None:
+    pair = Pair()
+    ours, theirs = unhurried(pair)
+    theirs.reset("it is over")
+    assert frames_of(output_of(pair.server)) == [(WINDOW_UPDATE, RST, ours.id, 0)]
 
 
 def test_rule_14_a_peer_that_never_ends_its_side_is_given_up() -> None:

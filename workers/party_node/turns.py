@@ -70,6 +70,9 @@ class WorkerPlace:
 class WorkerTurns:
     """As Turns, of one lane: `put_off` is called with what is to be done at the end of the turn."""
 
+    is_patient = False
+    """A program may not come back to its worker for minutes."""
+
     def __init__(self, worker: Worker, put_off: Callable[[Callable[[], object]], object]) -> None:
         self._worker = worker
         self.call_soon = put_off
