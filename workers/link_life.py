@@ -3,6 +3,9 @@
 Between the supervisor's commands, what lanes and control lanes find in their rings, and the sessions on these lanes.
 The one invariant: the sessions on a lane fail before its rings are given back, and before the lanes of another epoch
 come; so no session writes to, or hears of, an epoch in which it was not made.
+
+A connection that broke fails its sessions one pass after its end was found: whoever waited for what stood right before
+the end is resumed in between, and has it, whether both came together or one after the other.
 """
 
 from __future__ import annotations
@@ -36,13 +39,35 @@ if TYPE_CHECKING:
     from .peer_link import PeerLink
     from .worker import Worker
 
+    Receiver: TypeAlias = "Lane | ControlLane | SubstreamLane | BrokenLane"
     SubstreamRings: TypeAlias = tuple[RingWriter, RingReader, Bell]
+
+
+class BrokenLane:
+    """Among what a worker receives from, for one pass: what follows from the end of a lane."""
+
+    def __init__(self, life: LinkLife, lane: Lane, cause: str) -> None:
+        self._life = life
+        self._lane = lane
+        self._cause = cause
+
+    def receive(self) -> int:
+        """The pass in which the end was found is over."""
+        self._life.lane_has_broken(self, self._lane, self._cause)
+        return 1
+
+    def is_idle(self) -> bool:
+        """The next pass is wanted at once."""
+        return False
+
+    def note_sleep(self, timed_out: bool) -> None:
+        """There is none before it."""
 
 
 class LinkLife:
     """Of all links of one worker. Driven by its commands, its lanes and its end; has no part in what lanes carry."""
 
-    def __init__(self, worker: Worker, receivers: list[Lane | ControlLane | SubstreamLane], fence: Fence) -> None:
+    def __init__(self, worker: Worker, receivers: list[Receiver], fence: Fence) -> None:
         """`receivers`: what each pass of the worker reads; lanes are put there, and taken away, here."""
         self._worker = worker
         self._receivers = receivers
@@ -184,10 +209,24 @@ class LinkLife:
     # Lost.
 
     def lose_lane(self, lane: Lane, cause: str, error: Exception | None = None) -> None:
-        """A connection broke: every session on it fails here and, by our RESETs, at the other parties.
+        """A connection broke: in the next pass every session on it fails here and, by our RESETs, at the other parties.
 
-        `error` is what the peer did wrong; then the connection still works in our direction, and the peer is told too.
+        `error` is what the peer did wrong; then the connection still works in our direction, the peer is told too, and
+        nothing waits for another pass.
         """
+        if error is not None:
+            self.fail_lane(lane, cause, error)
+        elif not lane.is_over and not lane.cause:
+            lane.cause = cause  # no session is made on it any more
+            self._receivers.insert(0, BrokenLane(self, lane, cause))
+
+    def lane_has_broken(self, broken: BrokenLane, lane: Lane, cause: str) -> None:
+        """For BrokenLane: everybody who was woken before has had a turn."""
+        self._receivers.remove(broken)
+        self.fail_lane(lane, cause)
+
+    def fail_lane(self, lane: Lane, cause: str, error: Exception | None = None) -> None:
+        """As `lose_lane`, and at once."""
         if lane.is_over:
             return
         link = lane.link
@@ -205,7 +244,7 @@ class LinkLife:
     def lose_ring(self, lane: Lane, cause: str) -> None:
         """We cannot use a ring of a connection any more: its sessions fail, and the link is made anew."""
         was_over = lane.is_over
-        self.lose_lane(lane, cause)
+        self.fail_lane(lane, cause)
         if not was_over:
             self.ask_for_link(lane.link, cause)
 
@@ -219,7 +258,7 @@ class LinkLife:
         if not link.cause or cause.endswith(STAYS_AWAY):  # which says more than how it was lost
             link.cause = cause
         for lane in tuple(link.lanes.values()):
-            self.lose_lane(lane, cause)
+            self.fail_lane(lane, lane.cause or cause)
         if link.control is not None:
             link.control.is_over = True
         if link.substreams is not None:
@@ -262,7 +301,7 @@ class LinkLife:
     def drop_lanes(self, link: PeerLink, cause: str) -> None:
         """Give the rings of a link back; the sessions on them fail."""
         for lane in link.lanes.values():
-            self.lose_lane(lane, cause)
+            self.fail_lane(lane, lane.cause or cause)
             self._totals_before = add_totals(self._totals_before, lane)
             self._receivers.remove(lane)
             lane.close()

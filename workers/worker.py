@@ -43,9 +43,8 @@ if TYPE_CHECKING:
 
     from partywire.engine.topology import PartySpec
 
-    from .control_lane import ControlLane
     from .lane import Lane
-    from .link_life import SubstreamRings
+    from .link_life import Receiver, SubstreamRings
     from .mailbox import Mailbox
     from .party_node.lane import SubstreamLane
     from .resets import SessionResets
@@ -132,7 +131,7 @@ class Worker(WorkerHot):
         # Who takes the substream lane of a link, which is there only if somebody does.
         self.on_substreams: Callable[[PeerLink, SubstreamRings], SubstreamLane] | None = None
         # Lanes of all links, of every kind, which `link_life` puts there and takes away.
-        self._receivers: list[Lane | ControlLane | SubstreamLane] = []
+        self._receivers: list[Receiver] = []
         self.link_life = self.link_life_type(self, self._receivers, fence)
         self._dirty: list[Lane | SubstreamLane] = []
         self._timers = Timers()

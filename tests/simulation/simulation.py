@@ -31,6 +31,7 @@ from partywire.workers import batch_attempt, child_worker
 from partywire.workers import worker as worker_module
 from partywire.workers.config import PartyConfig
 from partywire.workers.errors import PeerLost
+from partywire.workers.link_life import BrokenLane
 from partywire.workers.scheduler import Scheduler
 
 from . import chatter
@@ -416,7 +417,7 @@ class Simulation:
                 continue
             for loop, worker in family.workers if not family.supervisor.is_closing else family.workers[:1]:
                 for receiver in worker._receivers if loop.stopped_until <= now else ():
-                    if not receiver.is_over and not receiver.reader.is_empty():
+                    if isinstance(receiver, BrokenLane) or not (receiver.is_over or receiver.reader.is_empty()):
                         raise Violation(f"{loop.name} sleeps although its peer has sent something")
             for process in family.supervisor.io_processes:
                 if process.loop.is_dead or process.loop.stopped_until > now:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from partywire.engine.frames import Descriptor, JobStatus, encode_frame, encode_job_end, fragment_begin_header
+from partywire.engine.records import STREAM_END, StreamEnd, encode_stream_end
 from partywire.workers.errors import InboxOverflow, PartyFailed, PeerLost, SessionClosed, SessionTimeout, UnknownPeer
 from partywire.workers.mailbox import MESSAGE_OVERHEAD
 from partywire.workers.scheduler import Scheduler
@@ -28,6 +29,47 @@ MIB = 1 << 20
 def two() -> Iterator[Table]:
     with Table(2) as table:
         yield table
+
+
+# What came right before a loss.
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one pass", "in two"])
+def test_who_waits_has_the_last_message_of_a_peer_that_died_behind_it(two: Table, together: bool) -> None:
+    [(ours, _)] = two.sessions(0)
+
+    async def listen() -> list[object]:
+        heard: list[object] = []
+        try:
+            while True:
+                heard.append(await ours.recv(1))
+        except PeerLost as error:
+            heard.append(error.cause)
+        return heard
+
+    slot = two.schedulers[0].spawn(listen())
+    two.settle()
+    end = two.end_of(0, 1)
+    end.stream += encode_frame(0, Descriptor.BYTES, b"first") + encode_frame(0, Descriptor.BYTES, b"last")
+    if not together:
+        two.turn()
+    end.records.append((STREAM_END, encode_stream_end(StreamEnd(False, "killed"))))
+    two.settle()
+    assert slot.result == [b"first", b"last", "killed"]
+    assert two.workers[0].inbox_size == 0
+
+
+def test_no_session_is_made_on_a_lane_whose_end_was_found(two: Table) -> None:
+    two.sessions(0)
+    two.end_of(0, 1).records.append((STREAM_END, encode_stream_end(StreamEnd(False, "killed"))))
+    two.move()
+    worker = two.workers[0]
+    assert worker.service()
+    assert not worker.may_sleep()
+    with pytest.raises(PeerLost, match="killed"):
+        worker.make_session(1)
+    two.settle()
+    assert worker.may_sleep()
 
 
 # The inbox's books.

@@ -29,9 +29,9 @@ class PairLinkLife(LinkLife):
 
     _worker: PairWorker
 
-    def lose_lane(self, lane: Lane, cause: str, error: Exception | None = None) -> None:
+    def fail_lane(self, lane: Lane, cause: str, error: Exception | None = None) -> None:
         """As of any worker."""
-        super().lose_lane(lane, with_peer_name(cause, lane.link.name), error)
+        super().fail_lane(lane, with_peer_name(cause, lane.link.name), error)
 
     def end_control(self, link: PeerLink, end: StreamEnd) -> None:
         """As of any worker."""
