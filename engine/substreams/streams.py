@@ -38,6 +38,8 @@ class SubstreamReader:
     def __init__(self, connection: DividedStream, substream: Substream) -> None:
         self.timeout_s: float | None = None
         """For any one wait of this half: a call that waits several times begins anew each time."""
+        self.on_wake: Callable[[], object] | None = None
+        """Called when something arrived, or the substream is over; in the midst of other things."""
         self._connection = connection
         self._substream = substream
         self._place = connection.turns.make_place()
@@ -71,6 +73,17 @@ class SubstreamReader:
             else:
                 await _wait_at_most(self._place, "read from", self._substream, self._far_end, self.timeout_s)
         return data
+
+    def read_nowait(self, n: int) -> bytes:
+        """At most `n` bytes of what has come; b"" is nothing, or the peer's end if `at_eof()`.
+
+        Raises:
+            SubstreamReset, SubstreamSessionOver: as `read`.
+        """
+        if self._held:
+            data, self._held = self._held[:n], self._held[n:]
+            return data
+        return self._take(n)
 
     async def peek(self) -> bytes:
         """What the next `read` gives, without taking it: something as soon as there is any, b"" at the peer's end.
@@ -147,6 +160,8 @@ class SubstreamReader:
     def wake(self) -> None:
         """For the connection: something arrived, or will not any more."""
         self._place.wake()
+        if self.on_wake is not None:
+            self.on_wake()
 
     @property
     def _far_end(self) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from ..errors import PartyWireError
 from ..peers.peer_id import PeerId
 from ..substreams.connection import SubstreamConnection
+from ..substreams.errors import SubstreamTimeout
 from ..yamux.errors import SubstreamClosed, SubstreamRefused, SubstreamReset, SubstreamSessionOver
 from . import heads
 from .failures import failed
@@ -169,7 +170,7 @@ class Bridge:
             SubstreamReset, SubstreamSessionOver: that happened.
         """
         try:
-            return await _while_open(self._loop, near.writer, work)
+            return await _while_open(near.writer, work)
         except (PartyWireError, ValueError, OSError) as error:
             if near.writer.failure is not None:
                 raise near.writer.failure from error
@@ -290,9 +291,8 @@ class Bridge:
         try:
             offer = heads.Offer(protocol, self._numbers.note(connection), number)
             with self._offers.waiting(connection.peer_id):
-                async with asyncio.timeout(self._offer_timeout_s):
-                    near = await _while_open(self._loop, far.writer, self._hand_over(offer, far))
-        except TimeoutError:
+                near = await self._hand_over(offer, far)
+        except SubstreamTimeout:
             far.writer.reset("whoever serves this did not take it in time")
             return
         except (*_GONE, SubstreamRefused) as error:
@@ -302,24 +302,39 @@ class Bridge:
             await self._join(near, far, number)
 
     async def _hand_over(self, offer: heads.Offer, far: Ends) -> Ends | None:
-        """Have the opener take a substream; None if it does not want it, and the peer was told."""
+        """Have the opener take a substream; None if it does not want it, and the peer was told.
+
+        Raises:
+            SubstreamTimeout: it did not answer in time.
+            SubstreamReset, SubstreamSessionOver: one of the two substreams is gone.
+        """
+        # This waits for no room: of those that the opener has not answered there are at most OFFERS_MAX.
         near = Ends(*await self._connection.open())
+
+        def look() -> None:
+            if far.writer.failure is not None:
+                near.writer.reset("the peer is gone")
+
+        far.writer.on_wake = look
         try:
-            await write_head(near.writer, offer)
+            look()
+            near.writer.write(heads.encode(offer))
+            near.reader.timeout_s = self._offer_timeout_s
             answer = await read_head_untrusted(near.reader)
+            near.reader.timeout_s = None
+            if not isinstance(answer, heads.Taken | heads.Refused):
+                raise HeadError("no answer to an offer")
         except HeadError as error:
             self.abort(str(error))
             raise SubstreamSessionOver("the opener", str(error)) from None
         except BaseException:
             near.writer.reset("the peer, or its time, is gone")
             raise
-        match answer:
-            case heads.Taken():
-                return near
-            case heads.Refused(cause):
-                far.writer.reset(cause)
-            case _:
-                self.abort(str(HeadError("no answer to an offer")))
+        finally:
+            far.writer.on_wake = None
+        if isinstance(answer, heads.Taken):
+            return near
+        far.writer.reset(answer.cause)
         near.writer.close()
         return None
 
@@ -381,24 +396,34 @@ class Bridge:
             self._manager.unserve(self._served.pop())
 
 
-async def _while_open(
-    loop: asyncio.AbstractEventLoop, writer: SubstreamWriter, work: Coroutine[object, object, Result]
-) -> Result:
+async def _while_open(writer: SubstreamWriter, work: Coroutine[object, object, Result]) -> Result:
     """What comes of `work`, which is cancelled when the substream breaks that it is done for.
 
     Raises:
         SubstreamReset, SubstreamSessionOver: it broke.
     """
-    task = loop.create_task(work)
-    if writer.failure is not None:
-        task.cancel()
-    writer.on_wake = lambda: task.cancel() if writer.failure is not None else None
+    task = asyncio.current_task()
+    assert task is not None
+    is_given_up = False
+
+    def look() -> None:
+        nonlocal is_given_up
+        if writer.failure is not None and not is_given_up:
+            is_given_up = True
+            task.cancel()
+
+    if (failure := writer.failure) is not None:
+        work.close()
+        raise failure
+    writer.on_wake = look
     try:
-        return await task
+        result = await work
+        if is_given_up:
+            await asyncio.sleep(0)  # where the cancelling arrives that `work` did not see
     except asyncio.CancelledError:
-        if (failure := writer.failure) is not None and task.cancelled():
+        if is_given_up and task.uncancel() == 0 and (failure := writer.failure) is not None:
             raise failure from None
         raise
     finally:
         writer.on_wake = None
-        task.cancel()
+    return result

@@ -10,12 +10,15 @@ take is not read for, and nobody else waits for it.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..yamux.errors import SubstreamReset, SubstreamSessionOver
 from .limits import SPLICE_SIZE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..substreams.streams import SubstreamReader, SubstreamWriter
 
 
@@ -48,56 +51,80 @@ async def splice(near: Ends, far: Ends) -> Breach | None:
 
 
 class _Splice:
-    """Driven by its two copying tasks, and by what the connections tell the writers."""
+    """Driven by what the connections tell readers and writers: no task stands at either substream."""
 
     def __init__(self, near: Ends, far: Ends) -> None:
         self._ends = near, far
+        self._has_ended = [False, False]  # whether everything of that end, and its end, was carried over
+        self._is_stopped = [False, False]  # whether nothing more of it will be
         self._breach: Breach | None = None
-        self._copies: tuple[asyncio.Task[bool], ...] = ()  # from the first end, and from the second one
+        self._is_over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> Breach | None:
-        near, far = self._ends
-        loop = asyncio.get_running_loop()
-        self._copies = loop.create_task(_copy(near, far)), loop.create_task(_copy(far, near))
-        near.writer.on_wake = far.writer.on_wake = self._look
+        for at, end in enumerate(self._ends):
+            end.reader.on_wake = partial(self._guard, self._carry, at)
+            end.writer.on_wake = partial(self._guard, self._writer_woken, at)
         try:
-            self._look()
-            await asyncio.wait(self._copies)
+            for at in (0, 1):
+                self._guard(self._writer_woken, at)
+            await self._is_over
         finally:
-            near.writer.on_wake = far.writer.on_wake = None
-            for copy in self._copies:
-                copy.cancel()
-            await asyncio.gather(*self._copies, return_exceptions=True)
+            for end in self._ends:
+                end.reader.on_wake = end.writer.on_wake = None
         self._look()
-        for copy in self._copies:
-            if not copy.cancelled() and (error := copy.exception()) is not None:
-                raise error  # none that substreams raise
         if self._breach is None:
             return None
-        from_broken = self._copies[self._breach.is_far]
-        return self._breach._replace(is_told_all=not from_broken.cancelled() and from_broken.result())
+        return self._breach._replace(is_told_all=self._has_ended[self._breach.is_far])
+
+    def _guard(self, work: Callable[[int], object], at: int) -> None:
+        """We are called by a connection that goes on whatever happens here."""
+        if self._is_over.done():
+            return
+        try:
+            work(at)
+        except Exception as error:  # none that substreams raise
+            self._is_over.set_exception(error)
+            return
+        ended, stopped = self._has_ended, self._is_stopped
+        if (ended[0] or stopped[0]) and (ended[1] or stopped[1]):
+            self._is_over.set_result(None)
+
+    def _writer_woken(self, at: int) -> None:
+        self._look()
+        self._carry(1 - at)
+
+    def _carry(self, at: int) -> None:
+        """Everything that came at that end, as far as the other one takes it, and its end behind it."""
+        reader, writer = self._ends[at].reader, self._ends[1 - at].writer
+        if self._has_ended[at] or self._is_stopped[at]:
+            return
+        try:
+            while writer.has_room:
+                if data := reader.read_nowait(SPLICE_SIZE):
+                    writer.write(data)
+                elif reader.at_eof():
+                    writer.write_eof()
+                    self._has_ended[at] = True
+                    return
+                else:
+                    return
+        except (SubstreamReset, SubstreamSessionOver):
+            self._stop(at)
+            self._look()
 
     def _look(self) -> None:
-        """Note which substream broke first, and stop copying what nobody will get."""
-        if all(copy.done() and not copy.cancelled() and copy.result() for copy in self._copies):
+        """Note which substream broke first, and stop carrying what nobody will get."""
+        if all(self._has_ended):
             return  # both have ended in order; what becomes of their connections does not matter any more
         for at, end in enumerate(self._ends):
             if (failure := end.writer.failure) is None:
                 continue
             if self._breach is None:
                 self._breach = Breach(bool(at), failure.cause or NO_REASON, False)
-            self._copies[1 - at].cancel()
+            self._stop(1 - at)
             if isinstance(failure, SubstreamReset):  # of another one what had arrived can still be read
-                self._copies[at].cancel()
+                self._stop(at)
 
-
-async def _copy(source: Ends, target: Ends) -> bool:
-    """All of one direction, and its end. False: a substream broke, and `_look` says which one."""
-    try:
-        while data := await source.reader.read(SPLICE_SIZE):
-            target.writer.write(data)
-            await target.writer.drain()
-        target.writer.write_eof()
-    except (SubstreamReset, SubstreamSessionOver):
-        return False
-    return True
+    def _stop(self, at: int) -> None:
+        if not self._has_ended[at]:
+            self._is_stopped[at] = True
