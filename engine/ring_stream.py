@@ -96,6 +96,12 @@ class RingStream(Stream):
         self._schedule()
         return count
 
+    def serve_now(self) -> None:
+        """The same, with its owner called back at once: for who is called by nobody but an event loop."""
+        self._poll()
+        if not self._scheduled and not self._closed:
+            self._call_back()
+
     def is_idle(self) -> bool:
         """The look after the doorbell was armed: whether only the other end can bring something new. A bell comes."""
         if self._closed or self._cause:
@@ -375,7 +381,7 @@ class RingDoorbell:
     def _on_bell(self) -> None:
         self._doorbell.disarm()
         self._doorbell.drain()
-        self._stream.serve()
+        self._stream.serve_now()
         self._loop.call_soon(self._arm)  # behind those who were called back, and may be done by then
 
     def _arm(self) -> None:

@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ..negotiation import Answerer, NegotiationFailed, Proposer
+from ..substreams.errors import SubstreamTimeout
 from ..yamux.errors import SubstreamReset, SubstreamSessionOver
 from .errors import NegotiationTimedOut
 
@@ -38,10 +39,9 @@ async def propose(
     core: Proposer | None = None
     try:
         core = Proposer(protocols, is_known, writer.peer)
-        async with asyncio.timeout(timeout_s):
-            if not await _drive(core, reader, writer):
-                raise NegotiationFailed(writer.peer, tuple(protocols), by_us=False)
-    except TimeoutError:
+        if not await _drive(core, reader, writer, timeout_s):
+            raise NegotiationFailed(writer.peer, tuple(protocols), by_us=False)
+    except SubstreamTimeout:
         writer.reset("the negotiation timed out")
         raise NegotiationTimedOut(writer.peer, tuple(protocols), timeout_s) from None
     except NegotiationFailed:
@@ -67,11 +67,10 @@ async def answer(
     """
     core = Answerer(serves, writer.peer)
     try:
-        async with asyncio.timeout(timeout_s):
-            if not await _drive(core, reader, writer):
-                raise NegotiationFailed(writer.peer, (), by_us=True)
+        if not await _drive(core, reader, writer, timeout_s):
+            raise NegotiationFailed(writer.peer, (), by_us=True)
         writer.accept()  # an optimistic peer gets no answer
-    except TimeoutError:
+    except SubstreamTimeout:
         writer.reset("the negotiation timed out")
         raise NegotiationTimedOut(writer.peer, (), timeout_s) from None
     except NegotiationFailed:
@@ -84,17 +83,25 @@ async def answer(
     return core.agreed
 
 
-async def _drive(core: Proposer | Answerer, reader: SubstreamReader, writer: SubstreamWriter) -> bool:
-    """Until they agree, which is True, or the peer ends the substream."""
-    while True:
-        if output := core.take_output():
-            writer.write(output)
-        if not (missing := core.missing):
-            return True
-        data = await reader.read(missing)
-        if not data:
-            return False
-        core.receive_untrusted(data)
+async def _drive(
+    core: Proposer | Answerer, reader: SubstreamReader, writer: SubstreamWriter, timeout_s: float
+) -> bool:
+    """Until they agree, which is True, or the peer ends the substream. Raises SubstreamTimeout: neither in time."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + timeout_s
+    try:
+        while True:
+            if output := core.take_output():
+                writer.write(output)
+            if not (missing := core.missing):
+                return True
+            reader.timeout_s = deadline - clock()
+            data = await reader.read(missing)
+            if not data:
+                return False
+            core.receive_untrusted(data)
+    finally:
+        reader.timeout_s = None
 
 
 def _leave(core: Proposer | Answerer | None, writer: SubstreamWriter) -> None:

@@ -7,10 +7,10 @@ waited for; so a wake-up too many is harmless.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
 
@@ -79,23 +79,28 @@ class LoopPlace:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._future: asyncio.Future[None] | None = None
+        self._future: asyncio.Future[bool] | None = None  # its result: whether somebody woke us
 
     def wake(self) -> None:
         """As Place.wake."""
         if self._future is not None and not self._future.done():
-            self._future.set_result(None)
+            self._future.set_result(True)
 
     async def wait(self, what: str, timeout_s: float | None = None) -> None:
         """As Place.wait."""
         if self._future is not None:
             raise RuntimeError(f"another task is already waiting to {what} this substream")
-        self._future = self._loop.create_future()
+        future = self._future = self._loop.create_future()
+        timer = None if timeout_s is None else self._loop.call_later(max(timeout_s, 0.0), _give_up, future)
         try:
-            if timeout_s is None:
-                await self._future
-            else:
-                async with asyncio.timeout(timeout_s):
-                    await self._future
+            if not await future:
+                raise TimeoutError
         finally:
             self._future = None
+            if timer is not None:
+                timer.cancel()
+
+
+def _give_up(future: asyncio.Future[bool]) -> None:
+    if not future.done():
+        future.set_result(False)

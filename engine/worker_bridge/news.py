@@ -16,6 +16,7 @@ from .heads import shortened
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ..peers.claims import PeerClaim
     from ..peers.contract import ConnectionManager, PeerConnection
     from ..peers.peer_id import PeerId
     from .heads import ConnectionNote, Head
@@ -36,6 +37,7 @@ class Numbers:
         self._next = 1
         self._numbers: dict[PeerConnection, int] = {}
         self._connections: dict[int, PeerConnection] = {}
+        self._notes: dict[int, tuple[PeerClaim, ConnectionNote]] = {}  # the latest of each, and the claim in it
 
     def of(self, connection: PeerConnection) -> int:
         """The number of a connection, which gets one if it is not over."""
@@ -50,6 +52,7 @@ class Numbers:
     def _forget(self, connection: PeerConnection) -> None:
         number = self._numbers.pop(connection, 0)
         self._connections.pop(number, None)
+        self._notes.pop(number, None)
         if not self.is_attended:
             self.known.pop(number, None)
 
@@ -67,9 +70,14 @@ class Numbers:
             raise SubstreamSessionOver(str(connection.peer_id), connection.closed.result() or "it was closed")
         number = self.of(connection)
         self.known[number] = connection
-        return heads.ConnectionNote(
-            number, connection.direction.value, str(connection.address), connection.claim.encode()
-        )
+        claim, note = self._notes.get(number, (None, None))
+        if note is None or claim is not connection.claim:
+            note = heads.ConnectionNote(
+                number, connection.direction.value, str(connection.address), connection.claim.encode()
+            )
+            if number in self._connections:
+                self._notes[number] = connection.claim, note
+        return note
 
 
 class News:

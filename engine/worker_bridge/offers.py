@@ -7,14 +7,11 @@ single one has more than its share of what waits, and of what there is.
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .limits import OFFERS_MAX, OFFERS_SHARE_MAX, SUBSTREAMS_SHARE_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ..peers.peer_id import PeerId
 
 
@@ -34,25 +31,28 @@ class Offers:
         is_greedy = self._waiting[peer] >= OFFERS_SHARE_MAX or self._all[peer] >= SUBSTREAMS_SHARE_MAX
         return self._is_of_many and is_greedy
 
-    @contextmanager
-    def held(self, peer: PeerId) -> Iterator[None]:
+    def held(self, peer: PeerId) -> _Counted:
         """While a substream of this peer is with us."""
-        with _counted(self._all, peer):
-            yield
+        return _Counted(self._all, peer)
 
-    @contextmanager
-    def waiting(self, peer: PeerId) -> Iterator[None]:
+    def waiting(self, peer: PeerId) -> _Counted:
         """While one of these waits for the opener."""
-        with _counted(self._waiting, peer):
-            yield
+        return _Counted(self._waiting, peer)
 
 
-@contextmanager
-def _counted(counter: Counter[PeerId], peer: PeerId) -> Iterator[None]:
-    counter[peer] += 1
-    try:
-        yield
-    finally:
-        counter[peer] -= 1
-        if not counter[peer]:
-            del counter[peer]  # of peers that are gone nothing is kept
+class _Counted:
+    """One more of a peer's, within its block."""
+
+    __slots__ = ("_counter", "_peer")
+
+    def __init__(self, counter: Counter[PeerId], peer: PeerId) -> None:
+        self._counter = counter
+        self._peer = peer
+
+    def __enter__(self) -> None:
+        self._counter[self._peer] += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._counter[self._peer] -= 1
+        if not self._counter[self._peer]:
+            del self._counter[self._peer]  # of peers that are gone nothing is kept
