@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
@@ -22,13 +21,14 @@ from partywire.engine.prober import Finding, Probed, Prober
 from partywire.engine.tcp import TcpTransport
 from partywire.engine.topology import dials
 
+from .check_row import Row
 from .cli_json import json_text
 from .config import PartyConfig, load_config
 from .exit_code import ExitCode
 from .security import check_files, crl_paths, is_soon, own_certificate
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Mapping
 
     from partywire.engine.topology import PartySpec, PeerSpec
 
@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 
 HELP = """Check a configuration, and find out what is at each peer's address.
 
-Validates CONFIG and the files of its [security], tries to bind our own addresses, and asks every peer, over a secured
-connection if the link is to be one, whether it would accept a link with us. Our party need not run; a peer's party must
-run to answer, and does not notice. Each row says what was found and what to do.
+Validates CONFIG and the files of its [security], loads the handlers that [node.protocols] names, tries to bind our own
+addresses, those of the node too, and asks every peer, over a secured connection if the link is to be one, whether it
+would accept a link with us. Our party need not run; a peer's party must run to answer, and does not notice. Each row
+says what was found and what to do.
 
 \b
 Examples:
@@ -49,7 +50,8 @@ Examples:
 Exit codes:
   0   our addresses can be listened on, and every peer answered and fits
   2   the configuration cannot be used
-  3   an address of ours is taken or not ours, our certificate was revoked, or a peer did not answer or does not fit
+  3   an address of ours is taken or not ours, our certificate was revoked, a handler cannot be loaded, or a peer did
+      not answer or does not fit
 """
 
 PROGRESS_AFTER_S: Final = 2.0
@@ -94,41 +96,6 @@ _NOT_REACHED: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the answer."""
-
-    name: str
-    """The peer's, or "listen", or "certificate"."""
-    address: str
-    ok: bool
-    found: str
-    detail: str = ""
-    advice: str = ""
-    probed: Probed | None = None
-
-    def document(self) -> dict[str, Any]:
-        """For machines."""
-        fields: dict[str, Any] = {
-            "address": self.address,
-            "ok": self.ok,
-            "found": self.found,
-            "detail": self.detail,
-            "advice": self.advice,
-        }
-        if self.probed is None:
-            return fields
-        probed = self.probed
-        return {
-            "name": self.name,
-            **fields,
-            "connected_to": probed.address or None,
-            "answers_as": probed.who or None,
-            "round_trip_ms": None if probed.round_trip_s is None else probed.round_trip_s * 1000,
-            "clock_ahead_s": probed.clock_ahead_s,
-        }
-
-
 @click.command("check", help=HELP)
 @click.argument("config", type=click.Path(dir_okay=False, path_type=Path), metavar="CONFIG")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0.1, 600), default=10.0, show_default=True,
@@ -139,9 +106,11 @@ def check_command(config: Path, timeout_s: float, as_json: bool, quiet: bool) ->
     party = load_config(config)
     check_files(party)
     own = security_rows(party)
-    node = node_rows(party)
-    listen, peers = asyncio.run(Check(party, timeout_s, quiet=quiet).run())
-    code = ExitCode.OK if all(row.ok for row in (*own, *listen, *peers)) else ExitCode.PEERS
+    node, addresses = _node_of(party)
+    found = asyncio.run(Check(party, timeout_s, addresses, quiet=quiet).run())
+    node += found.node
+    listen, peers = found.listen, found.peers
+    code = ExitCode.OK if all(row.ok for row in (*own, *node, *listen, *peers)) else ExitCode.PEERS
     if as_json:
         document = {
             "config": str(config),
@@ -158,27 +127,50 @@ def check_command(config: Path, timeout_s: float, as_json: bool, quiet: bool) ->
     return code
 
 
+def _node_of(party: PartyConfig) -> tuple[list[Row], dict[str, Address]]:
+    """What is known of our node, and where it would listen."""
+    if party.node is None:
+        return [], {}
+    from .check_node import node_addresses, node_rows  # only here: most parties have no node
+
+    return node_rows(party), node_addresses(party.node)
+
+
+class Found(NamedTuple):
+    """Rows of our own addresses, of those of our node, and of every peer in index order."""
+
+    listen: list[Row]
+    node: list[Row]
+    peers: list[Row]
+
+
 class Check:
     """Everything that is tried for one configuration, all at once."""
 
-    def __init__(self, config: PartyConfig, timeout_s: float, *, quiet: bool) -> None:
+    def __init__(
+        self, config: PartyConfig, timeout_s: float, node_addresses: Mapping[str, Address], *, quiet: bool
+    ) -> None:
         self._config = config
+        self._node_addresses = node_addresses
         self._party = config.spec
         self._timeout_s = timeout_s
         self._quiet = quiet
         self._steps: dict[str, str] = {}  # what is still waited for: of whom -> what
 
-    async def run(self) -> tuple[list[Row], list[Row]]:
-        """The rows of our own addresses, and of every peer in index order."""
+    async def run(self) -> Found:
+        """Until every answer is there, or late."""
         loop, options = asyncio.get_running_loop(), self._config.link_options
         prober = Prober(transport_of(loop, options), self._party, self._config.workers, options)
         direct = Prober(TcpTransport(loop), self._party, self._config.workers, options)
         telling = asyncio.ensure_future(self._tell_progress())
         try:
             ours = [*self._config.listen_addresses, *own_ports(self._party).values()]
-            listen = asyncio.gather(*(self._listen(direct, at) for at in ours))
+            listen = asyncio.gather(*(self._listen(direct, "listen", format_address(at), at) for at in ours))
+            node = asyncio.gather(
+                *(self._listen(direct, "node", text, at) for text, at in self._node_addresses.items())
+            )
             peers = asyncio.gather(*(self._peer(prober, peer) for peer in self._party.peers))
-            return await listen, await peers
+            return Found(await listen, await node, await peers)
         finally:
             telling.cancel()
 
@@ -198,23 +190,22 @@ class Check:
 
     # Our own addresses.
 
-    async def _listen(self, prober: Prober, address: Address) -> Row:
-        text = format_address(address)
-        return await self._step(text, "binding our address", self._try_to_listen(prober, address, text))
+    async def _listen(self, prober: Prober, name: str, text: str, address: Address) -> Row:
+        return await self._step(text, "binding our address", self._try_to_listen(prober, name, text, address))
 
-    async def _try_to_listen(self, prober: Prober, address: Address, text: str) -> Row:
+    async def _try_to_listen(self, prober: Prober, name: str, text: str, address: Address) -> Row:
         try:
             trial = await asyncio.to_thread(open_listening, [address], is_trial=True)
         except ListenError as error:
             if error.number == errno.EADDRINUSE and await self._is_running(prober, address):
-                return Row("listen", text, True, "in use by this party", f"{self._party.name} is running")
-            return Row("listen", text, False, "cannot be listened on", str(error))
+                return Row(name, text, True, "in use by this party", f"{self._party.name} is running")
+            return Row(name, text, False, "cannot be listened on", str(error))
         trial.close()
-        return Row("listen", text, True, "free")
+        return Row(name, text, True, "free")
 
     async def _is_running(self, prober: Prober, address: Address) -> bool:
-        # At a port that is one peer's own our party knows no probe.
-        asked = self._config.listen_addresses[0] if address in own_ports(self._party).values() else address
+        # At a port of the node, or one that is one peer's own, our party knows no probe.
+        asked = address if address in self._config.listen_addresses else self._config.listen_addresses[0]
         host, port = asked
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -297,25 +288,6 @@ def _certificate_rows(config: PartyConfig, own: OwnCertificate) -> list[Row]:
         advice = f"Make the next one (partywire keygen {config.name} --ca FOLDER) and put it in the place of this one"
         return [Row("certificate", own.path, True, "ends soon", until, advice)]
     return [Row("certificate", own.path, True, "ok", until)]
-
-
-def node_rows(config: PartyConfig) -> list[Row]:
-    """Who our node is, and where its peers are told to dial it, if there is one.
-
-    Raises:
-        ConfigError: the file of its identity cannot be used.
-    """
-    if config.node is None:
-        return []
-    from .node.in_party import advertised, known_identity  # only here: most parties have no node
-
-    identity = known_identity(config)
-    told = advertised(config.node, config.parties[config.name])
-    detail = f"its peers are told to dial {' or '.join(map(str, told))}" if told else "its peers are told no address"
-    advice = "" if told else "Set advertise in [node], if anybody is to dial it"
-    if identity is None:
-        return [Row("node", "-", True, "its identity is made at the first start", detail, advice)]
-    return [Row("node", str(identity.peer_id), True, "its id", detail, advice)]
 
 
 def measured(probed: Probed) -> str:

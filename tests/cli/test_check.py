@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from partywire.workers.check_row import Row
+
 NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan")
 
 
@@ -218,7 +220,7 @@ def test_an_address_that_answers_nothing_at_all_is_given_up_in_time_and_waiting_
 def test_a_peer_behind_a_proxy_is_asked_by_way_of_it_and_a_proxy_that_fails_is_told_apart() -> None:
     onion = f"/onion3/{onion_id(7)}:7101"
 
-    async def scenario(alice: tuple[str, int]) -> list[cli_check.Row]:
+    async def scenario(alice: tuple[str, int]) -> list[Row]:
         targets = {f"{onion_id(7)}.onion": alice}
         proxy = SmallProxy(asyncio.get_running_loop(), targets=targets)
         config = PartyConfig(
@@ -229,12 +231,12 @@ def test_a_peer_behind_a_proxy_is_asked_by_way_of_it_and_a_proxy_that_fails_is_t
         )
         try:
             # Our own address is looked at directly, whatever goes through the proxy.
-            [listen], [through] = await cli_check.Check(config, 10, quiet=True).run()
+            [listen], _, [through] = await cli_check.Check(config, 10, {}, quiet=True).run()
             assert listen.found == "in use by this party"
             assert proxy.requests == [(CONNECT, f"{onion_id(7)}.onion", 7101)]
         finally:
             await proxy.aclose()
-        _, [without] = await cli_check.Check(config, 10, quiet=True).run()
+        _, _, [without] = await cli_check.Check(config, 10, {}, quiet=True).run()
         return [through, without]
 
     names = ("alice", "bob")
