@@ -19,6 +19,7 @@ from partywire.shm import fence
 from partywire.shm.doorbell import Bell
 
 from .bulk_commands import OpenBulk
+from .child_logs import log_as
 from .child_process import begin_child
 from .commands import AreYouThere, Close, CommandError, DropWorker, Here, OpenLinks, RemakeLink
 from .control_socket import ControlClosed, ControlSocket, close_all
@@ -163,6 +164,8 @@ async def serve(control: ControlSocket) -> None:
     if len(fds) != 2 * command.workers + len(dialled_by(command)):
         close_all(fds)
         raise CommandError(f"OpenLinks with {len(fds)} descriptors")
+    peers = ", ".join(command.party.parties[peer].name for peer in command.peers)
+    log_as(command.party.name, f"the I/O process of the link{'s' if len(command.peers) > 1 else ''} to {peers}")
     await IoProcess(asyncio.get_running_loop(), control, command, fds).run()
 
 

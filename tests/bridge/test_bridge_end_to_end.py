@@ -14,7 +14,7 @@ import pytest
 
 from partywire import NodeConfig, Party, PartyConfig, Ring64
 from partywire.engine.errors import PartyWireError
-from partywire.engine.yamux.errors import SubstreamSessionOver
+from partywire.engine.yamux.errors import SubstreamReset, SubstreamSessionOver
 from partywire.workers.errors import PeerLost
 from tests.support.reserved_ports import reserved_ports
 
@@ -29,7 +29,10 @@ ECHO = "/test/echo/1"
 
 HANDLERS = """
 async def shout(connection, reader, writer):
-    writer.write((await reader.readline()).upper())
+    line = await reader.readline()
+    if not line.strip():
+        raise ValueError("nothing to shout")
+    writer.write(line.upper())
 """
 
 
@@ -62,7 +65,7 @@ async def talk(parties: list[Party]) -> None:
 
 
 def test_openers_talk_over_their_link_and_again_when_its_process_was_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "handlers_of_link.py").write_text(HANDLERS)
     monkeypatch.chdir(tmp_path)  # where an I/O process looks for modules
@@ -83,6 +86,10 @@ def test_openers_talk_over_their_link_and_again_when_its_process_was_killed(
             reader, writer = await alice.node.open("bob", "/test/shout/1")
             writer.write(b"hello\n")
             assert await reader.readline() == b"HELLO\n"
+            reader, writer = await alice.node.open("bob", "/test/shout/1")
+            writer.write(b"\n")
+            with pytest.raises(SubstreamReset):
+                await reader.readline()
             reader, writer = await alice.node.open("bob", ECHO)
             writer.write(b"x")
             assert await reader.readexactly(1) == b"x"
@@ -105,6 +112,9 @@ def test_openers_talk_over_their_link_and_again_when_its_process_was_killed(
 
     with reserved_ports(2) as ports:
         asyncio.run(asyncio.wait_for(everybody(ports), TIMEOUT_S))
+    said = capfd.readouterr().err
+    assert "partywire: bob: the I/O process of the link to alice: the handler of /test/shout/1 failed for peer" in said
+    assert "ValueError: nothing to shout" in said
 
 
 def test_a_handler_that_is_not_there_ends_the_start_with_a_sentence(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ import asyncio
 import json
 import logging
 import socket
-import sys
 import time
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 import uvloop
 
 from partywire.engine import tcp
+from partywire.engine.child_logs import log_as
 from partywire.engine.child_process import begin_child
 from partywire.engine.commands import AreYouThere, Close, CommandError, Here, LinkClaimed
 from partywire.engine.control_socket import ControlClosed, ControlSocket, close_all
@@ -234,6 +234,7 @@ async def serve(control: ControlSocket) -> None:
     if not isinstance(command, RunNode) or len(fds) != 3:
         close_all(fds)
         raise CommandError(f"{type(command).__name__} with {len(fds)} descriptors instead of RunNode")
+    log_as(command.party, "its node")
     await NodeProcess(control, command, fds).run()
 
 
@@ -241,7 +242,6 @@ def main() -> None:
     """The program of the node's process."""
     control_fd = begin_child()
     fence.register()
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="partywire: %(message)s")
     with ControlSocket.from_fd(control_fd, "the supervisor") as control:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
