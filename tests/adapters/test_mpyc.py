@@ -39,6 +39,7 @@ QUIET = ["--no-log"]
 EXPECTED = {
     "arguments": ["results"],
     "name": "__main__",
+    "spared": True,
     "sum": 10 + 11 + 12,
     "max": 12,
     "products": sum((k + 1) ** 3 for k in range(100)),

@@ -12,6 +12,7 @@ MPyC is imported when one of the two is used, never by the import of this module
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -108,6 +109,7 @@ class MpycAdapter:
         transport.begin()
         for pid, link in transport.links.items():
             runtime.set_protocol(pid, link)
+        _spare_what_is_there()
         secured = " (TLS)" if runtime.options.ssl else ""
         logging.info(f"All {len(runtime.parties)} parties connected by PartyWire{secured}.")
         runtime.start_time = time.time()
@@ -184,6 +186,16 @@ def _be_brief() -> None:
     ours = logging.getLogger("partywire")
     if ours.level == logging.NOTSET and logging.getLogger().level > logging.DEBUG:
         ours.setLevel(logging.WARNING)
+
+
+def _spare_what_is_there() -> None:
+    """Have the collector of cycles look no more at what the program consists of before it computes: its modules,
+    NumPy's and ours. MPyC makes cycles all the time, and of each full collection those were most of the work.
+
+    Once in a process: what is garbage by now stays for ever, which later would be what a computation has left.
+    """
+    if not gc.get_freeze_count():
+        gc.freeze()
 
 
 async def _exchange_keys(runtime: Any, transport: MpycTransport) -> None:
