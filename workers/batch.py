@@ -46,6 +46,8 @@ from .retry import (
     common_batch,
     decide,
     first_failure,
+    is_loss,
+    was_lost,
 )
 from .waiting import NEVER, Wait, run_blocking
 
@@ -340,7 +342,8 @@ class _Batch:
         if failure is None:
             return AttemptReport()
         index = self.attempt.job_of(failure)
-        return AttemptReport(index, describe(failure.error), failure.is_ours, failure.is_transient)
+        error = failure.error
+        return AttemptReport(index, describe(error), failure.is_ours, failure.is_transient, is_loss(error))
 
     async def _exchange(
         self, ours: AttemptReport, failure: Failure | None
@@ -408,7 +411,7 @@ class _Batch:
         """A peer was started again: nothing that anybody holds is kept."""
         cause = f"{anew.peer} begins the batch anew"  # it was started again, or follows one that was
         if anew.attempt > self.retries:
-            error = JobFailed(self.ledger.pending[0], anew.peer, cause, tuple(self._history))
+            error = JobFailed(self.ledger.pending[0], anew.peer, cause, tuple(self._history), is_loss=True)
             self._leave(error)
             raise error
         self._history.append(cause)
@@ -450,7 +453,8 @@ class _Batch:
         """What all parties raise: the failure that began first, if anybody says where."""
         if failure is not None and isinstance(failure.error, PartyFailed):
             return self._own_failure(failure.error)
-        return JobFailed(*(first_failure(said, self._party.names) or self._seen_here(failure)), tuple(self._history))
+        first = first_failure(said, self._party.names) or self._seen_here(failure)
+        return JobFailed(*first, tuple(self._history), is_loss=was_lost(said))
 
     def _own_failure(self, error: PartyFailed) -> PartyFailed:
         """A fresh object for a process of ours that ended, with what failed before."""
@@ -473,7 +477,7 @@ class _Batch:
             party, cause = error.peer, why
         elif failure.is_transient and self._attempts <= self.retries and why != cause:
             cause = f"{cause}; it cannot run again: {why}"
-        return JobFailed(index, party, cause, tuple(self._history))
+        return JobFailed(index, party, cause, tuple(self._history), is_loss=not failure.is_ours)
 
     def give_up(self, error: BaseException) -> None:
         """Stop everything because of an error outside the jobs, and tell the peers, who may wait for us."""

@@ -45,9 +45,10 @@ What a running party does, and who holds it up:
 \b
 Exit codes:
   0    the job ended, and its result is right as far as this party can check it
-  1    the job failed, or its result is wrong
+  1    the job failed, at whichever party, or a process of this party died, or the result is wrong
   2    the command line, a configuration or an input file cannot be used
-  3    our address is taken, or a peer could not be reached, refused us, left, or runs something else
+  3    our address is taken, or a peer could not be reached, refused us, was lost or left (also amid a job), or runs
+       something else
   130  interrupted by Ctrl-C (press it twice to end at once)
 
 Links are plaintext where every address is on this host, unless the configuration says how to secure them (`partywire

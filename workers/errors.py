@@ -356,14 +356,18 @@ class UnsupportedByPeer(PartyWireError):
 
 class JobFailed(PartyWireError):
     """Raised by a batch at every party when one of its jobs fails anywhere. The first failure of the last attempt
-    counts; `history` has a sentence for each attempt before it."""
+    counts; `history` has a sentence for each attempt before it. `is_loss`: no job is to blame, but a link or a party
+    that was lost; all parties that the others still reach say the same."""
 
-    def __init__(self, index: int, party: str, cause: str, history: tuple[str, ...] = ()) -> None:
-        super().__init__(index, party, cause, history)
+    def __init__(
+        self, index: int, party: str, cause: str, history: tuple[str, ...] = (), is_loss: bool = False
+    ) -> None:
+        super().__init__(index, party, cause, history, is_loss)
         self.index = index
         self.party = party
         self.cause = cause
         self.history = history
+        self.is_loss = is_loss
 
     def __str__(self) -> str:
         sentence = f"job {self.index} failed at {self.party}: {self.cause}"

@@ -48,8 +48,8 @@ def code_of(error: BaseException) -> ExitCode:
     if isinstance(error, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
     names = {type_.__name__ for type_ in type(error).__mro__}
-    if "JobFailed" in names and error.__cause__ is not None and code_of(error.__cause__) == ExitCode.PEERS:
-        return ExitCode.PEERS
+    if "JobFailed" in names:
+        return ExitCode.PEERS if getattr(error, "is_loss", False) else ExitCode.JOB
     if isinstance(error, UsageMistake) or names & USAGE_ERRORS:
         return ExitCode.USAGE
     if isinstance(error, SetupMismatch | SetupAborted | HandshakeRejected | LinkProtocolError) or names & PEER_ERRORS:

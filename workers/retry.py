@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from partywire.engine.errors import LinkProtocolError, SetupMismatch
+from partywire.engine.errors import LinkProtocolError, SetupAborted, SetupMismatch
 from partywire.engine.frames import printable_untrusted
 
-from .errors import PeerClosed, SessionClosed, SessionDesync, SessionError, WorkerDied
+from .errors import PeerClosed, PeerLost, SessionClosed, SessionDesync, SessionError, WorkerDied
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -62,6 +62,12 @@ def is_transient(error: BaseException | None) -> bool:
             return not isinstance(error, _NOT_RETRIED)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return False
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether it says that a link or a party is gone, and not what a job did. Others may only have heard that somebody
+    gave up, which says neither."""
+    return isinstance(error, PeerLost | PeerClosed | SetupAborted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +148,15 @@ class AttemptReport:
     """What failed in an attempt, as one party saw it; without a `cause` nothing did.
 
     `index` is the input of the first job that failed, -1 for a failure outside the jobs. `is_ours`: it began at the
-    party that says so. `is_transient`: nothing that this party saw speaks against another attempt.
+    party that says so. `is_transient`: nothing that this party saw speaks against another attempt. `is_loss`: it saw
+    that a link or a party was lost.
     """
 
     index: int = -1
     cause: str = ""
     is_ours: bool = False
     is_transient: bool = True
+    is_loss: bool = False
 
     def fields(self) -> dict[str, object]:
         """The report as fields of a rendezvous."""
@@ -157,6 +165,7 @@ class AttemptReport:
             "cause": self.cause[:CAUSE_LENGTH_MAX],
             "is_ours": self.is_ours,
             "is_transient": self.is_transient,
+            "is_loss": self.is_loss,
         }
 
     @classmethod
@@ -167,9 +176,15 @@ class AttemptReport:
             LinkProtocolError: a field is missing or not of its type.
         """
         match fields:
-            case {"index": int(index), "cause": str(cause), "is_ours": bool(ours), "is_transient": bool(transient)}:
+            case {
+                "index": int(index),
+                "cause": str(cause),
+                "is_ours": bool(ours),
+                "is_transient": bool(transient),
+                "is_loss": bool(loss),
+            }:
                 text = printable_untrusted(cause[:CAUSE_LENGTH_MAX].encode("utf-8", "replace"))
-                return cls(max(-1, index), text, ours, transient)
+                return cls(max(-1, index), text, ours, transient, loss)
             case _:
                 raise LinkProtocolError(peer, "report of an attempt without its fields, but", len(fields))
 
@@ -205,6 +220,12 @@ def first_failure(said: Mapping[str, AttemptReport], order: Sequence[str]) -> tu
         return None
     index, party, cause = min(began)
     return index if index >= 0 else lowest_job(said), order[party], cause
+
+
+def was_lost(said: Mapping[str, AttemptReport]) -> bool:
+    """Whether a loss ended the attempt: nothing began anywhere, and somebody saw one."""
+    failed = [report for report in said.values() if report.cause]
+    return not any(report.is_ours for report in failed) and any(report.is_loss for report in failed)
 
 
 def lowest_job(said: Mapping[str, AttemptReport]) -> int:

@@ -205,7 +205,7 @@ def test_every_error_has_a_code_and_a_sentence(error: BaseException, code: ExitC
 
 
 def test_a_job_that_failed_because_a_peer_is_gone_is_the_peers_fault() -> None:
-    error = JobFailed(1, "alice", "lost")
+    error = JobFailed(1, "alice", "lost", is_loss=True)
     error.__cause__ = PeerLost("bob", 1, 1, "reset")
     assert code_of(error) == ExitCode.PEERS
     assert failure("alice", error).peer == "bob"

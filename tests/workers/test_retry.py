@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partywire.engine.errors import LinkProtocolError, SetupMismatch
+from partywire.engine.errors import LinkProtocolError, SetupAborted, SetupMismatch
 from partywire.workers import retry
 from partywire.workers.errors import (
     InboxOverflow,
@@ -31,7 +31,9 @@ from partywire.workers.retry import (
     common_batch,
     decide,
     first_failure,
+    is_loss,
     is_transient,
+    was_lost,
 )
 
 NAMES = ("alice", "bob", "charlie", "dora")
@@ -182,6 +184,29 @@ def test_all_name_the_lowest_job_whose_failure_began_somewhere() -> None:
     assert first_failure({"alice": LOST, "bob": LOST}, NAMES) is None
 
 
+def test_a_loss_is_to_blame_where_somebody_saw_it_and_no_job_failed_of_itself() -> None:
+    saw, told = AttemptReport(3, "bob is gone", is_loss=True), AttemptReport(5, "alice gave up")
+    assert was_lost({"alice": saw, "charlie": told})
+    assert was_lost({"alice": saw, "charlie": told, "dora": AttemptReport()})
+    assert not was_lost({"alice": AttemptReport(3, "bob is slow"), "charlie": told})
+    assert not was_lost({"alice": saw, "charlie": told, "dora": AttemptReport(-1, "WorkerDied", True)})
+
+
+@pytest.mark.parametrize(
+    ("error", "loss"),
+    [
+        (PeerLost("bob", 1, 1, "reset"), True),
+        (PeerClosed("bob", 1, 1), True),
+        (SetupAborted(3, "bob", "it was interrupted"), True),
+        (PeerAborted("bob", 1, "session 1 lost charlie"), False),
+        (SessionTimeout(1, "bob", 1.0, "waiting"), False),
+        (ValueError("a mistake"), False),
+    ],
+)
+def test_a_loss_is_what_was_seen_and_not_what_was_told(error: Exception, loss: bool) -> None:
+    assert is_loss(error) is loss
+
+
 def raised(error: Exception, cause: Exception | None = None) -> Exception:
     try:
         try:
@@ -221,7 +246,7 @@ def test_a_report_survives_its_fields_and_a_peers_words_are_bounded_and_printabl
     assert (heard.index, heard.is_ours, heard.is_transient) == (3, True, False)
     assert len(heard.cause) == retry.CAUSE_LENGTH_MAX
     assert heard.cause.isprintable()
-    for wrong in ({"index": "3"}, {"cause": 1}, {"is_ours": 1}, {"is_transient": None}):
+    for wrong in ({"index": "3"}, {"cause": 1}, {"is_ours": 1}, {"is_transient": None}, {"is_loss": 0}):
         with pytest.raises(LinkProtocolError):
             AttemptReport.from_fields_untrusted(report.fields() | wrong, "bob")
     with pytest.raises(LinkProtocolError):

@@ -278,6 +278,6 @@ class PartyExecutor(Executor):
 
 def _renumbered(error: JobFailed, number: int) -> JobFailed:
     """The error with the number of the job among all that were submitted, instead of its place in a batch."""
-    copy = JobFailed(number, error.party, error.cause, error.history)
+    copy = JobFailed(number, error.party, error.cause, error.history, error.is_loss)
     copy.__cause__ = error.__cause__
     return copy
