@@ -241,7 +241,7 @@ def _io_problems(config: PartyConfig) -> Iterable[tuple[str, str]]:
         settings = {"workers": config.workers != 1, "compat": config.compat, "http": config.http, "node": config.node}
         for key, is_set in settings.items():
             if is_set:
-                yield "io", f"{IO_IN_PROCESS!r} is for a party of one process, so it goes without `{key}`"
+                yield "io", f"{IO_IN_PROCESS!r} is for a party of one process, without `{key}`: leave one of them out"
     elif config.io != IO_PROCESSES:
         yield "io", f"must be {IO_PROCESSES!r} or {IO_IN_PROCESS!r}, not {config.io!r:.40}"
 

@@ -71,6 +71,8 @@ def test_all_keys_at_fault_are_named_with_those_of_the_party() -> None:
     assert "must be a table" in problems_of(f"node = 3\n{PARTY}")["node"]
     with pytest.raises(ConfigError, match="node: must be a NodeConfig, not a dict"):
         replace(parse_config(PARTY), node={"identity": "x"})  # type: ignore[arg-type]
+    [problem] = problems_of(f'io = "in-process"\n{PARTY}[node]\nidentity = "alice.key"\n').items()
+    assert problem == ("io", "'in-process' is for a party of one process, without `node`: leave one of them out")
 
 
 @pytest.mark.parametrize(
