@@ -77,6 +77,12 @@ class Owner(Protocol):
         """A worker wrote nonsense into a ring of this pump."""
 
 
+class JoinedLane(Protocol):
+    """A compiled lane of a worker in this process."""
+
+    pump: ConnectionPump | None
+
+
 class Incoming(Enum):
     """Where the socket -> ring half stands."""
 
@@ -123,7 +129,7 @@ class ConnectionPump:
         self._stream = stream
         self._tx = tx
         self._rx = rx
-        self._epoch = epoch
+        self.epoch: Final = epoch
         self._end: StreamEnd | None = None  # what STREAM_END will say
         self.wants_space = False  # whether rx was full and a bell is due
         self._discards = False  # whether a full ring means that incoming bytes are thrown away
@@ -155,10 +161,35 @@ class ConnectionPump:
         called whenever more of it has come and is published."""
         self._on_received = on_received
         if received:
-            written = self._rx.try_write([received], len(received), records.DATA, self.connection, self._epoch)
+            written = self._rx.try_write([received], len(received), records.DATA, self.connection, self.epoch)
             assert written  # the ring is new and far larger than one read of a handshake
             self._rx.publish()
         self._stream.on_readable(self.receive)
+
+    # Past the rings, where the lane is in this process.
+
+    def join(self, lane: JoinedLane) -> None:
+        """`lane` has the other ends of our rings, in this process: what need not stand in a ring passes it by from now
+        on. It hands over what `receive` takes before that returns. Nothing happens where bytes are secured, or without
+        the compiled core."""
+        if self._is_compiled:
+            assert core is not None
+            assert isinstance(self._stream, TcpStream)
+            lane.pump = self
+            self._take = partial(self._receive_joined, core, self._stream, lane)
+
+    @property
+    def direct_fd(self) -> int:
+        """Where the lane may send what need not wait for anything in the ring; -1 while it may not."""
+        if (
+            self._is_blocked
+            or self._finish_seen
+            or self._orphaned
+            or self.outgoing is not Outgoing.OPEN
+            or not isinstance(self._stream, TcpStream)
+        ):
+            return -1
+        return self._stream.fd
 
     # Socket -> ring.
 
@@ -181,7 +212,7 @@ class ConnectionPump:
             self._rx,
             stream.fd,
             self.connection,
-            self._epoch,
+            self.epoch,
             self._receive_size,
             self._receive_size_min,
             self._receive_batch,
@@ -190,6 +221,24 @@ class ConnectionPump:
         if count and self._on_received is not None:
             self._on_received()
         if outcome != core.DRAINED and outcome != core.MORE:  # else the socket is still watched
+            self._meet_outcome(core, outcome)
+
+    def _receive_joined(self, core: ModuleType, stream: TcpStream, lane: JoinedLane) -> None:
+        if self._has_discarded:
+            self._discard()
+            return
+        count, outcome = core.receive_joined(
+            self._rx,
+            stream.fd,
+            self.connection,
+            self.epoch,
+            self._receive_size,
+            self._receive_size_min,
+            self._receive_batch,
+            lane,
+        )
+        self.bytes_moved += count
+        if outcome != core.DRAINED and outcome != core.MORE:
             self._meet_outcome(core, outcome)
 
     def _meet_outcome(self, core: ModuleType, outcome: int) -> None:
@@ -226,7 +275,7 @@ class ConnectionPump:
                     self._reach_end()
                     return
                 break
-            rx.commit(count, records.DATA, self.connection, self._epoch)
+            rx.commit(count, records.DATA, self.connection, self.epoch)
             self.bytes_moved += count
             if count < len(claim):
                 break
@@ -293,7 +342,7 @@ class ConnectionPump:
         assert self._end is not None
         payload = records.encode_stream_end(self._end)
         while not self._orphaned:
-            if self._rx.try_write([payload], len(payload), records.STREAM_END, self.connection, self._epoch):
+            if self._rx.try_write([payload], len(payload), records.STREAM_END, self.connection, self.epoch):
                 self._rx.publish()
                 break
             if not self._rx.request_space():
@@ -375,7 +424,7 @@ class ConnectionPump:
             return None
         assert isinstance(self._stream, TcpStream)
         fd = self._stream.fd
-        return self._tx, self._rx, fd, self.connection, self._epoch, self._receive_size, self._receive_size_min
+        return self._tx, self._rx, fd, self.connection, self.epoch, self._receive_size, self._receive_size_min
 
     @property
     def source(self) -> tuple[RingReader, int] | None:

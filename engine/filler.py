@@ -40,6 +40,15 @@ class PlainFiller:
         self._body[self.filled : end] = piece
         self.filled = end
 
+    def receive(self, fd: int, size: int) -> tuple[int, int]:
+        """Append up to `size` bytes from a non-blocking socket. Only the compiled core can: returns the bytes and the
+        outcome, as its receive_into_ring does.
+
+        Raises:
+            ValueError: `size` is more than what is missing.
+        """
+        raise NotImplementedError
+
     def take(self) -> bytes | bytearray:
         """Hand the whole body over.
 

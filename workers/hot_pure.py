@@ -19,6 +19,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from partywire.engine import limits
 from partywire.engine.errors import LinkProtocolError
 from partywire.engine.frames import FRAGMENT_BEGIN_HEADER, HEADER, Descriptor, fragment_begin_header, frame_header
 from partywire.engine.records import DATA
@@ -27,6 +28,7 @@ from partywire.shm.errors import ShmError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 
+    from partywire.engine.connection_pump import ConnectionPump
     from partywire.engine.frame_buffer import FrameBuffer
     from partywire.engine.frames import Buffer, Frame
     from partywire.shm.ring import RingReader, RingWriter
@@ -208,6 +210,13 @@ class LaneHot(ReceiverHot):
         self.messages_received = 0
         self.bytes_received = 0
         self.bytes_sent = 0
+        # Who moves the rings' bytes, where that is in this process and bytes may pass the rings by.
+        self.pump: ConnectionPump | None = None
+
+    def send_direct(self) -> bool:
+        """Send what is gathered straight to the socket of `pump`, and what the kernel does not take to the ring, not
+        published. Whether nothing is left to send. Only the compiled core can; here nothing is sent."""
+        return False
 
     def write_gathered(self) -> bool:
         """Commit what has gathered, as one record of whole frames; False when there is no room now.
@@ -252,6 +261,8 @@ class LaneHot(ReceiverHot):
         whole = size <= self.fragment_size
         header_size = FRAGMENT_BEGIN_HEADER.size if not whole and position == 0 else HEADER.size
         room = min(left, self.fragment_size)
+        if not whole and position == 0:
+            room = min(room, limits.FRAME_SIZE_MAX - 5)  # the frame holds a description as well
         least = left if whole else max(min(room, FRAGMENT_SIZE_MIN), len(head) - position)
         claim = self.writer.try_claim(header_size + room, header_size + least) if self.write_gathered() else None
         if claim is None:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from partywire.engine import limits
 from partywire.engine.in_process.links import InProcessLinks
 from partywire.engine.listening import ListenError
 from partywire.shm.errors import ShmError
 
 from .errors import AddressUnavailable, PartyFailed
-from .hot import all_idle, receive_all
+from .hot import IS_COMPILED, all_idle, receive_all
+from .lane import Lane
+from .link_life import LinkLife
 from .processes import Processes
 from .waiting import NEVER
 from .worker import Worker
@@ -23,7 +26,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
-    from partywire.engine.commands import Message
+    from partywire.engine.bulk_commands import BulkLane
+    from partywire.engine.commands import Lanes, Message
 
 
 LEAVE_TURNS: Final = 8
@@ -32,10 +36,43 @@ LEAVE_TURNS: Final = 8
 INTERRUPTED: Final = "an exception interrupted the worker while it moved bytes"
 
 
+class InProcessLinkLife(LinkLife):
+    """Of links whose rings have both ends here: bytes that need not stand in them pass them by."""
+
+    apart: tuple[Lane, ...] = ()
+    """Lanes that are not joined with what moves their bytes: of a link that came up at this moment."""
+
+    def add_lanes(self, message: Lanes, fds: list[int]) -> None:
+        super().add_lanes(message, fds)
+        self._note(message.peer)
+
+    def add_bulk_lane(self, message: BulkLane, fds: list[int]) -> None:
+        super().add_bulk_lane(message, fds)
+        self._note(message.peer)
+
+    def _note(self, peer: int) -> None:
+        if IS_COMPILED:
+            self.apart += tuple(lane for lane in self._worker.links[peer].lanes.values() if lane.pump is None)
+
+    def join(self, links: InProcessLinks) -> None:
+        """Join those whose other end is there by now."""
+        before = self.apart
+        self.apart = tuple(
+            lane
+            for lane in self.apart
+            if not lane.is_over and not links.join(lane.link.index, lane.connection, lane.epoch, lane)
+        )
+        for lane in before:
+            if lane.pump is not None:
+                lane.cut_above(limits.FRAME_SIZE_MAX)
+
+
 class InProcessWorker(Worker):
     """A worker that moves the bytes of its links as well. Its doorbell is never armed: whoever would ring is itself."""
 
     wants_short_slices = False
+    link_life_type = InProcessLinkLife
+    link_life: InProcessLinkLife
     _io: InProcessLinks | None = None  # from `begin_links` to the end
 
     def begin_links(self, links: InProcessLinks) -> None:
@@ -46,7 +83,7 @@ class InProcessWorker(Worker):
     def flush(self) -> bool:
         """Publish everything that was sent, and give it to the kernel. False: some ring is full."""
         io = self._io
-        if io is None or not self._dirty:
+        if io is None or not self._dirty or self._send_direct():
             return super().flush()
         io.hold()
         try:
@@ -57,6 +94,19 @@ class InProcessWorker(Worker):
             except BaseException:
                 self._was_interrupted()
                 raise
+
+    def _send_direct(self) -> bool:
+        """Give the kernel what it takes at once. Whether that was all."""
+        dirty = self._dirty
+        self._dirty = []
+        try:
+            for lane in dirty:
+                if not (isinstance(lane, Lane) and lane.send_direct()):
+                    self._dirty.append(lane)
+        except BaseException:
+            self._dirty += dirty  # Ctrl-C, before a byte was sent; a lane that was has nothing to do in its turn
+            raise
+        return not self._dirty
 
     def leave(self) -> None:
         """As any worker's. What is on its way to a peer goes out now: nobody else has a turn until the next call."""
@@ -89,6 +139,8 @@ class InProcessWorker(Worker):
     def service(self) -> int:
         """As any worker's, with a turn of the links if one is due."""
         work = super().service()
+        if self.link_life.apart and self._io is not None:
+            self.link_life.join(self._io)
         if (io := self._io) is not None and io.is_due:
             try:
                 io.loop.turn()

@@ -33,7 +33,7 @@ from partywire.shm.errors import ShmError
 from .errors import PeerClosed
 from .hot import LaneHot
 from .mailbox import MESSAGE_OVERHEAD
-from .values import SMALL_SIZE_MAX
+from .value_codec import SMALL_SIZE_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,9 +90,7 @@ class Lane(LaneHot):
         self.link = link
         self.frames = FrameBuffer(peer=link.name)
         self.message_size_max = message_size_max
-        # Limits that follow from the ring; only rings below 1 MiB make them smaller.
-        self.fragment_size = min(limits.FRAGMENT_SIZE, writer.record_size_max - FRAGMENT_BEGIN_HEADER.size)
-        self.whole_size_max = min(self.fragment_size, message_size_max, worker.message_size_max)
+        self.cut_above(limits.FRAGMENT_SIZE)
         self.small_size_max = min(SMALL_SIZE_MAX, writer.record_size_max // 4, self.whole_size_max)
         self._parts_limit = min(PARTS_SIZE_MAX, writer.record_size_max // 2)
         self.parts_size_max = self._parts_limit
@@ -103,6 +101,12 @@ class Lane(LaneHot):
         self.is_finished = False
         # Why the stream is over; empty after a goodbye.
         self.cause = ""
+
+    def cut_above(self, size: int) -> None:
+        """Send larger messages in fragments of so many bytes, or as many as the ring holds: only rings below 1 MiB make
+        them smaller."""
+        self.fragment_size = min(size, self.writer.record_size_max - FRAGMENT_BEGIN_HEADER.size)
+        self.whole_size_max = min(self.fragment_size, self.message_size_max, self._worker.message_size_max)
 
     # Sending.
 
@@ -158,7 +162,7 @@ class Lane(LaneHot):
         if self.is_over or self.is_finished:
             return True
         try:
-            if self.write_gathered():
+            if (self.pump is not None and self.send_direct()) or self.write_gathered():
                 self.writer.publish()
                 return True
             self.writer.publish()
@@ -282,6 +286,14 @@ class Lane(LaneHot):
     def take_fragment(self, session: int, piece: memoryview) -> None:
         """Data of a FRAGMENT, whose header the compiled core has read."""
         self.deliver_parked([(session, Descriptor.FRAGMENT.value, len(piece), piece)])
+
+    def receive_fragment(self, fd: int) -> tuple[int, int] | None:
+        """Receive data of an open FRAGMENT from a socket, for the compiled core, to where its message is put together.
+
+        Returns the bytes and the outcome as `receive_into_ring` does. None: it has to pass the ring.
+        """
+        mailbox = self.mailboxes.get(self.fragment_session)
+        return None if mailbox is None else mailbox.receive_fragment(fd, self.fragment_missing)
 
     def take_cut(self, session: int, descriptor: int, length: int, body: Buffer) -> None:
         """A frame that the compiled core put together, for a session that does not live here."""
@@ -454,6 +466,7 @@ class Lane(LaneHot):
         """Give the rings back. Waiting senders find the lane over."""
         self.is_over = True
         self.is_finished = True
+        self.pump = None
         self.unstall()
         self.writer.close()
         self.reader.close()

@@ -189,6 +189,20 @@ class Mailbox(MailboxHot, Wait):
         if assembly.filled == assembly.size:
             self._complete(assembly)
 
+    def receive_fragment(self, fd: int, size: int) -> tuple[int, int] | None:
+        """Receive up to `size` bytes of the open message from a socket, where they will stay.
+
+        Returns the bytes and the outcome, as of the compiled core. None: they belong elsewhere, or are too many.
+        """
+        assembly = self.assembly
+        if assembly is None or assembly.body is None or size > assembly.size - assembly.filled:
+            return None
+        count, outcome = assembly.body.receive(fd, size)
+        assembly.filled += count
+        if assembly.filled == assembly.size:
+            self._complete(assembly)
+        return count, outcome
+
     def _no_memory(self, size: int) -> None:
         """The inbox would take a message that the machine has no memory for: its session fails everywhere."""
         reason = f"there is no memory for a message of {size} bytes from {self.peer}"

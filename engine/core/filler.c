@@ -1,8 +1,9 @@
 /* Filler: a body that arrives in pieces, put together in the memory that it is handed over in. Twin of filler.py. */
 
-#include "../../shm/core/ring.h"
+#include "pump.h"
 
 #include <string.h>
+#include <sys/socket.h>
 
 int add_filler(PyObject *module);
 
@@ -57,6 +58,26 @@ static PyObject *filler_put(PyObject *self, PyObject *piece)
     Py_RETURN_NONE;
 }
 
+/* receive(fd, size) -> (bytes, outcome): append what a socket has, up to `size` bytes, which are missing. */
+static PyObject *filler_receive(PyObject *self, PyObject *args)
+{
+    Filler *filler = (Filler *)self;
+    int fd;
+    Py_ssize_t size;
+    if (!PyArg_ParseTuple(args, "in", &fd, &size))
+        return NULL;
+    if (filler->body == NULL || size <= 0 || size > filler->size - filler->filled) {
+        PyErr_SetString(PyExc_ValueError, "no byte is wanted, or more than are missing");
+        return NULL;
+    }
+    ssize_t count = recv(fd, filler->data + filler->filled, (size_t)size, MSG_DONTWAIT);
+    int outcome = outcome_of(count, (size_t)size);
+    if (count < 0)
+        count = 0;
+    filler->filled += count;
+    return Py_BuildValue("(ni)", (Py_ssize_t)count, outcome);
+}
+
 /* take() -> the whole body; ValueError while bytes are missing. */
 static PyObject *filler_take(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
@@ -87,6 +108,8 @@ static void filler_dealloc(PyObject *self)
 
 static PyMethodDef filler_methods[] = {
     {"put", filler_put, METH_O, PyDoc_STR("put($self, piece, /)\n--\n\nAppend a piece.")},
+    {"receive", filler_receive, METH_VARARGS,
+     PyDoc_STR("receive($self, fd, size, /)\n--\n\nAppend what a socket has. Returns (bytes, outcome).")},
     {"take", filler_take, METH_NOARGS, PyDoc_STR("take($self, /)\n--\n\nHand the whole body over.")},
     {NULL, NULL, 0, NULL},
 };

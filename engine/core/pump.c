@@ -4,6 +4,8 @@
    its caller. The descriptor belongs to a TcpStream, which says -1 once it is closed. No call waits; the GIL is kept,
    since giving it up for some microseconds costs more than nobody else in an I/O process could win. */
 
+#include "pump.h"
+
 #include "../../shm/core/layout.h"
 
 #include <errno.h>
@@ -17,14 +19,6 @@ enum {
     RECORDS_PER_SEND = 256,
 };
 
-/* How a receive ended; the negative of an errno stands for a broken socket. */
-enum {
-    DRAINED = 0, /* the socket has nothing more */
-    MORE = 1,    /* it may have more, but others have their turn first */
-    FULL = 2,    /* the ring has no room */
-    ENDED = 3,   /* end of file */
-};
-
 static int is_transient(int error)
 {
     return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
@@ -32,17 +26,14 @@ static int is_transient(int error)
 
 /* Receiving. */
 
-typedef struct {
-    int fd;
-    uint32_t connection;
-    uint32_t epoch;
-    Py_ssize_t size_max; /* of one receive */
-    Py_ssize_t size_min; /* room below this is not worth a system call */
-    int batch;           /* receives of one call */
-} ReceiveOrder;
+int outcome_of(ssize_t count, size_t asked)
+{
+    if (count <= 0)
+        return count == 0 ? ENDED : is_transient(errno) ? DRAINED : -errno;
+    return (size_t)count < asked ? DRAINED : MORE;
+}
 
-/* Receive into one claim. Bytes taken; `outcome` says what follows. -1: exception set. */
-static Py_ssize_t receive_once(PyObject *writer, const ReceiveOrder *order, int *outcome)
+Py_ssize_t receive_once(PyObject *writer, const ReceiveOrder *order, int *outcome)
 {
     unsigned char *place = NULL;
     Py_ssize_t room = 0;
@@ -54,17 +45,15 @@ static Py_ssize_t receive_once(PyObject *writer, const ReceiveOrder *order, int 
         return 0;
     }
     ssize_t count = recv(order->fd, place, (size_t)room, MSG_DONTWAIT);
-    if (count <= 0) {
-        *outcome = count == 0 ? ENDED : is_transient(errno) ? DRAINED : -errno;
+    *outcome = outcome_of(count, (size_t)room);
+    if (count <= 0)
         return ring_abort(writer);
-    }
-    *outcome = count < room ? DRAINED : MORE;
     if (ring_commit(writer, count, KIND_DATA, order->connection, order->epoch) < 0)
         return -1;
     return count;
 }
 
-static int read_receive_order(PyObject *const *args, ReceiveOrder *order)
+int read_receive_order(PyObject *const *args, ReceiveOrder *order)
 {
     uint64_t connection, epoch, size_max, size_min, batch;
     long fd = PyLong_AsLong(args[1]);

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from ..bulk_commands import BulkFailed, BulkLane
     from ..commands import Lanes, LinkClaimed, LinkNews, Start
+    from ..connection_pump import JoinedLane
     from ..gateway import Gateway
     from .loop import Watcher
 
@@ -155,6 +156,13 @@ class InProcessLinks:
         for keeper in self._keepers:
             if (multiplexer := keeper.multiplexer) is not None:
                 multiplexer.serve()
+
+    def join(self, peer: int, connection: int, epoch: int, lane: JoinedLane) -> bool:
+        """Have a lane of the worker pass bytes by its rings. False: what moves them is not there yet."""
+        for keeper in self._keepers:
+            if keeper.peer == peer and (multiplexer := keeper.multiplexer) is not None:
+                return multiplexer.join(connection, epoch, lane)
+        return False
 
     def forsake(self, cause: str) -> None:
         """Lose all links at once: nobody knows what of their bytes was moved. They are made anew."""

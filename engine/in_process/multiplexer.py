@@ -7,10 +7,15 @@ published elsewhere (a piece of a large message), or room that was made, is met 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from partywire.shm.errors import ShmError
 
 from ..link_keeper import LinkKeeper
 from ..multiplexer import Multiplexer
+
+if TYPE_CHECKING:
+    from ..connection_pump import JoinedLane
 
 
 class InProcessMultiplexer(Multiplexer):
@@ -35,6 +40,14 @@ class InProcessMultiplexer(Multiplexer):
                 self.ring_broke(pump, error)
         self._rest()
 
+    def join(self, connection: int, epoch: int, lane: JoinedLane) -> bool:
+        """Have a pump and its lane pass bytes by their rings. False: the pump is not there yet."""
+        pump = self._pumps.get(connection)
+        if pump is None or pump.epoch != epoch:
+            return False
+        pump.join(lane)
+        return True
+
     def _serve_until_empty(self) -> None:
         """One pass over all rings."""
         self._serve_rings()
@@ -54,6 +67,11 @@ class InProcessKeeper(LinkKeeper):
     """Keeps one link in the process of its worker."""
 
     multiplexer_type = InProcessMultiplexer
+
+    @property
+    def peer(self) -> int:
+        """The index of the party at the other end."""
+        return self._peer.index
 
     @property
     def multiplexer(self) -> InProcessMultiplexer | None:

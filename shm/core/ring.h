@@ -50,6 +50,10 @@ int ring_abort(PyObject *writer);
 /* Show what was committed to the consumer and wake it if it sleeps. 1: bell rung; 0: not; -1: exception set. */
 int ring_publish(PyObject *writer);
 
+/* Whether nothing was committed that the consumer has not given back, and more may be written. A hint if the consumer is
+   another thread or process. */
+int ring_is_consumed(PyObject *writer);
+
 /* Poll one more record, as RingReader.poll(1) does. 1: `record` is filled; 0: nothing new; -1: exception set. */
 int ring_poll(PyObject *reader, RingRecord *record);
 

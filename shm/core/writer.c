@@ -287,6 +287,13 @@ int ring_abort(PyObject *writer)
     return 0;
 }
 
+int ring_is_consumed(PyObject *writer)
+{
+    WriterCore *self = (WriterCore *)writer;
+    return self->size_gate >= 0 && self->pending == self->tail &&
+           load_word(self->mapping.words, WORD_HEAD) == self->tail;
+}
+
 int ring_publish(PyObject *writer)
 {
     WriterCore *self = (WriterCore *)writer;

@@ -18,6 +18,7 @@ PyTypeObject *lane_type;
 #define FRAGMENT_BEGIN 0x82
 #define FRAGMENT 0x83
 #define FRAGMENT_SIZE_MIN (16 * 1024) /* workers/hot_pure.py */
+#define DIRECT_SIZE_MIN (32 * 1024)   /* of a frame: a smaller one costs less to copy than a system call of its own */
 #define START_PART 16                 /* engine/frame_buffer.py */
 #define LINK_SESSION 0xFFFFFFFFu
 #define MESSAGE_OVERHEAD 128 /* workers/mailbox.py */
@@ -107,8 +108,7 @@ static int lane_reserve(Lane *lane, Py_ssize_t size)
     return 0;
 }
 
-/* A lane that __init__ never saw has no rings. 0, or -1 with an exception set. */
-static int lane_check(Lane *lane)
+int lane_check(Lane *lane)
 {
     if (lane->worker != NULL && lane->writer != NULL && lane->receiver.reader != NULL)
         return 0;
@@ -175,9 +175,9 @@ static PyObject *lane_gather(Lane *lane, PyObject *parts)
     Py_RETURN_NONE;
 }
 
-/* Commit what is gathered as one record of whole frames. What a record does not hold (thousands of resets at once) is
-   cut at any byte, which a byte stream does not mind. 1; 0: no room now; -1: exception set. */
-static int write_gathered(Lane *lane)
+/* One record of whole frames. What a record does not hold (thousands of resets at once) is cut at any byte, which a byte
+   stream does not mind. */
+int lane_write_gathered(Lane *lane)
 {
     while (lane->gathered_size > 0) {
         Py_ssize_t size = lane->gathered_size < lane->record_size_max ? lane->gathered_size : lane->record_size_max;
@@ -194,11 +194,11 @@ static int write_gathered(Lane *lane)
 }
 
 /* write_gathered() -> whether it is in the ring (not published). */
-static PyObject *lane_write_gathered(Lane *lane, PyObject *Py_UNUSED(ignored))
+static PyObject *write_gathered(Lane *lane, PyObject *Py_UNUSED(ignored))
 {
     if (lane_check(lane) < 0)
         return NULL;
-    int written = write_gathered(lane);
+    int written = lane_write_gathered(lane);
     return written < 0 ? NULL : PyBool_FromLong(written);
 }
 
@@ -230,14 +230,51 @@ static void copy_range(const Large *large, Py_ssize_t position, unsigned char *t
         memcpy(to, large->body + (position - large->head_size), (size_t)size);
 }
 
-/* Commit the frame of a large message that begins at `position` of it. Bytes of the message that it holds; 0: no room
-   now; -1: exception set. Twin of LaneHot.write_chunk. */
+/* The header of the frame that holds `size` bytes of a large message from `position` on. Returns its size. */
+static Py_ssize_t pack_header_at(const Large *large, int is_whole, Py_ssize_t position, Py_ssize_t size, unsigned char *at)
+{
+    if (is_whole) {
+        pack_header(at, large->session, large->descriptor, large->length);
+    } else if (position == 0) {
+        pack_header(at, large->session, FRAGMENT_BEGIN, (uint32_t)(size + 5));
+        at[HEADER_SIZE] = large->descriptor;
+        memcpy(at + HEADER_SIZE + 1, &large->length, 4);
+        return FRAGMENT_BEGIN_HEADER_SIZE;
+    } else {
+        pack_header(at, large->session, FRAGMENT, (uint32_t)size);
+    }
+    return HEADER_SIZE;
+}
+
+/* The frame with `size` bytes of a large message, straight to the socket. As lane_send_direct. */
+static int send_frame(Lane *lane, const Large *large, int is_whole, Py_ssize_t position, Py_ssize_t size)
+{
+    unsigned char header[FRAGMENT_BEGIN_HEADER_SIZE];
+    Py_ssize_t of_head = position < large->head_size ? large->head_size - position : 0;
+    if (of_head > size || size < DIRECT_SIZE_MIN)
+        return 0;
+    Py_ssize_t at = position > large->head_size ? position - large->head_size : 0;
+    struct iovec parts[4] = {
+        [1] = {header, (size_t)pack_header_at(large, is_whole, position, size, header)},
+        [2] = {(void *)(uintptr_t)(large->head + position), (size_t)of_head},
+        [3] = {(void *)(uintptr_t)(large->body + at), (size_t)(size - of_head)},
+    };
+    if (of_head == 0)
+        parts[2].iov_base = header; /* no byte of it */
+    return lane_send_direct(lane, parts, 4);
+}
+
+/* Send or commit the frame of a large message that begins at `position` of it. Bytes of the message that it holds; 0: no
+   room now; -1: exception set. Twin of LaneHot.write_chunk. */
 static Py_ssize_t write_frame(Lane *lane, const Large *large, Py_ssize_t position)
 {
     Py_ssize_t left = large->head_size + large->body_size - position;
     int is_whole = large->head_size + large->body_size <= lane->fragment_size;
     Py_ssize_t header = !is_whole && position == 0 ? FRAGMENT_BEGIN_HEADER_SIZE : HEADER_SIZE;
-    Py_ssize_t room = left < lane->fragment_size ? left : lane->fragment_size;
+    Py_ssize_t most = lane->fragment_size;
+    if (!is_whole && position == 0 && most > (Py_ssize_t)frames.body_max - 5) /* the frame holds a description as well */
+        most = (Py_ssize_t)frames.body_max - 5;
+    Py_ssize_t room = left < most ? left : most;
     Py_ssize_t least = room;
     if (!is_whole) {
         if (least > FRAGMENT_SIZE_MIN)
@@ -245,22 +282,17 @@ static Py_ssize_t write_frame(Lane *lane, const Large *large, Py_ssize_t positio
         if (least < large->head_size - position) /* the description goes into the first frame as a whole */
             least = large->head_size - position;
     }
+    int sent = send_frame(lane, large, is_whole, position, room);
+    if (sent != 0)
+        return sent < 0 ? -1 : room;
     unsigned char *place;
-    int claimed = write_gathered(lane);
+    int claimed = lane_write_gathered(lane);
     if (claimed > 0)
         claimed = ring_claim(lane->writer, header + room, header + least, &place, &room);
     if (claimed <= 0)
         return claimed;
     Py_ssize_t size = room - header;
-    if (is_whole) {
-        pack_header(place, large->session, large->descriptor, large->length);
-    } else if (position == 0) {
-        pack_header(place, large->session, FRAGMENT_BEGIN, (uint32_t)(size + 5));
-        place[HEADER_SIZE] = large->descriptor;
-        memcpy(place + HEADER_SIZE + 1, &large->length, 4);
-    } else {
-        pack_header(place, large->session, FRAGMENT, (uint32_t)size);
-    }
+    pack_header_at(large, is_whole, position, size, place);
     copy_range(large, position, place + header, size);
     if (ring_commit(lane->writer, room, RECORD_DATA, lane->connection, lane->epoch) < 0)
         return -1;
@@ -495,16 +527,8 @@ static int begin_cut(Lane *lane, const unsigned char *frame, uint32_t size)
     return 1;
 }
 
-/* More of the body that was cut; when it is whole, hand it over. 0, or -1 with an exception set. */
-static int go_on_with_cut(Lane *lane, const RingRecord *record, uint32_t *position)
+int lane_hand_over_cut(Lane *lane)
 {
-    uint32_t there = record->size - *position, missing = lane->cut_length - lane->cut_filled;
-    uint32_t size = there < missing ? there : missing;
-    memcpy(lane->cut_data + lane->cut_filled, record->payload + *position, size);
-    lane->cut_filled += size;
-    *position += size;
-    if (lane->cut_filled < lane->cut_length)
-        return 0;
     PyObject *body = lane->cut;
     lane->cut = NULL;
     PyObject *mailbox = find_mailbox(lane, lane->cut_session);
@@ -526,6 +550,17 @@ static int go_on_with_cut(Lane *lane, const RingRecord *record, uint32_t *positi
         result = check_inbox(lane, mailbox);
     Py_DECREF(mailbox);
     return result;
+}
+
+/* More of the body that was cut; when it is whole, hand it over. 0, or -1 with an exception set. */
+static int go_on_with_cut(Lane *lane, const RingRecord *record, uint32_t *position)
+{
+    uint32_t there = record->size - *position, missing = lane->cut_length - lane->cut_filled;
+    uint32_t size = there < missing ? there : missing;
+    memcpy(lane->cut_data + lane->cut_filled, record->payload + *position, size);
+    lane->cut_filled += size;
+    *position += size;
+    return lane->cut_filled < lane->cut_length ? 0 : lane_hand_over_cut(lane);
 }
 
 /* The header of a FRAGMENT, whose data `take_fragment` then takes. 1: passed; 0: the careful path has to. */
@@ -724,6 +759,7 @@ static int lane_traverse(Lane *lane, visitproc visit, void *arg)
     Py_VISIT(lane->writer);
     Py_VISIT(lane->receiver.reader);
     Py_VISIT(lane->mailboxes);
+    Py_VISIT(lane->pump);
     return 0;
 }
 
@@ -733,6 +769,7 @@ static int lane_clear(Lane *lane)
     Py_CLEAR(lane->writer);
     Py_CLEAR(lane->receiver.reader);
     Py_CLEAR(lane->mailboxes);
+    Py_CLEAR(lane->pump);
     Py_CLEAR(lane->cut);
     return 0;
 }
@@ -752,6 +789,7 @@ static PyMemberDef lane_members[] = {
     {"connection", T_UINT, offsetof(Lane, connection), READONLY, NULL},
     {"epoch", T_UINT, offsetof(Lane, epoch), READONLY, NULL},
     {"mailboxes", T_OBJECT, offsetof(Lane, mailboxes), READONLY, NULL},
+    {"pump", T_OBJECT, offsetof(Lane, pump), 0, NULL},
     {"parts_size", T_LONGLONG, offsetof(Lane, parts_size), 0, NULL},
     {"parts_size_max", T_LONGLONG, offsetof(Lane, parts_size_max), 0, NULL},
     {"small_size_max", T_LONGLONG, offsetof(Lane, small_size_max), 0, NULL},
@@ -771,10 +809,12 @@ static PyMemberDef lane_members[] = {
 
 static PyMethodDef lane_methods[] = {
     {"gather", (PyCFunction)lane_gather, METH_O, PyDoc_STR("Append buffers to what is gathered.")},
-    {"write_gathered", (PyCFunction)lane_write_gathered, METH_NOARGS,
+    {"write_gathered", (PyCFunction)write_gathered, METH_NOARGS,
      PyDoc_STR("Commit what is gathered as one record; False when there is no room now.")},
     {"write_chunk", (PyCFunction)lane_write_chunk, METH_VARARGS,
      PyDoc_STR("Write and publish the next frame of a large message. Returns the bytes taken, 0 when there is no room.")},
+    {"send_direct", (PyCFunction)lane_send_gathered, METH_NOARGS,
+     PyDoc_STR("Send what is gathered straight to the socket; whether nothing is left to send.")},
     {"take_gathered", (PyCFunction)lane_take_gathered, METH_NOARGS, PyDoc_STR("Hand over what is gathered.")},
     {"receive", (PyCFunction)lane_receive, METH_NOARGS,
      PyDoc_STR("Deliver what the I/O process has published. Returns the count of records.")},

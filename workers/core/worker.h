@@ -10,6 +10,8 @@
 
 #include "../../shm/core/ring.h"
 
+#include <sys/uio.h>
+
 /* A FIFO of references. Grows by doubling; what a burst needed is freed when it is empty again. */
 typedef struct {
     PyObject_HEAD
@@ -50,6 +52,7 @@ typedef struct {
     Receiver receiver;
     PyObject *worker, *writer;
     PyObject *mailboxes; /* dict: session id -> Mailbox */
+    PyObject *pump;      /* who moves the rings' bytes, where that is in this process; else NULL or None */
     char *gathered;      /* small frames that are not in the ring yet */
     Py_ssize_t gathered_size, gathered_capacity;
     long long parts_size, parts_size_max, small_size_max, whole_size_max;
@@ -62,6 +65,7 @@ typedef struct {
     unsigned int fragment_session, fragment_missing; /* data of an open FRAGMENT frame that is still to come */
     long long messages_received, bytes_received, bytes_sent;
     unsigned int connection, epoch;
+    uint32_t body_before; /* length of the last body that was received where it stays, 0 if a whole one came since */
     char is_dirty, is_over, is_between_frames; /* receiver.is_urgent: a receive was interrupted */
 } Lane;
 
@@ -144,8 +148,25 @@ int lane_append_bytes(Lane *lane, unsigned int session, PyObject *value);
    has to, and nothing of it was written; -1: exception set. */
 int lane_write_bytes(Lane *lane, unsigned int session, PyObject *value);
 
+/* Send what is gathered and then `parts` straight to the socket, if everything before is on its way and the socket is
+   open. `parts[0]` is free for what is gathered. What the kernel does not take is committed to the ring, not published.
+   1: all of it is sent or committed; 0: nothing was done; -1: exception set, nothing was sent. */
+int lane_send_direct(Lane *lane, struct iovec *parts, int count);
+
+/* Commit what is gathered to the ring. 1; 0: no room now; -1: exception set. */
+int lane_write_gathered(Lane *lane);
+
+/* Hand over the body that a record has cut, which is whole now. 0, or -1 with an exception set. */
+int lane_hand_over_cut(Lane *lane);
+
 /* receive() of a lane -> the count of records taken in. */
 PyObject *lane_receive(Lane *lane, PyObject *ignored);
+
+/* A lane that __init__ never saw has no rings. 0, or -1 with an exception set. */
+int lane_check(Lane *lane);
+
+/* send_direct() of a lane -> whether everything that it has to send is sent. */
+PyObject *lane_send_gathered(Lane *lane, PyObject *ignored);
 
 /* Whether the exception that is set is no Exception (Ctrl-C in a call into Python): nobody here deals with it. */
 static inline int is_interruption(void)
@@ -156,6 +177,7 @@ static inline int is_interruption(void)
 int add_waits(PyObject *module);
 int add_lanes(PyObject *module);
 int add_sessions(PyObject *module);
+int add_direct(PyObject *module);
 
 PyTypeObject *add_type(PyObject *module, const char *name, PyType_Spec *spec, PyTypeObject *base);
 

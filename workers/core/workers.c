@@ -176,7 +176,7 @@ static PyMethodDef functions[] = {
 int add_workers(PyObject *module)
 {
     return (receiver_type = add_type(module, "ReceiverHot", &receiver_spec, NULL)) == NULL || add_waits(module) < 0 ||
-                   add_lanes(module) < 0 || add_sessions(module) < 0 || PyModule_AddFunctions(module, functions) < 0
+                   add_lanes(module) < 0 || add_sessions(module) < 0 || add_direct(module) < 0 || PyModule_AddFunctions(module, functions) < 0
                ? -1
                : 0;
 }

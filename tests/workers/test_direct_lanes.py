@@ -1,0 +1,145 @@
+"""Bytes that pass by the rings of a party in-process: in order, once, whole, whatever the kernel takes at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import random
+import socket
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from partywire import Party, PartyConfig
+from partywire.engine.connection_pump import ConnectionPump
+from partywire.engine.filler import Filler
+from partywire.shm.compiled import core
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from partywire import Session
+
+DEADLINE_S = 20.0
+SIZES = (0, 1, 55, 4_000, 16_384, 16_385, 40_000, 65_536, 262_144, 300_000, 1 << 20, (1 << 20) + 1, 3_000_000)
+
+
+def run(play: Callable[[Session, Session, Party, Party], Coroutine[Any, Any, object]], **settings: object) -> None:
+    """Play with two parties in one loop, and the first session of each."""
+
+    async def playing() -> None:
+        listeners = [socket.create_server(("127.0.0.1", 0)) for _ in "ab"]
+        parties = {name: listener.getsockname()[:2] for name, listener in zip("ab", listeners, strict=True)}
+        async with asyncio.timeout(DEADLINE_S), AsyncExitStack() as stack:
+            opened = [
+                Party(PartyConfig(name=name, parties=parties, io="in-process", **settings), listener)  # type: ignore[arg-type]
+                for name, listener in zip("ab", listeners, strict=True)
+            ]
+            for party in opened:
+                stack.push_async_callback(party.close)
+            await asyncio.gather(*(party.open() for party in opened))
+            (one,), (other,) = await asyncio.gather(*(party.make_sessions(1) for party in opened))
+            await play(one, other, *opened)
+        for listener in listeners:
+            listener.close()
+
+    asyncio.run(playing())
+
+
+def make_value(chance: random.Random) -> bytes | np.ndarray[Any, Any]:
+    size = chance.choice(SIZES)
+    data = chance.randbytes(size)
+    return np.frombuffer(data, dtype=np.uint8) if chance.random() < 0.4 else data
+
+
+@pytest.mark.parametrize("ring_mib", [1, 4])
+def test_values_of_all_sizes_arrive_once_and_in_order(ring_mib: int) -> None:
+    """Both ways at once, while one end now and then stops receiving until the kernel takes no more."""
+
+    async def play(one: Session, other: Session, *_: Party) -> None:
+        async def send(session: Session, peer: str, seed: int) -> None:
+            chance = random.Random(seed)
+            for _ in range(80):
+                await session.send(peer, make_value(chance))
+
+        async def receive(session: Session, peer: str, seed: int) -> None:
+            chance = random.Random(seed)
+            for number in range(80):
+                expected = make_value(chance)
+                if number % 20 == 7:
+                    for _ in range(50):
+                        await asyncio.sleep(0)
+                if isinstance(expected, np.ndarray) and number % 3 == 0:
+                    received = await session.recv(peer, out=np.empty_like(expected))
+                else:
+                    received = await session.recv(peer)
+                assert type(received) is type(expected)
+                assert bytes(received) == bytes(expected)
+
+        await asyncio.gather(send(one, "b", 1), send(other, "a", 2), receive(one, "b", 2), receive(other, "a", 1))
+
+    run(play, ring_mib=ring_mib)
+
+
+@pytest.mark.skipif(core is None, reason="bytes pass by rings only with the compiled core")
+def test_an_interrupt_before_the_system_call_sends_nothing_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted: list[str] = []
+    descriptor = ConnectionPump.direct_fd
+
+    def interrupt(self: ConnectionPump) -> int:
+        if planted:
+            planted.pop()
+            raise KeyboardInterrupt
+        fd: int = descriptor.__get__(self)
+        return fd
+
+    monkeypatch.setattr(ConnectionPump, "direct_fd", property(interrupt))
+
+    async def play(one: Session, other: Session, party: Party, _: Party) -> None:
+        await one.send("b", b"first")
+        planted.append("once")
+        with pytest.raises(KeyboardInterrupt):
+            party.worker.flush()
+        await one.send("b", b"second")
+        assert [await other.recv("a"), await other.recv("a")] == [b"first", b"second"]
+        planted.append("once")
+        with pytest.raises(KeyboardInterrupt):
+            await one.send("b", bytes(1 << 20))
+        await one.send("b", b"third")
+        assert await other.recv("a") == b"third"
+
+    run(play)
+
+
+@pytest.mark.skipif(core is None, reason="bytes pass by rings only with the compiled core")
+def test_a_filler_receives_what_is_missing_and_no_more() -> None:
+    assert core is not None
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        filler = Filler(6, is_writable=False)
+        assert filler.receive(near.fileno(), 6) == (0, core.DRAINED)
+        far.send(b"abcdefgh")
+        assert filler.receive(near.fileno(), 4) == (4, core.MORE)
+        for size in (0, -1, 3):
+            with pytest.raises(ValueError, match="missing"):
+                filler.receive(near.fileno(), size)
+        assert filler.receive(near.fileno(), 2) == (2, core.MORE)
+        assert filler.take() == b"abcdef"
+        with pytest.raises(ValueError, match="missing"):
+            filler.receive(near.fileno(), 1)
+        filler = Filler(6, is_writable=True)
+        assert filler.receive(near.fileno(), 6) == (2, core.DRAINED)
+        far.close()
+        assert filler.receive(near.fileno(), 4) == (0, core.ENDED)
+    assert filler.receive(-1, 4) == (0, -errno.EBADF)
+    assert filler.filled == 2
+
+
+@pytest.mark.skipif(core is None, reason="bytes pass by rings only with the compiled core")
+def test_only_a_lane_of_the_core_is_received_for() -> None:
+    assert core is not None
+    with pytest.raises(TypeError, match="a compiled lane"):
+        core.receive_joined(object(), 1, 0, 0, 1, 1, 1, object())
