@@ -19,6 +19,7 @@ from partywire.engine.frames import HEADER, Descriptor, JobStatus, ResetCode, en
 from partywire.engine.limits import MESSAGE_SIZE_MAX
 from partywire.shm.errors import ShmError
 
+from .array_meta import array_meta, byte_view, split_array_untrusted
 from .errors import (
     MessageTooLarge,
     PeerAborted,
@@ -35,7 +36,7 @@ from .mailbox import IN_PLACE, MESSAGE_OVERHEAD, Mailbox, Target, frame_of
 from .numpy_text import check_text_untrusted
 from .objects.calls import BlockingObjectCalls, ObjectCalls
 from .objects.parts import PackedObject
-from .values import SMALL_SIZE_MAX, array_meta, byte_view, decode, encode, split_array_untrusted
+from .value_codec import SMALL_SIZE_MAX, decode, encode
 from .waiting import NEVER, Wait, deadline_of, run_blocking, shared_timeout
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from partywire.engine.frames import Frame
 
     from .lane import Lane
-    from .values import Encoded
+    from .value_codec import Encoded
     from .worker import Worker
 
 RESET_TIMEOUT_S: Final = 30.0

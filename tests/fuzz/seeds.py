@@ -23,7 +23,7 @@ from partywire.engine.probe import Probe
 from partywire.engine.stat_page import Value, Words, encode_text
 from partywire.engine.topology import PartySpec, PeerSpec, routing_tag
 from partywire.shm.record import RECORD_HEADER
-from partywire.workers import serve_words, values
+from partywire.workers import serve_words, value_codec, values
 from partywire.workers.config import PartyConfig, write_config
 from tests.fuzz import object_targets, peer_store_targets, peer_targets, substream_targets, transport_targets
 
@@ -41,7 +41,7 @@ WHOLE: Final = b"\0"
 def _frames() -> Iterator[bytes]:
     stream = b""
     for value in (b"bytes", np.arange(5, dtype=np.uint32), values.Ring32(7), values.NetworkVec([values.Bit(1), b"x"])):
-        descriptor, length, head, body = values.encode(value)
+        descriptor, length, head, body = value_codec.encode(value)
         frame = frames.encode_frame(3, descriptor, head + bytes(body), length)
         stream += frame
         yield WHOLE + frame

@@ -34,7 +34,7 @@ from partywire.engine.probe import Probe
 from partywire.engine.stat_page import StatPageError, decode_text
 from partywire.shm import Bell, Doorbell, RingReader, Segment, ShmError, probe
 from partywire.shm.counters import WORD_TAIL
-from partywire.workers import serve_words, values
+from partywire.workers import serve_words, value_codec
 from partywire.workers.config import parse_config, write_config
 from partywire.workers.errors import ConfigError
 from tests.fuzz.object_targets import fuzz_format4 as fuzz_format4
@@ -114,7 +114,7 @@ def _decode_frame(descriptor: int, length: int, body: bytes) -> None:
             case frames.Descriptor.FRAGMENT_BEGIN | frames.Descriptor.FRAGMENT:
                 pass
             case _:
-                values.decode(descriptor, length, body, "peer")
+                value_codec.decode(descriptor, length, body, "peer")
     except LinkProtocolError:
         pass
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from partywire.workers.array_meta import array_meta
 from partywire.workers.objects import operations as op
 from partywire.workers.objects.errors import ObjectDecodeError, ObjectEncodeError
 from partywire.workers.objects.limits import ObjectLimits
 from partywire.workers.objects.packing import HEADER, pack_object, unpack_object
-from partywire.workers.values import array_meta
 
 META = array_meta(np.zeros(3))
 

@@ -16,12 +16,13 @@ import numpy as np
 
 from partywire.engine.errors import PartyWireError
 from partywire.engine.limits import MESSAGE_SIZE_MAX
+from partywire.workers.array_meta import array_meta
 from partywire.workers.blocking_party import BlockingParty
 from partywire.workers.config import PartyConfig
 from partywire.workers.errors import MessageTooLarge, SessionError
 from partywire.workers.mailbox import MESSAGE_OVERHEAD
 from partywire.workers.scheduler import Scheduler
-from partywire.workers.values import VecBit, array_meta
+from partywire.workers.values import VecBit
 from tests.workers.party_program import say
 
 if TYPE_CHECKING:

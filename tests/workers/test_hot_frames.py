@@ -40,8 +40,8 @@ from partywire.engine.frames import (
 )
 from partywire.engine.records import DATA, FINISH, STREAM_END, StreamEnd, encode_stream_end
 from partywire.shm.errors import ShmError
+from partywire.workers.array_meta import array_meta
 from partywire.workers.hot import IS_COMPILED
-from partywire.workers.values import array_meta
 from tests.workers.harness import Table
 
 if TYPE_CHECKING:

@@ -14,10 +14,11 @@ from partywire.engine import limits
 from partywire.engine.frames import LINK_SESSION, Descriptor
 from partywire.engine.sessions import SessionProposal
 from partywire.workers import mailbox as mailbox_module
+from partywire.workers.array_meta import array_meta
 from partywire.workers.config import PartyConfig
 from partywire.workers.errors import ConfigError, InboxOverflow, MessageTooLarge, PeerAborted, SessionClosed
 from partywire.workers.mailbox import MESSAGE_OVERHEAD
-from partywire.workers.values import VecRing16, array_meta
+from partywire.workers.values import VecRing16
 from tests.workers.harness import Table
 
 if TYPE_CHECKING:

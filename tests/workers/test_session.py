@@ -19,6 +19,7 @@ from partywire.engine.frames import (
 )
 from partywire.shm.counters import WORD_HEAD, WORD_TAIL
 from partywire.shm.errors import ShmError
+from partywire.workers.array_meta import array_meta
 from partywire.workers.errors import (
     InboxOverflow,
     MessageTooLarge,
@@ -46,7 +47,6 @@ from partywire.workers.values import (
     VecRing32,
     VecRing48,
     VecRing64,
-    array_meta,
 )
 from partywire.workers.waiting import run_blocking
 from tests.workers.harness import Stuck, Table

@@ -12,10 +12,12 @@ import pytest
 
 from partywire.engine.frames import Descriptor, JobStatus, encode_frame, encode_job_end, fragment_begin_header
 from partywire.engine.records import STREAM_END, StreamEnd, encode_stream_end
+from partywire.workers.array_meta import array_meta
 from partywire.workers.errors import InboxOverflow, PartyFailed, PeerLost, SessionClosed, SessionTimeout, UnknownPeer
 from partywire.workers.mailbox import MESSAGE_OVERHEAD
 from partywire.workers.scheduler import Scheduler
-from partywire.workers.values import NetworkVec, array_meta, encode
+from partywire.workers.value_codec import encode
+from partywire.workers.values import NetworkVec
 from partywire.workers.waiting import Wait
 from tests.workers.harness import Table
 

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from partywire.engine.errors import LinkProtocolError
 from partywire.engine.frames import Descriptor, frame_header
 from partywire.workers import errors
+from partywire.workers.array_meta import array_meta
+from partywire.workers.value_codec import decode, encode
 from partywire.workers.values import (
     Bit,
     NetworkVec,
@@ -28,9 +30,6 @@ from partywire.workers.values import (
     VecRing32,
     VecRing48,
     VecRing64,
-    array_meta,
-    decode,
-    encode,
 )
 
 IRIS = [
@@ -223,12 +222,12 @@ def test_an_unknown_message_is_refused() -> None:
 
 
 def test_the_caches_of_descriptions_are_bounded() -> None:
-    from partywire.workers import values
+    from partywire.workers import array_meta as module
 
-    for number in range(values.META_CACHE_SIZE + 10):
+    for number in range(module.META_CACHE_SIZE + 10):
         back(np.zeros((1, number + 1), np.uint8))
-    assert len(values._META_OF) <= values.META_CACHE_SIZE
-    assert len(values._SHAPE_OF) <= values.META_CACHE_SIZE
+    assert len(module._META_OF) <= module.META_CACHE_SIZE
+    assert len(module._SHAPE_OF) <= module.META_CACHE_SIZE
 
 
 # Errors live with values here: both cross process borders.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..errors import SessionDesync
     from ..mailbox import Mailbox
     from ..session import Session
-    from ..values import Encoded
+    from ..value_codec import Encoded
     from ..worker import Worker
     from .limits import ObjectLimits
     from .registry import ObjectRegistry

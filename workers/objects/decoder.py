@@ -16,7 +16,7 @@ import numpy as np
 from partywire.engine.errors import LinkProtocolError
 from partywire.engine.frames import body_size, printable_untrusted
 
-from .. import values
+from .. import array_meta, value_codec
 from . import operations as op
 from .encoder import MEMORY_FORMATS
 from .errors import ObjectDecodeError, key_step
@@ -333,7 +333,7 @@ class Decoder:
         extents = self._items()
         is_read_only = self._flag()
         buffer = self._buffer()
-        if form not in MEMORY_FORMATS or not 1 <= len(extents) <= values.NDIM_MAX:
+        if form not in MEMORY_FORMATS or not 1 <= len(extents) <= array_meta.NDIM_MAX:
             raise ObjectDecodeError("a memoryview of no form that there is")
         view = memoryview(buffer)
         if is_read_only:
@@ -371,7 +371,7 @@ class Decoder:
         if type(meta) is not bytes:
             raise ObjectDecodeError("an array or a number without a description")
         try:
-            return values.parse_array_meta_untrusted(meta)
+            return array_meta.parse_array_meta_untrusted(meta)
         except LinkProtocolError as error:
             raise ObjectDecodeError(error.what) from None
 
@@ -402,9 +402,9 @@ class Decoder:
         buffer = self._buffer()
         body = bytearray(buffer)
         try:
-            if not values.is_wire_kind(descriptor) or body_size(descriptor, length) != len(body):
+            if not value_codec.is_wire_kind(descriptor) or body_size(descriptor, length) != len(body):
                 raise ObjectDecodeError("a value of the wire that is none, or of another size")
-            return values.decode(descriptor, length, body)
+            return value_codec.decode(descriptor, length, body)
         except LinkProtocolError as error:
             raise ObjectDecodeError(error.what) from None
         except ValueError:

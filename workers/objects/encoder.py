@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from .. import values
+from .. import array_meta, value_codec
 from . import operations as op
 from .errors import ObjectEncodeError, key_step
 from .kinds import NUMPY_OBJECTS, encoder_of
@@ -166,7 +166,7 @@ class Encoder:
         low, high = int(wide.min()), int(wide.max())
         size = next(size for size in (1, 2, 4, 8) if -(1 << 8 * size - 1) <= low and high < 1 << 8 * size - 1)
         self.tokens += (op.INT_COLUMN, size)
-        self.put_buffer(values.byte_view(wide.astype(f"<i{size}")))
+        self.put_buffer(array_meta.byte_view(wide.astype(f"<i{size}")))
 
     def _put_large_ints(self, items: Sequence[int]) -> None:
         sizes = [(item.bit_length() >> 3) + 1 for item in items]
@@ -431,7 +431,7 @@ def _put_numpy_array(encoder: Encoder, value: np.ndarray[Any, Any]) -> None:
     encoder.enter(0)
     encoder.depth -= 1  # it holds nothing
     encoder.tokens += (op.NDARRAY, meta, fortran)
-    encoder.put_buffer(values.byte_view(value.T if fortran else np.ascontiguousarray(value)))
+    encoder.put_buffer(array_meta.byte_view(value.T if fortran else np.ascontiguousarray(value)))
 
 
 def _put_numpy_scalar(encoder: Encoder, value: np.generic[Any]) -> None:
@@ -444,14 +444,14 @@ def _array_meta(value: np.ndarray[Any, Any]) -> bytes:
     if value.dtype.type is np.record:
         raise ObjectEncodeError("a numpy record would arrive as a plain structure; send .view([...]) with its fields")
     try:
-        return values.array_meta(value)
+        return array_meta.array_meta(value)
     except TypeError as error:
         raise ObjectEncodeError(str(error)) from None
 
 
 def _put_wire_value(encoder: Encoder, value: Any) -> None:
     try:
-        descriptor, length, head, body = values.encode(value)
+        descriptor, length, head, body = value_codec.encode(value)
     except TypeError as error:
         raise ObjectEncodeError(str(error)) from None
     encoder.tokens += (op.WIRE_VALUE, int(descriptor), length)
@@ -475,7 +475,7 @@ _ENCODERS: Final[dict[type, Callable[[Encoder, Any], None]]] = {
     bytearray: _put_bytearray,
     memoryview: _put_memoryview,
     np.ndarray: _put_numpy_array,
-    **dict.fromkeys(values.WIRE_KINDS, _put_wire_value),
+    **dict.fromkeys(value_codec.WIRE_KINDS, _put_wire_value),
 }
 
 BUILT_IN_NAMES: Final = frozenset(kind.__name__ for kind in _ENCODERS)
