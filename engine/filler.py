@@ -40,15 +40,6 @@ class PlainFiller:
         self._body[self.filled : end] = piece
         self.filled = end
 
-    def receive(self, fd: int, size: int) -> tuple[int, int]:
-        """Append up to `size` bytes from a non-blocking socket. Only the compiled core can: returns the bytes and the
-        outcome, as its receive_into_ring does.
-
-        Raises:
-            ValueError: `size` is more than what is missing.
-        """
-        raise NotImplementedError
-
     def take(self) -> bytes | bytearray:
         """Hand the whole body over.
 
@@ -63,6 +54,16 @@ class PlainFiller:
 
 
 if TYPE_CHECKING:
-    Filler = PlainFiller
+
+    class Filler(PlainFiller):
+        """What both have, and what only that of the compiled core has."""
+
+        def receive(self, fd: int, size: int) -> tuple[int, int]:
+            """Append up to `size` bytes from a non-blocking socket. Returns the bytes and the outcome, as
+            `receive_into_ring` does.
+
+            Raises:
+                ValueError: `size` is more than what is missing, or nothing.
+            """
 else:
     Filler = PlainFiller if core is None else core.Filler
