@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 
 import click
 
 from partywire.engine.errors import PartyWireError
 
-from .adapters.mpyc_config import INBOX_MIB, MpycSettings
-from .adapters.mpyc_program import run_program
-from .config import IO_IN_PROCESS, IO_PROCESSES
-from .exit_code import ExitCode, UsageMistake, code_of, sentence_of
+from .adapters.mpyc_config import CONNECT_S_MAX, CONNECT_S_MIN, INBOX_MIB, INBOX_MIB_MAX, MpycSettings
+from .adapters.mpyc_program import run_to_end
+from .exit_code import ExitCode, code_of, sentence_of
 
 HELP = """Run an MPyC program whose messages go over PartyWire.
 
@@ -47,11 +45,11 @@ MPyC itself is not a part of this package: pip install 'partywire[mpyc]'.
     },
 )
 @click.option("--insecure", is_flag=True, help="Allow plaintext links to other hosts (MPyC without --ssl).")
-@click.option("--connect-s", type=click.FloatRange(0.1, 86_400), metavar="SECONDS",
+@click.option("--connect-s", type=click.FloatRange(CONNECT_S_MIN, CONNECT_S_MAX), metavar="SECONDS",
               help="How long to wait for the others. Default: 60 if MPyC starts all parties, else 600.")  # fmt: skip
-@click.option("--inbox-mib", type=click.IntRange(1, 1 << 20), default=INBOX_MIB, show_default=True,
+@click.option("--inbox-mib", type=click.IntRange(1, INBOX_MIB_MAX), default=INBOX_MIB, show_default=True,
               help="MiB of messages that may come before the program asks for them.")  # fmt: skip
-@click.option("--io", type=click.Choice([IO_IN_PROCESS, IO_PROCESSES]),
+@click.option("--io", type=click.Choice(["in-process", "processes"]),
               help="Who serves the links: the program's own process (default where all parties are on this host), "
               "or processes beside it.")  # fmt: skip
 @click.argument("program", metavar="PROGRAM")
@@ -64,21 +62,7 @@ def mpyc_command(
     program: str,
     arguments: tuple[str, ...],
 ) -> int:
-    if not os.path.isfile(program):
-        raise UsageMistake(f"there is no program {program}")
-    try:
-        run_program(program, arguments, MpycSettings(insecure, connect_s, inbox_mib, io))
-    except PartyWireError:
-        raise
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "mpyc":
-            raise UsageMistake("MPyC is not installed: pip install 'partywire[mpyc]'") from error
-        traceback.print_exc()
-        return int(ExitCode.JOB)
-    except Exception:
-        traceback.print_exc()  # the program's own, which Python would show like this
-        return int(ExitCode.JOB)
-    return int(ExitCode.OK)
+    return run_to_end(program, arguments, MpycSettings(insecure, connect_s, inbox_mib, io))
 
 
 def main() -> None:

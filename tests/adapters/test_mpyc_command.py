@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from partywire.workers.adapters.mpyc_config import MpycSettings
-from partywire.workers.adapters.mpyc_program import command_line
+from partywire.workers.adapters.mpyc_program import command_line, read_command_line
 from partywire.workers.cli import run
 
 if TYPE_CHECKING:
@@ -71,3 +72,39 @@ def test_parties_that_mpyc_starts_get_the_same_settings() -> None:
     assert command_line(MpycSettings()) == ["--inbox-mib=1024"]
     chosen = MpycSettings(insecure=True, connect_s=2.5, inbox_mib=7)
     assert command_line(chosen) == ["--insecure", "--connect-s=2.5", "--inbox-mib=7"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [MpycSettings(), MpycSettings(True, 2.5, 7, "processes"), MpycSettings(connect_s=86_400.0, inbox_mib=1 << 20)],
+)
+def test_what_is_said_to_parties_that_mpyc_starts_is_read_without_a_reader(settings: MpycSettings) -> None:
+    words = [*command_line(settings), "program.py", "-M3", "--io=processes", "--help"]
+    assert read_command_line(words) == ("program.py", ["-M3", "--io=processes", "--help"], settings)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--help", "program.py"],
+        ["--inbox-mib", "7", "program.py"],
+        ["--inbox-mib=0", "program.py"],
+        ["--inbox-mib=1048577", "program.py"],
+        ["--inbox-mib=many", "program.py"],
+        ["--connect-s=0.09", "program.py"],
+        ["--connect-s=nan", "program.py"],
+        ["--io=threads", "program.py"],
+        ["--insecure"],
+    ],
+)
+def test_what_is_said_in_other_words_needs_the_reader(words: list[str]) -> None:
+    assert read_command_line(words) is None
+
+
+def test_a_program_begins_before_what_takes_long_is_imported(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("import sys; print(*({'click', 'numpy', 'partywire.workers.config'} & set(sys.modules)), 'end')")
+    command = [sys.executable, "-m", "partywire.workers.adapters.mpyc", *command_line(MpycSettings()), program]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert said == "end\n"

@@ -6,7 +6,8 @@ MPyC does for one party alone, and all that it computes, is its own code.
     python -m partywire.workers.adapters.mpyc prog.py -M3      an MPyC program as it is (or: partywire mpyc ...)
     install()                                                  in a program, before MPyC's runtime is started
 
-MPyC is imported when one of the two is used, never by the import of this module.
+MPyC is imported when one of the two is used, never by the import of this module; and most of PartyWire when the runtime
+starts, because MPyC has started the other parties by then, which import as much at the same time.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import describe_to_peers
-from .mpyc_config import MpycSettings, config_of
-from .mpyc_transport import MpycTransport
+from .mpyc_config import MpycSettings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from .mpyc_transport import MpycTransport
 
 __all__ = ["MpycSettings", "install"]
 
@@ -95,8 +96,13 @@ class MpycAdapter:
         if len(runtime.parties) == 1:
             await self._start(runtime)
             return
+        from ..errors import describe_to_peers
+
         logging.info(f"Start MPyC runtime v{runtime.version}")
         _be_brief()
+        is_first = not gc.get_freeze_count()  # else it spares what the last computation has left, for ever
+        if is_first:
+            _spare_what_is_there()  # before so much is imported
         self._transport = transport = self._new_transport(runtime)
         runtime.parties[runtime.pid].protocol = runtime._loop.create_future()
         await transport.open()
@@ -109,12 +115,16 @@ class MpycAdapter:
         transport.begin()
         for pid, link in transport.links.items():
             runtime.set_protocol(pid, link)
-        _spare_what_is_there()
+        if is_first:
+            _spare_what_is_there()
         secured = " (TLS)" if runtime.options.ssl else ""
         logging.info(f"All {len(runtime.parties)} parties connected by PartyWire{secured}.")
         runtime.start_time = time.time()
 
     def _new_transport(self, runtime: Any) -> MpycTransport:
+        from .mpyc_config import config_of
+        from .mpyc_transport import MpycTransport
+
         addresses = [(party.host, party.port) for party in runtime.parties]
         config = config_of(runtime.pid, addresses, runtime.threshold, runtime.options, self.settings)
 
@@ -161,6 +171,8 @@ class MpycAdapter:
                 raise
         finally:
             self._is_running = False
+        from ..errors import describe_to_peers
+
         _cancel(main, runtime._loop)
         assert self._transport is not None
         self._transport.end(describe_to_peers(failure))
@@ -191,11 +203,8 @@ def _be_brief() -> None:
 def _spare_what_is_there() -> None:
     """Have the collector of cycles look no more at what the program consists of before it computes: its modules,
     NumPy's and ours. MPyC makes cycles all the time, and of each full collection those were most of the work.
-
-    Once in a process: what is garbage by now stays for ever, which later would be what a computation has left.
     """
-    if not gc.get_freeze_count():
-        gc.freeze()
+    gc.freeze()
 
 
 async def _exchange_keys(runtime: Any, transport: MpycTransport) -> None:
@@ -207,6 +216,6 @@ async def _exchange_keys(runtime: Any, transport: MpycTransport) -> None:
 
 
 if __name__ == "__main__":
-    from ..cli_mpyc import main
+    from .mpyc_program import main
 
     main()

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 from partywire.engine import limits
 from partywire.engine.addresses import EVERY_ADDRESS, is_loopback
 
-from ..config import IO_IN_PROCESS, IO_PROCESSES, PartyConfig
-from ..security import PeerSecurity, SecurityConfig
+# What takes long to import is imported when parties are configured: by then MPyC has started the others.
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from ..config import PartyConfig
+    from ..security import SecurityConfig
 
 LOOPBACK: Final = "127.0.0.1"
 
@@ -41,6 +43,11 @@ likes: the most that a configuration allows. The end of a process is seen at onc
 INBOX_MIB: Final = 1024
 """What a party keeps of payloads that its program has not asked for yet. MPyC sends ahead as far as a program's data
 flow allows, and has no bound."""
+
+INBOX_MIB_MAX: Final = 1 << 20
+CONNECT_S_MIN: Final = 0.1
+CONNECT_S_MAX: Final = 86_400.0
+"""What a command line may ask for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,8 @@ def config_of(
     Raises:
         ConfigError: names every setting at fault.
     """
+    from ..config import IO_IN_PROCESS, IO_PROCESSES, PartyConfig
+
     places = [(LOOPBACK if host == "localhost" else host, port) for host, port in addresses]
     starts_all = options.index is None and not (options.parties or options.config)
     is_local = all(is_loopback(host) for host, _ in places)
@@ -108,6 +117,8 @@ def _security(pid: int, count: int) -> SecurityConfig:
     Its certificates have the party in the common name only, which proves nothing here: the peers' own certificates are
     pinned where they lie beside ours, and otherwise have to name the party.
     """
+    from ..security import PeerSecurity, SecurityConfig
+
     folder = os.path.abspath(KEYS_FOLDER)
     peers = {
         name_of(peer): PeerSecurity(certificate=path)

@@ -17,16 +17,73 @@ import runpy
 import sys
 from typing import TYPE_CHECKING, Final
 
+from partywire.engine.errors import PartyWireError
+
+from .mpyc_config import CONNECT_S_MAX, CONNECT_S_MIN, INBOX_MIB_MAX, MpycSettings
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import ModuleType
-
-    from .mpyc_config import MpycSettings
 
 RUNTIME: Final = "mpyc.runtime"
 
 MODULE: Final = "partywire.workers.adapters.mpyc"
 """What the other parties are started as: `python -m ...`."""
+
+
+def main() -> None:
+    """`python -m partywire.workers.adapters.mpyc`: `partywire mpyc` without the other commands, and without what reads
+    a command line if this one is as `command_line` writes it: so are those of the parties that MPyC starts."""
+    read = read_command_line(sys.argv[1:])
+    if read is None:
+        from ..cli_mpyc import main as read_and_run
+
+        read_and_run()
+        return
+    try:
+        code = run_to_end(*read)
+    except PartyWireError as error:
+        from ..exit_code import code_of, sentence_of
+
+        print(f"partywire: {sentence_of(error)}", file=sys.stderr)
+        if os.environ.get("PARTYWIRE_DEBUG"):
+            raise
+        code = int(code_of(error))
+    except KeyboardInterrupt:
+        from ..exit_code import ExitCode
+
+        code = int(ExitCode.INTERRUPTED)
+    sys.exit(code)
+
+
+def run_to_end(program: str, arguments: Sequence[str], settings: MpycSettings) -> int:
+    """Run the program in a file. Returns the exit code; a traceback of the program is on stderr then.
+
+    Raises:
+        PartyWireError: there is no such program, no MPyC, or why it cannot go on.
+    """
+    if not os.path.isfile(program):
+        from ..exit_code import UsageMistake
+
+        raise UsageMistake(f"there is no program {program}")
+    try:
+        run_program(program, arguments, settings)
+    except PartyWireError:
+        raise
+    except Exception as error:
+        return _end_of(error)
+    return 0
+
+
+def _end_of(error: Exception) -> int:
+    import traceback
+
+    from ..exit_code import ExitCode, UsageMistake
+
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "mpyc":
+        raise UsageMistake("MPyC is not installed: pip install 'partywire[mpyc]'") from error
+    traceback.print_exception(error)  # the program's own, which Python would show like this
+    return int(ExitCode.JOB)
 
 
 def run_program(program: str, arguments: Sequence[str], settings: MpycSettings) -> None:
@@ -96,6 +153,29 @@ class _Loader(importlib.abc.Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._load(lambda: self._loader.exec_module(module), module)
+
+
+def read_command_line(words: Sequence[str]) -> tuple[str, Sequence[str], MpycSettings] | None:
+    """Program, arguments and settings, if they are said as `command_line` does it; None means: ask `cli_mpyc`."""
+    found: dict[str, object] = {}
+    try:
+        for at, word in enumerate(words):
+            name, _, value = word.partition("=")
+            if not word.startswith("-"):
+                return word, words[at + 1 :], MpycSettings(**found)  # type: ignore[arg-type]
+            if word == "--insecure":
+                found["insecure"] = True
+            elif name == "--connect-s" and CONNECT_S_MIN <= float(value) <= CONNECT_S_MAX:
+                found["connect_s"] = float(value)
+            elif name == "--inbox-mib" and 1 <= int(value) <= INBOX_MIB_MAX:
+                found["inbox_mib"] = int(value)
+            elif word in ("--io=in-process", "--io=processes"):
+                found["io"] = value
+            else:
+                break
+    except ValueError:
+        pass
+    return None
 
 
 def command_line(settings: MpycSettings) -> list[str]:
