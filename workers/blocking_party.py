@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from partywire.engine.peers.peer_id import PeerId
     from partywire.engine.sessions import SessionBlock
 
+    from .blocking_session import BlockingSession
     from .config import PartyConfig
     from .link_events import LinkEvent
     from .party_node.files import SubstreamFile
     from .party_node.node import PartyNode
-    from .session import BlockingSession
     from .stat import PartyStat
     from .worker import Worker
 

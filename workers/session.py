@@ -4,8 +4,8 @@ Between the user's protocol code and the lanes to each peer. Per peer and direct
 once, or the call raises. The one invariant: after a SessionError the session is dead at this party, every later call
 raises, and the other parties have been told, so that none of them waits for ever.
 
-Both classes have the same methods. `Session` is for coroutines, under asyncio or under PartyWire's own scheduler;
-`BlockingSession` is for plain code. When `send` returns, the caller may change the buffer it gave.
+`Session` is for coroutines, under asyncio or under PartyWire's own scheduler; `blocking_session` has the same calls for
+plain code. `objects/calls` sends objects, `session_jobs` ends jobs. When `send` returns, the buffer is the caller's again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from partywire.engine.errors import LinkProtocolError
-from partywire.engine.frames import HEADER, Descriptor, JobStatus, ResetCode, encode_job_end, encode_reset, frame_header
+from partywire.engine.frames import HEADER, Descriptor, ResetCode, encode_reset, frame_header
 from partywire.engine.limits import MESSAGE_SIZE_MAX
 from partywire.shm.errors import ShmError
 
@@ -24,20 +24,19 @@ from .errors import (
     MessageTooLarge,
     PeerAborted,
     SessionClosed,
-    SessionDesync,
     SessionError,
     SessionTimeout,
     UnexpectedMessage,
     UnknownPeer,
-    UnsupportedByPeer,
 )
 from .hot import IS_COMPILED, SessionHot
 from .mailbox import IN_PLACE, MESSAGE_OVERHEAD, Mailbox, Target, frame_of
 from .numpy_text import check_text_untrusted
-from .objects.calls import BlockingObjectCalls, ObjectCalls
+from .objects.calls import ObjectCalls
 from .objects.parts import PackedObject
+from .session_jobs import JobsInLockstep
 from .value_codec import SMALL_SIZE_MAX, decode, encode
-from .waiting import NEVER, Wait, deadline_of, run_blocking, shared_timeout
+from .waiting import NEVER, Wait, deadline_of, shared_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
 
     from partywire.engine.frames import Frame
 
+    from .blocking_session import BlockingSession
     from .lane import Lane
     from .value_codec import Encoded
     from .worker import Worker
@@ -61,7 +61,7 @@ _JOB_END: Final = Descriptor.JOB_END.value
 _pack_header = HEADER.pack
 
 
-class Session(ObjectCalls, SessionHot):
+class Session(ObjectCalls, JobsInLockstep, SessionHot):
     """The asynchronous form. Made by `Party.make_sessions`; one call per peer and direction at a time.
 
     Finished by `close`, `abort`, or the first SessionError of any call.
@@ -98,6 +98,8 @@ class Session(ObjectCalls, SessionHot):
     def blocking(self) -> BlockingSession:
         """The same session for plain code."""
         if self._blocking is None:
+            from .blocking_session import BlockingSession  # only here: coroutines need none
+
             self._blocking = BlockingSession(self)
         return self._blocking
 
@@ -395,75 +397,6 @@ class Session(ObjectCalls, SessionHot):
         finally:
             wait.deadline = NEVER
 
-    # Jobs in lockstep.
-
-    async def end_job(self, status: JobStatus = JobStatus.DONE, reason: str = "") -> int:
-        """Tell every peer that the present job ended here, and begin the next one. Returns the number of the job.
-
-        A job that FAILED ends the session, here at once and at the peers when they hear of it.
-
-        Raises:
-            SessionDesync: a peer sent a message that the job did not receive; the session is over.
-            UnsupportedByPeer: a peer's link speaks the iris protocol, which has no such thing.
-        """
-        job = self.job
-        for mailbox in self._peers:
-            self._raise_failure(mailbox)
-            lane = mailbox.lane
-            if not lane.carries_job_ends:
-                advice = "end a job by messages of its session"
-                raise UnsupportedByPeer(mailbox.peer, "telling the end of a job", advice)
-            while lane.parts_size > lane.parts_size_max and not lane.flush():
-                await self._wait_for_room(mailbox, NEVER, None)
-        self.job += 1
-        try:
-            settled = [mailbox for mailbox in self._peers if mailbox.end_job(job)]
-        except SessionDesync as error:
-            if status is JobStatus.DONE:
-                self.fail(error, ResetCode.ABORTED, str(error))
-                raise
-            settled = []  # a job that failed leaves messages behind; its own cause is what the peers need to know
-        frame = encode_job_end(self.id, job, status, reason)
-        for mailbox in self._peers:
-            mailbox.lane.post(frame)
-        if status is JobStatus.DONE:
-            for mailbox in settled:
-                self._settle(mailbox)
-        else:
-            self.fail(SessionClosed(self.id, f"its job {job} failed here: {reason}"))
-        return job
-
-    def job_ended_by_peer_untrusted(self, mailbox: Mailbox, job: int, status: JobStatus, reason: str) -> None:
-        """A JOB_END arrived. A failed job fails the session at once, wherever we are."""
-        if status is not JobStatus.DONE:
-            self.fail(PeerAborted(mailbox.peer, self.id, reason))
-            return
-        try:
-            if mailbox.take_marker_untrusted(job, status):
-                self._settle(mailbox)
-        except SessionDesync as error:
-            self.fail(error, ResetCode.ABORTED, str(error))
-
-    def _settle(self, mailbox: Mailbox) -> None:
-        self._settled[mailbox] += 1
-        final = min(self._settled.values())
-        while self.jobs_final < final:
-            self.jobs_final += 1
-            if self.on_final is not None:
-                self.on_final(self.jobs_final - 1)
-
-    def _job_over(self, mailbox: Mailbox) -> SessionDesync:
-        what = f"{mailbox.peer} ended the job while we still expect a message of it"
-        error = SessionDesync(self.id, mailbox.peer, self.job, what)
-        self.fail(error, ResetCode.ABORTED, str(error))
-        return error
-
-    def _leftover(self, mailbox: Mailbox) -> SessionDesync:
-        what = f"{mailbox.peer} sent a message that the job did not receive here"
-        error = SessionDesync(self.id, mailbox.peer, self.job - mailbox.behind, what)
-        self.fail(error, ResetCode.ABORTED, str(error))
-        return error
-
     # Ending.
 
     def abort(self, reason: str = "") -> None:
@@ -565,105 +498,3 @@ class Session(ObjectCalls, SessionHot):
         error = SessionTimeout(self.id, mailbox.peer, float(seconds), what)  # a Timeout does not survive pickling
         self.fail(error, ResetCode.ABORTED, str(error))
         return error
-
-
-class BlockingSession(BlockingObjectCalls):
-    """The form for plain code: each call returns when it is done, and what it sent is published then.
-
-    While a call waits, the whole worker is served: other sessions receive, full rings drain.
-    """
-
-    __slots__ = ("_session", "_worker")
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._worker = session.worker
-
-    @property
-    def asynchronous(self) -> Session:
-        """The same session for coroutines."""
-        return self._session
-
-    @property
-    def id(self) -> int:
-        """The number that all parties know the session by."""
-        return self._session.id
-
-    @property
-    def is_bulk(self) -> bool:
-        """Whether its messages travel on the bulk connections of all links."""
-        return self._session.is_bulk
-
-    @property
-    def party_index(self) -> int:
-        """Our own index among the parties."""
-        return self._session.party_index
-
-    @property
-    def parties(self) -> tuple[str, ...]:
-        """The names of all parties in index order."""
-        return self._session.parties
-
-    def __repr__(self) -> str:
-        return f"Blocking{self._session!r}"
-
-    def send(self, peer: str | int, value: object, *, timeout: float | None = None) -> None:
-        """Like Session.send, and published when it returns."""
-        run_blocking(self._worker, self._session.send(peer, value, timeout=timeout))
-
-    def broadcast(self, value: object, *, timeout: float | None = None) -> None:
-        """Like Session.broadcast."""
-        run_blocking(self._worker, self._session.broadcast(value, timeout=timeout))
-
-    def send_next(self, value: object, *, timeout: float | None = None) -> None:
-        """Like Session.send_next."""
-        run_blocking(self._worker, self._session.send_next(value, timeout=timeout))
-
-    def send_prev(self, value: object, *, timeout: float | None = None) -> None:
-        """Like Session.send_prev."""
-        run_blocking(self._worker, self._session.send_prev(value, timeout=timeout))
-
-    def recv(self, peer: str | int, *, out: Any = None, timeout: float | None = None) -> Any:
-        """Like Session.recv."""
-        return run_blocking(self._worker, self._session.recv(peer, out=out, timeout=timeout))
-
-    def recv_all(self, *, timeout: float | None = None) -> list[Any]:
-        """Like Session.recv_all."""
-        return run_blocking(self._worker, self._session.recv_all(timeout=timeout))
-
-    def gather(self, value: object, *, timeout: float | None = None) -> list[Any]:
-        """Like Session.gather."""
-        return run_blocking(self._worker, self._session.gather(value, timeout=timeout))
-
-    def exchange(self, peer: str | int, value: object, *, out: Any = None, timeout: float | None = None) -> Any:
-        """Like Session.exchange."""
-        return run_blocking(self._worker, self._session.exchange(peer, value, out=out, timeout=timeout))
-
-    def recv_next(self, *, out: Any = None, timeout: float | None = None) -> Any:
-        """Like Session.recv_next."""
-        return run_blocking(self._worker, self._session.recv_next(out=out, timeout=timeout))
-
-    def recv_prev(self, *, out: Any = None, timeout: float | None = None) -> Any:
-        """Like Session.recv_prev."""
-        return run_blocking(self._worker, self._session.recv_prev(out=out, timeout=timeout))
-
-    def sleep(self, seconds: float) -> None:
-        """Like Session.sleep."""
-        run_blocking(self._worker, self._session.sleep(seconds))
-
-    def end_job(self, status: JobStatus = JobStatus.DONE, reason: str = "") -> int:
-        """Like Session.end_job."""
-        return run_blocking(self._worker, self._session.end_job(status, reason))
-
-    def abort(self, reason: str = "") -> None:
-        """Like Session.abort, and published when it returns."""
-        self._session.abort(reason)
-        self._worker.flush()
-
-    def close(self) -> None:
-        """Like Session.close."""
-        self._session.close()
-
-    def reset(self, *, timeout: float | None = RESET_TIMEOUT_S) -> None:
-        """Like Session.reset."""
-        run_blocking(self._worker, self._session.reset(timeout=timeout))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from partywire.engine.rpc.service import RpcService
     from partywire.workers.batch import BatchRunner
     from partywire.workers.blocking_party import BlockingParty
+    from partywire.workers.blocking_session import BlockingSession
     from partywire.workers.config import PartyConfig, load_config
     from partywire.workers.errors import (
         AddressUnavailable,
@@ -72,7 +73,7 @@ if TYPE_CHECKING:
     )
     from partywire.workers.pool.pool import Pool
     from partywire.workers.security import PeerSecurity, SecurityConfig
-    from partywire.workers.session import BlockingSession, Session
+    from partywire.workers.session import Session
     from partywire.workers.values import (
         Bit,
         NetworkVec,
@@ -181,6 +182,7 @@ _HOME = {
     "workers.http_handlers": ("Handlers", "HttpError", "HttpRequest", "HttpResponse"),
     "workers.link_events": ("LinkEvent", "LinkEventKind"),
     "workers.blocking_party": ("BlockingParty",),
+    "workers.blocking_session": ("BlockingSession",),
     "workers.node.config": ("NodeConfig",),
     "workers.node.config_file": ("load_node_config",),
     "workers.node.peer_node": ("PeerNode",),
@@ -197,7 +199,7 @@ _HOME = {
     ),
     "workers.pool.pool": ("Pool",),
     "workers.security": ("PeerSecurity", "SecurityConfig"),
-    "workers.session": ("BlockingSession", "Session"),
+    "workers.session": ("Session",),
     "workers.values": (
         "Bit", "NetworkVec", "PrfCheck", "PrfKey", "Ring16", "Ring32", "Ring48", "Ring64", "StateChecksum",
         "VecBit", "VecRing16", "VecRing32", "VecRing48", "VecRing64",

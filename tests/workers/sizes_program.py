@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from partywire.workers.session import BlockingSession, Session
+    from partywire.workers.blocking_session import BlockingSession
+    from partywire.workers.session import Session
 
 MIB = 1 << 20
 TIMEOUT_S = 40.0

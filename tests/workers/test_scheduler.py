@@ -16,7 +16,8 @@ from tests.workers.harness import Table
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from partywire.workers.session import BlockingSession, Session
+    from partywire.workers.blocking_session import BlockingSession
+    from partywire.workers.session import Session
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..session import BlockingSession, Session
+    from ..blocking_session import BlockingSession
+    from ..session import Session
 
 
 @dataclass(frozen=True, slots=True, repr=False)
