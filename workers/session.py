@@ -5,7 +5,7 @@ once, or the call raises. The one invariant: after a SessionError the session is
 raises, and the other parties have been told, so that none of them waits for ever.
 
 `Session` is for coroutines, under asyncio or under PartyWire's own scheduler; `blocking_session` has the same calls for
-plain code. `objects/calls` sends objects, `session_jobs` ends jobs. When `send` returns, the buffer is the caller's again.
+plain code. `objects/calls` sends objects, `session_jobs` ends jobs. When `send` returns, its buffer may be changed.
 """
 
 from __future__ import annotations
