@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 
+from partywire import Party
 from partywire.engine.errors import LinkProtocolError, PartyWireError
 from partywire.workers.adapters import mpyc_link
 from partywire.workers.adapters.mpyc_link import EARLY_OVERHEAD, LABEL, SMALL_SIZE_MAX, MpycLink
 from partywire.workers.adapters.mpyc_transport import MpycTransport
 from partywire.workers.config import PartyConfig
 from partywire.workers.errors import InboxOverflow, PeerAborted, PeerLost
+from partywire.workers.hot import IS_COMPILED
 from partywire.workers.scheduler import Scheduler
 from tests.workers.harness import NAMES, Table
 
@@ -209,3 +213,47 @@ def test_a_program_that_is_being_ended_is_not_told_once_more(pair: Pair) -> None
     assert isinstance(never, asyncio.Future)
     assert not never.done()
     assert isinstance(pair.transports[BOB].failure, PeerLost)
+
+
+def test_what_is_sent_alone_goes_out_at_once_and_what_is_sent_together_in_one_piece() -> None:
+    """Between parties whose links are in this process, in one loop."""
+
+    async def link(stack: AsyncExitStack, pid: int, listeners: list[socket.socket]) -> MpycLink:
+        parties = {f"party{peer}": listener.getsockname()[:2] for peer, listener in enumerate(listeners)}
+        config = PartyConfig(name=f"party{pid}", parties=parties, io="in-process")
+        party = await stack.enter_async_context(Party(config, listeners[pid]))
+        (session,) = await party.make_sessions(1)
+        transport = MpycTransport(
+            config,
+            asyncio.get_running_loop(),
+            is_shutting_down=lambda: False,
+            on_closed=lambda _: None,
+            on_failure=lambda: False,
+        )
+        transport.attach(party.worker, session, Scheduler(party.worker))
+        transport.begin()
+        return transport.links[1 - pid]
+
+    async def arrival(link: MpycLink, label: int) -> bytes:
+        payload = link.receive(label)
+        return payload if isinstance(payload, bytes) else await payload
+
+    async def play() -> None:
+        async with asyncio.timeout(20), AsyncExitStack() as stack:
+            listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+            alice, bob = await asyncio.gather(*(link(stack, pid, listeners) for pid in (ALICE, BOB)))
+            lane = alice._lane
+
+            def waits_behind(label: int) -> bool:
+                alice.send(label, b"%d" % label)
+                return lane.is_dirty
+
+            assert waits_behind(0) is not IS_COMPILED
+            assert [waits_behind(label) for label in (1, 2)] == [True, True]
+            for label, is_at_once in ((3, False), (4, True)):
+                bob.send(label, b"an arrival")
+                await arrival(alice, label)
+                assert waits_behind(label) is not (is_at_once and IS_COMPILED)
+            assert [await arrival(bob, label) for label in range(5)] == [b"%d" % label for label in range(5)]
+
+    asyncio.run(play())

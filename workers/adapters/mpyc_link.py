@@ -25,13 +25,16 @@ from ..mailbox import MESSAGE_OVERHEAD, frame_of
 if TYPE_CHECKING:
     import asyncio
 
+    from ..lane import Lane
     from ..mailbox import Mailbox
     from ..scheduler import Slot
     from .mpyc_transport import MpycTransport
 
 LABEL: Final = struct.Struct("<q")
 
-_pack_head = struct.Struct(HEADER.format + "q").pack
+_head = struct.Struct(HEADER.format + "q")
+_pack_head = _head.pack
+_HEAD_SIZE: Final = _head.size
 _unpack_label = LABEL.unpack_from
 _BYTES: Final = Descriptor.BYTES.value
 
@@ -53,8 +56,9 @@ class MpycLink:
     """The connection with one peer. Finished by the first failure of the session, or when the party is closed."""
 
     __slots__ = (
-        "_awaited", "_backlog", "_backlog_size", "_expected", "_is_sending", "_mailbox", "_payloads", "_send",
-        "_session_id", "_transport", "_waker", "failure", "nbytes_sent", "peer", "pid",
+        "_awaited", "_backlog", "_backlog_size", "_count", "_expected", "_is_sending", "_lane", "_mailbox", "_payloads",
+        "_queue", "_send", "_session_id", "_small_size_max", "_transport", "_turn", "_waker", "_worker", "failure",
+        "nbytes_sent", "peer", "pid",
     )  # fmt: skip
 
     def __init__(self, transport: MpycTransport, pid: int) -> None:
@@ -65,6 +69,11 @@ class MpycLink:
         self._send = transport.session.send
         self._session_id = transport.session.id
         self._mailbox: Mailbox = transport.session._mailbox_of(self.peer)
+        self._queue, self._worker, self._lane = self._mailbox.queue, self._mailbox.worker, self._mailbox.lane
+        self._small_size_max = self._lane.small_size_max - LABEL.size
+        # Behind which arrivals, as the transport counts them, something small was sent last, and how many were.
+        self._turn = -1
+        self._count = 1
         # The label of a payload that comes as a message of its own, as soon as it has come.
         self._awaited: int | None = None
         self._waker = self.take_arrivals
@@ -92,21 +101,28 @@ class MpycLink:
         """
         size = len(payload)
         self.nbytes_sent += MPYC_HEADER_SIZE + size
-        mailbox = self._mailbox
-        lane = mailbox.lane
-        length = LABEL.size + size
+        lane = self._lane
         if (
-            size > 0
-            and length <= lane.small_size_max
-            and lane.parts_size < lane.parts_size_max
-            and not (mailbox.is_sending or self._is_sending)
-            and mailbox.failure is None
+            0 < size <= self._small_size_max
+            and not self._is_sending
+            and self.failure is None
+            and (gathered := lane.parts_size) < lane.parts_size_max
         ):
             # Hot: most payloads are a few bytes. As Session._send does it, with the label behind the header.
-            lane.parts_size += HEADER.size + length
+            lane.parts_size = gathered + _HEAD_SIZE + size
+            frame = (_pack_head(self._session_id, _BYTES, LABEL.size + size, pc), bytes(payload))
+            turn = self._transport.turn
+            if turn == self._turn:
+                self._count += 1
+            else:
+                was_alone = self._count == 1
+                self._turn, self._count = turn, 1
+                if was_alone and not gathered:
+                    self._push(lane, frame)
+                    return
             if not lane.is_dirty:
                 lane.mark_dirty()
-            lane.gather((_pack_head(self._session_id, _BYTES, length, pc), bytes(payload)))
+            lane.gather(frame)
             return
         try:
             if 0 < size <= SMALL_SIZE_MAX:
@@ -116,6 +132,18 @@ class MpycLink:
                 self._post(bytes(payload))
         except PartyWireError as error:
             self._transport.need(self, error)
+
+    def _push(self, lane: Lane, frame: tuple[bytes, bytes]) -> None:
+        """Send a frame at once. Where payloads are sent one at a time, each the answer to an arrival, to wait for the
+        end of the loop's turn would cost one more turn for each; where many are sent together, the turn ends with one
+        system call for all. So the first behind an arrival goes out at once if the one before was alone as well."""
+        try:
+            lane.gather(frame)
+            if not lane.send_direct():
+                lane.mark_dirty()
+        except BaseException:
+            lane.mark_dirty()  # Ctrl-C: what is not out is not forgotten
+            raise
 
     def receive(self, pc: int) -> bytes | asyncio.Future[bytes]:
         """The payload with this label, or a future of it.
@@ -171,8 +199,8 @@ class MpycLink:
     def take_arrivals(self) -> None:
         """Hand out every message that has come, and do so again whenever something comes: called by the mailbox, inside
         the worker's pass, without a task, a future or a turn of the loop in between."""
-        mailbox = self._mailbox
-        queue, worker = mailbox.queue, mailbox.worker
+        mailbox, queue, worker = self._mailbox, self._queue, self._worker
+        self._transport.turn += 1
         try:
             while queue:
                 message: object = queue[0]
@@ -183,7 +211,12 @@ class MpycLink:
                 queue.popleft()
                 worker.inbox_size -= len(message) + MESSAGE_OVERHEAD
                 if self._awaited is None and len(message) > LABEL.size:  # Hot: most messages are a label and few bytes
-                    self._take_untrusted(_unpack_label(message)[0], message[LABEL.size :])
+                    (pc,) = _unpack_label(message)
+                    expected = self._expected.pop(pc, None)
+                    if expected is None:
+                        self._keep_untrusted(pc, message[LABEL.size :])
+                    elif not expected.done():
+                        expected.set_result(message[LABEL.size :])
                 else:
                     self._take_message_untrusted(message)
         except Exception as error:
@@ -212,10 +245,13 @@ class MpycLink:
 
     def _take_untrusted(self, pc: int, payload: bytes) -> None:
         expected = self._expected.pop(pc, None)
-        if expected is not None:
-            if not expected.done():
-                expected.set_result(payload)
-            return
+        if expected is None:
+            self._keep_untrusted(pc, payload)
+        elif not expected.done():
+            expected.set_result(payload)
+
+    def _keep_untrusted(self, pc: int, payload: bytes) -> None:
+        """Nobody has asked for it yet."""
         if pc in self._payloads:
             raise self._broken("two payloads with one label", pc)
         transport = self._transport

@@ -73,6 +73,8 @@ class MpycTransport:
         self._session: Session | None = None
         self._worker: Worker | None = None
         self._scheduler: Scheduler | None = None
+        # Counts when payloads came, all that came together as one; what is sent between two is an answer.
+        self.turn = 0
         # Bytes of all payloads that nobody has asked for yet.
         self.early_size = 0
         self.early_size_max = config.inbox_mib << 20
