@@ -9,8 +9,10 @@ connection (`turns`), which is an asyncio loop or a worker of a party.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from ..errors import PartyWireError
 from .errors import SubstreamTimeout
 
 if TYPE_CHECKING:
@@ -32,6 +34,10 @@ async def _wait_at_most(place: Place, what: str, substream: Substream, peer: str
         raise SubstreamTimeout(peer, substream.id, what, timeout_s) from None
 
 
+def _fail(error: PartyWireError, _: Substream) -> bool:
+    raise error
+
+
 class SubstreamReader:
     """The receiving half. What is not read costs the peer its window, and nobody else anything."""
 
@@ -44,6 +50,7 @@ class SubstreamReader:
         self._substream = substream
         self._place = connection.turns.make_place()
         self._held = b""  # read from the substream by a call that needed more, and was cancelled or went too far
+        self._preface: Callable[[Substream], bool] | None = None  # until it is whole
 
     async def read(self, n: int = -1) -> bytes:
         """At most `n` bytes as soon as there are any; with -1 everything until the end. b"" is the peer's end.
@@ -101,7 +108,7 @@ class SubstreamReader:
         Raises:
             asyncio.IncompleteReadError: the peer's end came before; it has what there was.
         """
-        if not self._held and 0 < n <= self._substream.received_size:
+        if not self._held and self._preface is None and 0 < n <= self._substream.received_size:
             return self._take(n)
         parts: list[bytes] = []
         missing = n
@@ -159,15 +166,35 @@ class SubstreamReader:
 
     def wake(self) -> None:
         """For the connection: something arrived, or will not any more."""
+        if self._preface is not None:
+            try:
+                self._take_preface()
+            except PartyWireError as error:
+                self._preface = partial(_fail, error)  # whoever reads next is told
         self._place.wake()
         if self.on_wake is not None:
             self.on_wake()
+
+    def expect(self, preface: Callable[[Substream], bool]) -> None:
+        """Nobody reads what stands before the bytes of this half: `preface` takes it off the substream as it comes, and
+        says whether it is whole. A PartyWireError of its own is raised by the next read."""
+        self._preface = preface
+
+    def _take_preface(self) -> bool:
+        """Whether it is whole."""
+        preface, self._preface = self._preface, None
+        if preface is not None and not preface(self._substream):
+            self._preface = preface
+        self._connection.was_read()
+        return self._preface is None
 
     @property
     def _far_end(self) -> str:
         return self._substream.peer or self._connection.peer
 
     def _take(self, size_max: int) -> bytes:
+        if self._preface is not None and not self._take_preface():
+            return b""
         data = self._substream.read(size_max)
         if data:
             self._connection.was_read()

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from ..errors import PartyWireError
 from ..peers.peer_id import PeerId
 from ..substreams.connection import SubstreamConnection
-from ..substreams.errors import SubstreamTimeout
 from ..yamux.errors import SubstreamClosed, SubstreamRefused, SubstreamReset, SubstreamSessionOver
 from . import heads
 from .failures import failed
@@ -27,7 +26,7 @@ from .limits import BRIDGE_LIMITS, EVENTS_MAX, OFFER_TIMEOUT_S, WRITE_TIMEOUT_S
 from .news import News, Numbers
 from .offers import Offers
 from .splicing import Ends, splice
-from .talk import read_head_untrusted, write_head
+from .talk import HeadTaker, read_head_untrusted, write_head
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from ..substreams.streams import SubstreamReader, SubstreamWriter
     from ..transport import Stream
     from .heads import Head
+    from .offers import Counted
 
 Result = TypeVar("Result")
 
@@ -287,56 +287,23 @@ class Bridge:
             self._tasks.discard(task)
 
     async def _pass_on(self, protocol: str, connection: PeerConnection, far: Ends) -> None:
+        """Offer the opener a substream of a peer. What the peer sends goes along, whatever the opener will say."""
         number = self._take_number()
         try:
-            offer = heads.Offer(protocol, self._numbers.note(connection), number)
-            with self._offers.waiting(connection.peer_id):
-                near = await self._hand_over(offer, far)
-        except SubstreamTimeout:
-            far.writer.reset("whoever serves this did not take it in time")
-            return
+            offer = heads.encode(heads.Offer(protocol, self._numbers.note(connection), number))
+            # This waits for no room: of those that the opener has not answered there are at most OFFERS_MAX.
+            near = Ends(*await self._connection.open())
+            near.writer.write(offer)
         except (*_GONE, SubstreamRefused) as error:
             far.writer.reset(str(error))
             return
-        if near is not None:
-            await self._join(near, far, number)
-
-    async def _hand_over(self, offer: heads.Offer, far: Ends) -> Ends | None:
-        """Have the opener take a substream; None if it does not want it, and the peer was told.
-
-        Raises:
-            SubstreamTimeout: it did not answer in time.
-            SubstreamReset, SubstreamSessionOver: one of the two substreams is gone.
-        """
-        # This waits for no room: of those that the opener has not answered there are at most OFFERS_MAX.
-        near = Ends(*await self._connection.open())
-
-        def look() -> None:
-            if far.writer.failure is not None:
-                near.writer.reset("the peer is gone")
-
-        far.writer.on_wake = look
+        asked = _Asked(near, far, self._offers.waiting(connection.peer_id), self._offer_timeout_s)
         try:
-            look()
-            near.writer.write(heads.encode(offer))
-            near.reader.timeout_s = self._offer_timeout_s
-            answer = await read_head_untrusted(near.reader)
-            near.reader.timeout_s = None
-            if not isinstance(answer, heads.Taken | heads.Refused):
-                raise HeadError("no answer to an offer")
+            await self._join(near, far, number)
         except HeadError as error:
             self.abort(str(error))
-            raise SubstreamSessionOver("the opener", str(error)) from None
-        except BaseException:
-            near.writer.reset("the peer, or its time, is gone")
-            raise
         finally:
-            far.writer.on_wake = None
-        if isinstance(answer, heads.Taken):
-            return near
-        far.writer.reset(answer.cause)
-        near.writer.close()
-        return None
+            asked.end()
 
     # The standing substream.
 
@@ -394,6 +361,42 @@ class Bridge:
     def _unserve_all(self) -> None:
         while self._served:
             self._manager.unserve(self._served.pop())
+
+
+class _Asked:
+    """An offer, from the moment when the opener is asked to that when it has answered, or the substream is over."""
+
+    def __init__(self, near: Ends, far: Ends, waiting: Counted, timeout_s: float) -> None:
+        self._near = near
+        self._far = far
+        self._waiting = waiting
+        self._waiting.begin()
+        self._is_over = False
+        self._timer = asyncio.get_running_loop().call_later(timeout_s, self._give_up)
+        near.reader.expect(HeadTaker(self._take_answer))
+
+    def end(self) -> None:
+        """Nothing more is waited for."""
+        if not self._is_over:
+            self._is_over = True
+            self._timer.cancel()
+            self._waiting.end()
+
+    def _take_answer(self, head: Head | None) -> None:
+        self.end()
+        match head:
+            case heads.Taken():
+                pass
+            case heads.Refused(cause):
+                self._far.writer.reset(cause)
+            case _:
+                raise HeadError("no answer to an offer")
+
+    def _give_up(self) -> None:
+        self.end()
+        for end in (self._near, self._far):
+            end.writer.reset("whoever serves this did not take it in time")
+        self._near.writer.wake()  # whoever carries bytes between the two
 
 
 async def _while_open(writer: SubstreamWriter, work: Coroutine[object, object, Result]) -> Result:

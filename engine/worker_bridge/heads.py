@@ -15,6 +15,9 @@ Ban, Unban       Done(0 or 1), or Failed      the end
 bridge's head    answer                       then
 Offer            Taken, or Refused            bytes of the peer's substream, both ways
 
+Bytes may follow a head before its answer: they go along, unless the answer is Failed or Refused. So who expects a
+certain answer waits for none: whoever reads the substream takes it off before the first byte.
+
 A half close is carried over as one; so is a reset. What yamux cannot say of a reset, its cause, comes as Broken on the
 standing substream, sent before the reset with the same number.
 

@@ -31,17 +31,17 @@ class Offers:
         is_greedy = self._waiting[peer] >= OFFERS_SHARE_MAX or self._all[peer] >= SUBSTREAMS_SHARE_MAX
         return self._is_of_many and is_greedy
 
-    def held(self, peer: PeerId) -> _Counted:
+    def held(self, peer: PeerId) -> Counted:
         """While a substream of this peer is with us."""
-        return _Counted(self._all, peer)
+        return Counted(self._all, peer)
 
-    def waiting(self, peer: PeerId) -> _Counted:
+    def waiting(self, peer: PeerId) -> Counted:
         """While one of these waits for the opener."""
-        return _Counted(self._waiting, peer)
+        return Counted(self._waiting, peer)
 
 
-class _Counted:
-    """One more of a peer's, within its block."""
+class Counted:
+    """One more of a peer's, within its block, or from `begin` to `end`."""
 
     __slots__ = ("_counter", "_peer")
 
@@ -49,10 +49,18 @@ class _Counted:
         self._counter = counter
         self._peer = peer
 
-    def __enter__(self) -> None:
+    def begin(self) -> None:
+        """It is one from now on."""
         self._counter[self._peer] += 1
 
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
+        """It is none any more."""
         self._counter[self._peer] -= 1
         if not self._counter[self._peer]:
             del self._counter[self._peer]  # of peers that are gone nothing is kept
+
+    def __enter__(self) -> None:
+        self.begin()
+
+    def __exit__(self, *_: object) -> None:
+        self.end()

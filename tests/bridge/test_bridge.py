@@ -17,7 +17,8 @@ from partywire.engine.substreams.frames import LENGTH
 from partywire.engine.worker_bridge import bridge as bridge_module
 from partywire.engine.worker_bridge import heads
 from partywire.engine.worker_bridge import offers as offers_module
-from partywire.engine.worker_bridge.talk import write_head
+from partywire.engine.worker_bridge.splicing import Ends
+from partywire.engine.worker_bridge.talk import read_head_untrusted, write_head
 from partywire.engine.yamux.errors import SubstreamReset, SubstreamSessionOver
 from tests.bridge.opener import bridged
 from tests.peers.peer_net import ECHO, PeerNet, ask, scenario, until
@@ -26,7 +27,6 @@ from tests.support.ring_streams import ring_pair
 if TYPE_CHECKING:
     from partywire.engine.peers.contract import PeerConnection
     from partywire.engine.substreams.streams import SubstreamReader, SubstreamWriter
-    from partywire.engine.worker_bridge.splicing import Ends
 
 NOTHING = "/test/nothing/1"
 
@@ -158,6 +158,33 @@ async def test_a_peers_substream_is_offered_and_spliced(net: PeerNet) -> None:
         assert told.connection.number == offers[0].connection.number
         await opener.say(heads.Unserve(ECHO))
         await until(lambda: ECHO not in alice.peers.claim.protocols)
+
+
+@scenario
+async def test_what_is_written_behind_a_head_waits_for_no_answer_at_either_end(net: PeerNet) -> None:
+    alice, bob = await net.pair()
+    bob.serve_echo(NOTHING)
+    async with bridged(alice.peers) as (_, opener):
+        got: list[bytes] = []
+
+        async def look_first(offer: heads.Offer, ends: Ends) -> None:
+            got.append(await ends.reader.readexactly(1))
+            await take_and_echo(offer, ends)
+
+        opener.on_offer = look_first
+        await opener.attend()
+        await opener.say(heads.Serve(ECHO))
+        await until(lambda: ECHO in alice.peers.claim.protocols)
+        connection = await bob.connect(alice)
+        assert await ask(connection, b"xyz") == b"yz"
+        assert got == [b"x"]
+
+        ends = Ends(*await opener.connection.open())
+        ends.writer.write(heads.encode(heads.Open((NOTHING,), str(bob.id))) + b"behind it")
+        ends.writer.write_eof()
+        assert isinstance(await read_head_untrusted(ends.reader), heads.Opened)
+        assert await ends.reader.read() == b"behind it"
+        ends.writer.close()
 
 
 @scenario

@@ -14,7 +14,9 @@ from partywire.engine.peers.errors import ConnectionsClosed, NegotiationTimedOut
 from partywire.engine.worker_bridge import heads
 from partywire.engine.worker_bridge.failures import ERROR_TYPES, BridgeFailed, error_of, failed
 from partywire.engine.worker_bridge.heads import Failed, HeadError
+from partywire.engine.worker_bridge.talk import HeadTaker
 from partywire.engine.yamux.errors import SubstreamRefused, SubstreamSessionOver
+from tests.yamux.yamux_pair import Pair, output_of
 
 NOTE = heads.ConnectionNote(7, "dialled", "/ip4/127.0.0.1/tcp/7201", bytes(range(256)))
 
@@ -178,3 +180,49 @@ def test_an_error_with_fields_of_other_types_is_refused(name: str) -> None:
 def test_an_unknown_error_is_refused() -> None:
     with pytest.raises(HeadError):
         error_of(Failed("KeyboardInterrupt", ()))
+
+
+@given(st.integers(1, 40))
+def test_a_head_is_taken_off_a_substream_in_whatever_slices_it_comes_and_nothing_behind_it(size: int) -> None:
+    pair = Pair()
+    ours, theirs = pair.substreams()
+    taken: list[heads.Head | None] = []
+    take = HeadTaker(taken.append)
+    head = heads.Refused("nobody")
+    encoded = heads.encode(head)
+    ours.write(encoded + b"behind")
+    data = output_of(pair.client)
+    for start in range(0, len(data), size):
+        assert not taken
+        pair.server.receive_untrusted(data[start : start + size])
+        if take(theirs):
+            break
+    pair.server.receive_untrusted(data[start + size :])
+    assert taken == [head]
+    assert theirs.read(99) == b"behind"
+
+
+@pytest.mark.parametrize("size", [0, 1, 4, 5])
+def test_an_end_in_the_place_of_a_head_is_told_and_one_in_its_midst_is_refused(size: int) -> None:
+    pair = Pair()
+    ours, theirs = pair.substreams()
+    taken: list[heads.Head | None] = []
+    ours.write(heads.encode(heads.Taken())[:size])
+    ours.close_write()
+    pair.flow()
+    if size:
+        with pytest.raises(HeadError, match="in its midst"):
+            HeadTaker(taken.append)(theirs)
+        assert not taken
+    else:
+        assert HeadTaker(taken.append)(theirs)
+        assert taken == [None]
+
+
+def test_a_head_that_would_be_too_large_is_refused_by_its_length() -> None:
+    pair = Pair()
+    ours, theirs = pair.substreams()
+    ours.write((heads.HEAD_SIZE_MAX + 1).to_bytes(4, "big"))
+    pair.flow()
+    with pytest.raises(HeadError, match="allowed"):
+        HeadTaker(print)(theirs)

@@ -435,6 +435,25 @@ def test_a_substream_that_the_peer_refuses_or_resets_says_who_and_why(tmp_path: 
         assert caught.value.cause
 
 
+def test_what_fails_of_a_substream_that_nothing_was_waited_for_is_said_by_its_first_read(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        connection = await rig.node.connect("bob")
+        assert ECHO in connection.claim.protocols
+        theirs = rig.side.run(rig.side.connect())
+        rig.side.run(theirs.aclose())  # the opener, which is not served meanwhile, has not heard of it
+        _, reader, writer = await connection.open([ECHO])
+        writer.write(b"x")
+        with pytest.raises(SubstreamSessionOver):
+            await reader.read(1)
+        with pytest.raises(SubstreamReset):
+            writer.write(b"y")
+        assert connection.is_over
+        with pytest.raises(SubstreamSessionOver):
+            await connection.open([ECHO])
+
+    in_loop(tmp_path, scenario)
+
+
 def test_at_the_end_handlers_are_cancelled_and_peers_hear_of_it(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         began = asyncio.Event()

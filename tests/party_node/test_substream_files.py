@@ -107,10 +107,12 @@ def test_a_file_gives_up_in_time_and_loses_nothing(rig: Rig) -> None:
 
 
 def test_a_file_that_is_dropped_is_reset(rig: Rig) -> None:
+    started: list[bytes] = []
     failures: list[Exception] = []
 
     async def sink(_: PeerConnection, reader: SubstreamReader, __: SubstreamWriter) -> None:
         try:
+            started.append(await reader.readexactly(6))
             await reader.read()
         except SubstreamReset as error:
             failures.append(error)
@@ -118,6 +120,7 @@ def test_a_file_that_is_dropped_is_reset(rig: Rig) -> None:
     rig.side.run(serve(rig.side, SINK, sink))
     file = rig.node.open_file("bob", SINK)
     file.write(b"half a")
+    rig.serve_until(lambda: bool(started))
     del file
     gc.collect()
     rig.serve_until(lambda: bool(failures))

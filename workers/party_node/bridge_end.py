@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import OrderedDict
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from partywire.engine.errors import LinkProtocolError, PartyWireError
@@ -31,7 +32,7 @@ from partywire.engine.substreams.errors import SubstreamTimeout
 from partywire.engine.worker_bridge import heads
 from partywire.engine.worker_bridge.failures import error_of
 from partywire.engine.worker_bridge.heads import HeadError
-from partywire.engine.worker_bridge.talk import read_head_untrusted
+from partywire.engine.worker_bridge.talk import HeadTaker, read_head_untrusted
 from partywire.engine.yamux.errors import SubstreamClosed, SubstreamRefused, SubstreamReset, SubstreamSessionOver
 
 from .connection import BridgedConnection, claim_of
@@ -109,6 +110,7 @@ class BridgeEnd:
         self._loop = loop
         self._standing: SubstreamWriter | None = None  # from the answer to Attend on
         self._numbered: weakref.WeakValueDictionary[int, SubstreamWriter] = weakref.WeakValueDictionary()
+        self._unnumbered: weakref.WeakSet[SubstreamWriter] = weakref.WeakSet()  # whose number we were not told yet
         self._causes: OrderedDict[int, str] = OrderedDict()  # of substreams that are not among them yet
         writer, reader, bell = rings
         self.lane = SubstreamLane(
@@ -163,6 +165,38 @@ class BridgeEnd:
         self._join(answer.number, writer, peer if connection is None else connection.peer)
         self._home.counters_of_bridges.opened += 1
         return answer.protocol, connection, reader, writer
+
+    async def open_known(
+        self, connection: BridgedConnection, protocol: str
+    ) -> tuple[SubstreamReader, SubstreamWriter]:
+        """A substream for a protocol that the peer says it serves. Nothing is waited for: what is written goes along
+        with the question, and the first read raises what the process that has the connection says to it, if it fails.
+
+        Raises:
+            SubstreamSessionOver: the link is lost, or the node's process.
+        """
+        reader, writer = await self.lane.substreams.open()
+        writer.write(heads.encode(heads.Open((protocol,), "", connection.number)))
+        writer.name_peer(connection.peer)
+        self._unnumbered.add(writer)
+        reader.expect(HeadTaker(partial(self._take_opened, connection, writer)))
+        self._home.counters_of_bridges.opened += 1
+        return reader, writer
+
+    def _take_opened(self, connection: BridgedConnection, writer: SubstreamWriter, answer: Head | None) -> None:
+        self._unnumbered.discard(writer)
+        match answer:
+            case heads.Opened():
+                self._join(answer.number, writer, connection.peer)
+            case heads.Failed():
+                error = error_of(answer)
+                writer.reset(str(error))
+                if isinstance(error, SubstreamSessionOver):
+                    self.is_over(connection, error.cause)
+                raise error
+            case _:
+                self.lane.lose("no answer to Open")
+                raise HeadError("no answer to Open")
 
     async def connect(self, peer_id: PeerId | None, timeout_s: float | None = None) -> BridgedConnection:
         """As ConnectionManager.connect, of the process at the other end; of a link to its peer, whoever that is.
@@ -377,7 +411,7 @@ class BridgeEnd:
 
     def give_up_open(self, cause: str) -> None:
         """Reset the substreams of peers whose our side was not ended."""
-        for writer in list(self._numbered.values()):
+        for writer in [*self._numbered.values(), *self._unnumbered]:
             if not writer.has_ended:
                 writer.reset(cause)
 

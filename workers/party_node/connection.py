@@ -80,11 +80,15 @@ class BridgedConnection:
     ) -> tuple[str, SubstreamReader, SubstreamWriter]:
         """As PeerConnection.open; NegotiationTimedOut also when there is no answer within `timeout_s`.
 
-        A party whose link came up just now may serve what it has not said yet, so it is asked for a moment.
+        For what the peer says it serves nothing is waited for: what would be raised here, the first read raises. A
+        party whose link came up just now may serve what it has not said yet, so it is asked for a moment.
         """
         head = Open(tuple(protocols), "", self.number)
+        known = next((protocol for protocol in protocols if protocol in self.claim.protocols), None)
         while True:
             try:
+                if known is not None and not self.is_over:
+                    return known, *await self._bridge.open_known(self, known)
                 protocol, _, reader, writer = await self._bridge.open(head, self.peer, timeout_s)
                 return protocol, reader, writer
             except SubstreamSessionOver as error:

@@ -364,6 +364,7 @@ class PartyNode:
         """A new substream to a peer for a protocol. The caller ends it by `writer.close()` or `writer.reset()`.
 
         `timeout`: seconds for everything until it is open; `reader.timeout_s` and `writer.timeout_s` bound later waits.
+        For what the peer has said it serves, no answer is waited for: the first read raises what is wrong.
 
         Raises:
             NegotiationFailed: the peer does not serve the protocol.
