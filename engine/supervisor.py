@@ -25,15 +25,12 @@ import os
 import selectors
 import socket
 import time
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from partywire.shm import fence
-from partywire.shm.doorbell import create_doorbell
 
 from . import limits
-from .addresses import parse_address
 from .bulk_commands import BulkFailed, BulkLane, OpenBulk
 from .child_process import begin_child, parent_pidfd
 from .children import Child, Children, Kind
@@ -52,10 +49,8 @@ from .commands import (
     LinkNews,
     LinkProgress,
     ListenFailed,
-    OpenLinks,
     Refused,
     RemakeLink,
-    Serve,
     Start,
     Started,
     Stopped,
@@ -65,11 +60,12 @@ from .commands import (
 )
 from .control_socket import ControlClosed, ControlSocket, ControlTimeout, close_all
 from .http_commands import StartHttp
-from .listening import ListenError, Listening, open_listening
+from .listening import ListenError
 from .restarts import STAYS_AWAY, Restarts
+from .shared_parts import SharedParts
 from .stat_server import OPENER, ProcessEntry, StatServer
 from .tidings import Tidings
-from .topology import dials, shares_of_links
+from .topology import shares_of_links
 from .vigil import Vigil
 
 if TYPE_CHECKING:
@@ -91,14 +87,6 @@ START_TIMEOUT_S: Final = 60.0
 """For the opener's Start. The opener sends it at once; a machine that swaps may take long to run either of us."""
 
 
-@dataclass(slots=True)
-class _Parts:
-    """Descriptors made before the processes that share them; kept for those that are started in the place of others."""
-
-    doorbells: list[int] = field(default_factory=list)  # (eventfd, page) of each worker
-    link_ends: dict[int, socket.socket] = field(default_factory=dict)  # peer -> the I/O process's end
-
-
 class Supervisor:
     """Driven by its control sockets, by the ends of its children, and by time while it closes."""
 
@@ -109,14 +97,11 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._children = Children(self._selector)
         self._start: Start | None = None  # set by the first message
-        self._listening = Listening()
-        self._peer_listening: dict[int, Listening] = {}  # peer -> where it alone dials us
-        self._gateway_ends: dict[int, socket.socket] = {}  # peer -> the gateway's end of its link socket
-        self._parts = _Parts()
+        self._parts = SharedParts()
         self._restarts = Restarts()
         self._vigil: Vigil[str] = Vigil(limits.HEARTBEAT_TIMEOUT_S, STOPPED_TIMEOUT_MIN_S)  # of I/O processes, by role
         self._epochs: dict[int, int] = {}  # peers whose link was up -> the least epoch of its next attempt
-        self._tidings = Tidings(lambda message: self._ask(opener, message, ()), self._gateway_ends)
+        self._tidings = Tidings(lambda message: self._ask(opener, message, ()), self._parts.gateway_ends)
         self._closing = False
         self._front_family: FrontFamily | None = None  # once the opener has asked for HTTP
         self._node_family: NodeFamily | None = None  # from the start of the family, if the party has a node
@@ -159,16 +144,7 @@ class Supervisor:
 
     def _listen(self, start: Start, fds: list[int]) -> bool:
         try:
-            if fds:
-                self._listening.adopt(socket.socket(fileno=fds[0]))
-            else:
-                self._listening = open_listening(
-                    [parse_address(text, listening=True, port_min=0) for text in start.listen]
-                )
-            for peer in start.party.peers:
-                if peer.iris is not None and peer.iris.listen:
-                    own = parse_address(peer.iris.listen, listening=True)
-                    self._peer_listening[peer.index] = open_listening([own])
+            self._parts.listen(start, fds)
         except ListenError as error:
             self._opener.send(ListenFailed(f"{start.party.name} {error}"))
             return False
@@ -179,15 +155,11 @@ class Supervisor:
         self._vigil = Vigil(heartbeat_s, max(2 * heartbeat_s, STOPPED_TIMEOUT_MIN_S))
         self._selector.register(self._opener, selectors.EVENT_READ)
         self._selector.register(self._opener_pidfd, selectors.EVENT_READ)
-        parts = self._parts
         self._stat = StatServer(start.party, self._selector, self._processes)
         try:
+            self._parts.make(start)
             for index in range(start.workers):
-                parts.doorbells += create_doorbell()
-                self._stat.rings.add_doorbell(f"worker {index}", parts.doorbells[-1])
-            for peer in start.party.peers:
-                if dials(peer.name, start.party.name):
-                    self._gateway_ends[peer.index], parts.link_ends[peer.index] = ControlSocket.pair()
+                self._stat.rings.add_doorbell(f"worker {index}", self._parts.doorbell_of(index)[1])
             # I/O processes first: they take longest to come up, and everything else waits for them.
             for share in shares_of_links([peer.index for peer in start.party.peers], start.links_per_io_process):
                 self._start_io_process(start, share)
@@ -195,7 +167,7 @@ class Supervisor:
                 self._start_node(start, start.node)
             self._start_gateway(start)
             welcome = Welcome(0, start.workers, start.party, start.options, start.main_path)
-            self._send(self._opener, welcome, parts.doorbells[:2])
+            self._send(self._opener, welcome, self._parts.doorbell_of(0))
             for index in range(1, start.workers):
                 self._start_worker(start, index)
         except OSError as error:
@@ -214,40 +186,19 @@ class Supervisor:
         role = f"{Kind.LINK.value}{'s' if len(peers) > 1 else ''} {', '.join(map(str, peers))}"
         child = self._children.start(Kind.LINK, peers[0], IO_PROCESS_MODULE, role)
         child.links.update(peers)
-        ends = [self._parts.link_ends[peer].fileno() for peer in peers if peer in self._parts.link_ends]
-        epochs = {str(peer): epoch for peer, epoch in self._epochs.items() if peer in peers}
-        links = OpenLinks(start.party, peers, start.workers, start.options, epochs)
-        self._send(child.control, links, [*self._parts.doorbells, *ends])
+        self._send(child.control, *self._parts.open_links(start, peers, self._epochs))
         self._vigil.watch(role, time.monotonic())
 
     def _start_gateway(self, start: Start) -> None:
         child = self._children.start(Kind.GATEWAY, 0, GATEWAY_MODULE)
-        peers = sorted(self._gateway_ends)
-        own = [(peer, sock) for peer, listening in self._peer_listening.items() for sock in listening.sockets]
-        listeners = [*self._listening.sockets, *(sock for _, sock in own)]
-        fds = [*(sock.fileno() for sock in listeners), *(self._gateway_ends[peer].fileno() for peer in peers)]
-        node_bytes = b""
-        if self._node_family is not None:
-            fds.append(self._node_family.gateway_end.fileno())
-            node_bytes = self._node_family.first_bytes
-        serve = Serve(
-            start.party,
-            peers,
-            len(self._listening.sockets),
-            start.workers,
-            start.options,
-            [peer for peer, _ in own],
-            node_bytes,
-        )
-        self._send(child.control, serve, fds)
+        self._send(child.control, *self._parts.serve(start, self._node_family))
 
     def _start_worker(self, start: Start, index: int) -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             child = self._children.start(Kind.WORKER, index, start.worker_module)
             welcome = Welcome(index, start.workers, start.party, start.options, start.main_path)
-            doorbell = self._parts.doorbells[2 * index : 2 * index + 2]
-            self._send(child.control, welcome, [*doorbell, theirs.fileno()])
+            self._send(child.control, welcome, [*self._parts.doorbell_of(index), theirs.fileno()])
             self._send(self._opener, WorkerStarted(index, child.process.pid), [ours.fileno()])
 
     # The party runs.
@@ -501,7 +452,7 @@ class Supervisor:
             # Before the links are made anew, so that their lanes find it.
             is_replaced = self._replace(child, lambda start: self._start_worker(start, child.index))
             if is_replaced and self._stat is not None:
-                self._stat.rings.add_doorbell(child.process.role, self._parts.doorbells[2 * child.index + 1])
+                self._stat.rings.add_doorbell(child.process.role, self._parts.doorbell_of(child.index)[1])
         elif not self._closing:
             self._tell_pids()
         for other in self._children:
@@ -540,7 +491,7 @@ class Supervisor:
             lambda role: self._restarts.may_start(role, time.monotonic()),
             lambda role: self._vigil.watch(role, time.monotonic()),
         )
-        self._node_family = NodeFamily(steps, self._opener, start, options, self._parts.doorbells[:2])
+        self._node_family = NodeFamily(steps, self._opener, start, options, self._parts.doorbell_of(0))
         self._node_family.start_process()
 
     def _on_node_message(self, child: Child, message: Message, fds: list[int]) -> None:
@@ -580,15 +531,11 @@ class Supervisor:
     def _end_everything(self) -> None:
         """Kill and reap whoever is left; close and unlink everything."""
         self._children.end_all()
-        for end in (*self._gateway_ends.values(), *self._parts.link_ends.values()):
-            end.close()
-        close_all(self._parts.doorbells)
+        self._parts.close()
         if self._front_family is not None:
             self._front_family.free()
         if self._node_family is not None:
             self._node_family.free()
-        for listening in (self._listening, *self._peer_listening.values()):
-            listening.close()
         if self._stat is not None:
             self._stat.close()
         self._selector.close()
