@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from partywire.engine import multiplexer
+from partywire.engine import polling_in_core
 from partywire.engine.commands import LinkEventKind, LinkFailed, LinkLost, LinkNews, LinkProgress, Stopped
 from partywire.engine.connection_pump import ConnectionPump
 from partywire.engine.handshake import Handshake, Role
 from partywire.engine.handshake_messages import Hello
-from partywire.engine.multiplexer import PUMP_TOTAL_NS
 from partywire.engine.polling import POLL_NS
+from partywire.engine.polling_in_core import PUMP_TOTAL_NS
 from partywire.engine.preamble import ConnectionClass, Preamble
 from partywire.engine.topology import routing_tag
 from tests.support.family import DEADLINE_S, Opener, make_listener, make_parties
@@ -134,7 +134,7 @@ def test_a_link_that_shares_its_process_keeps_the_others_waiting_for_its_part_of
         return [0] * len(lines), -1, None
 
     # The rig's streams are no sockets, so the compiled pump is replaced; what it is told is what counts.
-    monkeypatch.setattr(multiplexer, "core", SimpleNamespace(ReaderCore=object, pump_while_busy=pump_while_busy))
+    monkeypatch.setattr(polling_in_core, "core", SimpleNamespace(ReaderCore=object, pump_while_busy=pump_while_busy))
     monkeypatch.setattr(ConnectionPump, "line", ("a line",))
     rig = LinkRig(links=links)
     try:
