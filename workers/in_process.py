@@ -20,7 +20,7 @@ from .lane import Lane
 from .link_life import LinkLife
 from .processes import Processes
 from .waiting import NEVER
-from .worker import Worker
+from .worker import SLEEP_MAX_S, Worker
 
 if TYPE_CHECKING:
     import socket
@@ -63,7 +63,7 @@ class InProcessLinkLife(LinkLife):
             if not lane.is_over and not links.join(lane.link.index, lane.connection, lane.epoch, lane)
         )
         for lane in before:
-            if lane.pump is not None:
+            if lane.pump is not None and not lane.is_bulk:  # fragments of bulk ones let others have their turn
                 lane.cut_above(limits.FRAME_SIZE_MAX)
 
 
@@ -71,6 +71,7 @@ class InProcessWorker(Worker):
     """A worker that moves the bytes of its links as well. Its doorbell is never armed: whoever would ring is itself."""
 
     wants_short_slices = False
+    hears_in_sleep_alone = True
     link_life_type = InProcessLinkLife
     link_life: InProcessLinkLife
     _io: InProcessLinks | None = None  # from `begin_links` to the end
@@ -119,9 +120,10 @@ class InProcessWorker(Worker):
 
     def take_event(self, fd: int) -> bool:
         """A descriptor is readable: move what came, up to whoever waits for it. Whether anything is left for a pass."""
-        if fd == self._doorbell.fileno():
-            self._doorbell.drain()  # rung where a ring has room again
-        elif (callback := self._watched.get(fd)) is not None:
+        if (callback := self._watched.get(fd)) is None:
+            if fd == self._doorbell.fileno():
+                self._doorbell.drain()  # rung where a ring has room again
+        else:
             try:
                 callback()
             except Exception as error:
@@ -169,6 +171,22 @@ class InProcessWorker(Worker):
     def rest(self) -> None:
         """There was no work: sleep. To look again is of no use where only the kernel can bring something."""
         self.sleep()
+
+    def sleep(self, deadline: float = NEVER) -> None:
+        """As any worker's, with nobody who could fail to ring."""
+        # Hot: once for each batch that arrives, and so for each message of a single session.
+        io = self._io
+        if io is None:
+            super().sleep(deadline)
+            return
+        if self._dirty:
+            self.flush()
+        if io.is_due or not self.may_sleep():
+            return
+        self.counters.sleeps += 1
+        left = min(deadline, self.next_deadline()) - self.clock()
+        self._take_events(min(max(0.0, left), SLEEP_MAX_S))
+        self._passes = 0
 
     def arm(self) -> bool:
         """Look once more at everything. False: do not sleep."""

@@ -66,6 +66,8 @@ class Worker(WorkerHot):
 
     link_life_type: ClassVar[type[LinkLife]] = LinkLife
     """What a subclass's links live by."""
+    hears_in_sleep_alone: ClassVar[bool] = False
+    """Whether nothing arrives between two passes but in `rest`, so that looking first is of no use."""
     wants_short_slices: ClassVar[bool] = True
     """Whether who waits for a message and who moves it are different threads, of which neither may wait for a slice."""
 
