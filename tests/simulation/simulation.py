@@ -23,7 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 from unittest import mock
 
-from partywire.engine import control_connection, multiplexer
+from partywire.engine import control_connection, multiplexer, polling_in_core
 from partywire.engine import keeper as keeper_module
 from partywire.engine.commands import LinkEnded
 from partywire.shm import fence, segment
@@ -225,7 +225,7 @@ class Simulation:
             stack.enter_context(mock.patch.object(SimDoorbell, "world", world, create=True))
             stack.enter_context(mock.patch.object(keeper_module, "Doorbell", SimDoorbell))
             stack.enter_context(mock.patch.object(multiplexer, "Polling", polling))
-            stack.enter_context(mock.patch.object(multiplexer, "core", None))  # it looks at a clock of its own
+            stack.enter_context(mock.patch.object(polling_in_core, "core", None))  # it looks at a clock of its own
             stack.enter_context(mock.patch.object(worker_module, "Polling", polling))
             for module in (batch_attempt, child_worker):
                 stack.enter_context(mock.patch.object(module, "Scheduler", partial(Scheduler, pass_time_ns=MASK)))
