@@ -7,31 +7,30 @@ control.
 
 Copies: incoming bytes none in user space (`recv_into` writes into claimed ring space), outgoing none (`sendmsg` reads
 from ring memory, whose records are released as the kernel takes them). On a TCP stream and compiled rings the usual
-case of each half is one call of the compiled core (core/pump.c), which leaves everything else to the methods here.
+case of each half is one call of the compiled core (`pump_in_core`), which leaves everything else to the methods here.
 """
 
 from __future__ import annotations
 
 import errno
-import os
-from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from partywire.shm.compiled import core
 from partywire.shm.errors import ShmError
 
 from . import records
+from .pump_in_core import PumpsInCore
+from .pump_states import Incoming, Outgoing
 from .records import StreamEnd
-from .secure_stream import SecureStream
 from .tcp import TcpStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
 
     from partywire.shm.ring import RingReader, RingWriter
 
+    from .pump_states import JoinedLane, Owner
     from .transport import Stream
 
 RECEIVE_SIZE: Final = 256 * 1024
@@ -55,52 +54,7 @@ _PEER_IS_GONE = frozenset({errno.EPIPE, errno.ECONNRESET})
 """Errors of a send behind which the kernel still holds what the peer had sent before it left."""
 
 
-class Owner(Protocol):
-    """What a pump tells its multiplexer."""
-
-    def pump_ended(self, pump: ConnectionPump) -> None:
-        """The peer's stream ended; everything before is in the ring."""
-
-    def pump_failed(self, pump: ConnectionPump, cause: str) -> None:
-        """The socket broke in either direction."""
-
-    def pump_finished(self, pump: ConnectionPump) -> None:
-        """The worker's FINISH was reached and everything before it is in the socket."""
-
-    def pump_told(self, pump: ConnectionPump) -> None:
-        """STREAM_END is in the ring (or nobody is left to read it): the pump has nothing more to receive."""
-
-    def pump_has_more(self, pump: ConnectionPump) -> None:
-        """The ring holds more than one turn's worth: serve it again once others had theirs."""
-
-    def ring_broke(self, end: ConnectionPump, error: ShmError) -> None:
-        """A worker wrote nonsense into a ring of this pump."""
-
-
-class JoinedLane(Protocol):
-    """A compiled lane of a worker in this process."""
-
-    pump: ConnectionPump | None
-
-
-class Incoming(Enum):
-    """Where the socket -> ring half stands."""
-
-    OPEN = "open"
-    ENDED = "ended"  # end of file; whether that is clean is not known yet
-    TELLING = "telling"  # STREAM_END waits for room in the ring
-    TOLD = "told"  # STREAM_END is written, or nobody reads
-
-
-class Outgoing(Enum):
-    """Where the ring -> socket half stands."""
-
-    OPEN = "open"
-    FINISHED = "finished"  # FINISH came and everything before it was sent
-    BROKEN = "broken"  # the socket takes nothing any more; records are thrown away until FINISH
-
-
-class ConnectionPump:
+class ConnectionPump(PumpsInCore):
     """Both halves of one connection. `serve_ring` and `fill_ring` are called by the multiplexer when the bell rang."""
 
     def __init__(
@@ -166,8 +120,6 @@ class ConnectionPump:
             self._rx.publish()
         self._stream.on_readable(self.receive)
 
-    # Past the rings, where the lane is in this process.
-
     def join(self, lane: JoinedLane) -> None:
         """`lane` has the other ends of our rings, in this process: what need not stand in a ring passes it by from now
         on. It hands over what `receive` takes before that returns. Nothing happens where bytes are secured, or without
@@ -177,19 +129,6 @@ class ConnectionPump:
             assert isinstance(self._stream, TcpStream)
             lane.pump = self
             self._take = partial(self._receive_joined, core, self._stream, lane)
-
-    @property
-    def direct_fd(self) -> int:
-        """Where the lane may send what need not wait for anything in the ring; -1 while it may not."""
-        if (
-            self._is_blocked
-            or self._finish_seen
-            or self._orphaned
-            or self.outgoing is not Outgoing.OPEN
-            or not isinstance(self._stream, TcpStream)
-        ):
-            return -1
-        return self._stream.fd
 
     # Socket -> ring.
 
@@ -203,51 +142,6 @@ class ConnectionPump:
             self._take()
         except ShmError as error:
             self._owner.ring_broke(self, error)
-
-    def _receive_compiled(self, core: ModuleType, stream: TcpStream) -> None:
-        if self._has_discarded:
-            self._discard()
-            return
-        count, outcome = core.receive_into_ring(
-            self._rx,
-            stream.fd,
-            self.connection,
-            self.epoch,
-            self._receive_size,
-            self._receive_size_min,
-            self._receive_batch,
-        )
-        self.bytes_moved += count
-        if count and self._on_received is not None:
-            self._on_received()
-        if outcome != core.DRAINED and outcome != core.MORE:  # else the socket is still watched
-            self._meet_outcome(core, outcome)
-
-    def _receive_joined(self, core: ModuleType, stream: TcpStream, lane: JoinedLane) -> None:
-        if self._has_discarded:
-            self._discard()
-            return
-        count, outcome = core.receive_joined(
-            self._rx,
-            stream.fd,
-            self.connection,
-            self.epoch,
-            self._receive_size,
-            self._receive_size_min,
-            self._receive_batch,
-            lane,
-        )
-        self.bytes_moved += count
-        if outcome != core.DRAINED and outcome != core.MORE:
-            self._meet_outcome(core, outcome)
-
-    def _meet_outcome(self, core: ModuleType, outcome: int) -> None:
-        if outcome == core.FULL:
-            self._meet_full_ring()
-        elif outcome == core.ENDED:
-            self._reach_end()
-        else:
-            self._owner.pump_failed(self, os.strerror(-outcome).lower())
 
     def _receive(self) -> None:
         rx = self._rx
@@ -385,78 +279,6 @@ class ConnectionPump:
         if self._is_blocked or self._finish_seen:
             return False
         return self._serve()
-
-    def _serve_compiled(self, core: ModuleType, stream: TcpStream) -> bool:
-        if self.outgoing is not Outgoing.OPEN:
-            return self._serve_plain()
-        sent = core.send_from_ring(self._tx, stream.fd, self._send_size)
-        if type(sent) is int:
-            self.bytes_moved += sent
-            if not sent and self._orphaned:
-                self._end_orphan()
-            return sent > 0
-        self._meet_rest(sent)
-        return not self._is_blocked and not self._finish_seen
-
-    def _meet_rest(self, rest: tuple[int, int, bool, list[memoryview]]) -> None:
-        count, error, self._finish_seen, self._unsent = rest
-        self.bytes_moved += count
-        if error:
-            self._fail_send(OSError(error, os.strerror(error)))
-        else:
-            self._send()
-
-    # Both ways in one call of the compiled core, which moves bytes and leaves everything else to `meet`.
-
-    @property
-    def line(self) -> tuple[RingReader, RingWriter, int, int, int, int, int] | None:
-        """What `core.pump_while_busy` needs; None unless both halves are open, unblocked and compiled."""
-        if (
-            not self._is_compiled
-            or self._is_blocked
-            or self._finish_seen
-            or self.wants_space
-            or self._has_discarded
-            or self._orphaned
-            or self.incoming is not Incoming.OPEN
-            or self.outgoing is not Outgoing.OPEN
-        ):
-            return None
-        assert isinstance(self._stream, TcpStream)
-        fd = self._stream.fd
-        return self._tx, self._rx, fd, self.connection, self.epoch, self._receive_size, self._receive_size_min
-
-    @property
-    def source(self) -> tuple[RingReader, int] | None:
-        """What `core.look_around` needs of a secured connection: the ring, and the descriptor whose bytes `receive`
-        takes; None unless both halves are open and unblocked, and everything that was received is opened."""
-        stream = self._stream
-        if (
-            not isinstance(stream, SecureStream)
-            or (fd := stream.fd) < 0
-            or self._is_blocked
-            or self._finish_seen
-            or self.wants_space
-            or self._has_discarded
-            or self._orphaned
-            or self.incoming is not Incoming.OPEN
-            or self.outgoing is not Outgoing.OPEN
-        ):
-            return None
-        return self._tx, fd
-
-    def meet(self, rest: int | tuple[int, int, bool, list[memoryview]] | Exception) -> None:
-        """Deal with what the compiled core met on our line: how a receive ended, what a send left, a broken ring."""
-        assert core is not None
-        try:
-            if isinstance(rest, Exception):
-                raise rest
-            if isinstance(rest, int):
-                self._meet_outcome(core, rest)
-            else:
-                self._meet_rest(rest)
-        except ShmError as error:
-            self._owner.ring_broke(self, error)
 
     def _serve_plain(self) -> bool:
         polled = self._tx.poll(RECORDS_MAX, self._send_size)

@@ -31,13 +31,13 @@ from partywire.shm.errors import ShmError
 
 from . import limits, records
 from .breakage import Breakage
-from .connection_pump import ConnectionPump, Incoming
 from .control_connection import ControlConnection
 from .frames import LINK_SESSION, Descriptor, encode_frame, encode_goodbye, encode_ping
 from .link import Link, LinkState
 from .link_events import LinkClosed, LinkLost, LinkUp, PeerSaidGoodbye, PingDue
 from .polling import POLL_NS, Polling
 from .polling_in_core import PUMP_TOTAL_NS, PollsInCore
+from .pump_states import Incoming
 from .records import StreamEnd
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from partywire.shm.doorbell import Doorbell
 
+    from .connection_pump import ConnectionPump
     from .control_lane import ControlLane
     from .transport import Stream
 

@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
     from ..bulk_commands import BulkFailed, BulkLane
     from ..commands import Lanes, LinkClaimed, LinkNews, Start
-    from ..connection_pump import JoinedLane
     from ..gateway import Gateway
+    from ..pump_states import JoinedLane
     from .loop import Watcher
 
 ROLE: Final = "the links in this process"

@@ -15,7 +15,7 @@ from ..link_keeper import LinkKeeper
 from ..multiplexer import Multiplexer
 
 if TYPE_CHECKING:
-    from ..connection_pump import JoinedLane
+    from ..pump_states import JoinedLane
 
 
 class InProcessMultiplexer(Multiplexer):

@@ -12,7 +12,8 @@ import pytest
 import uvloop
 
 from partywire.engine import connection_pump, records
-from partywire.engine.connection_pump import RECEIVE_SIZE, ConnectionPump, Incoming, Outgoing
+from partywire.engine.connection_pump import RECEIVE_SIZE, ConnectionPump
+from partywire.engine.pump_states import Incoming, Outgoing
 from partywire.engine.tcp import TcpStream, tune
 from partywire.shm import RingReader, RingWriter, Segment, compiled, probe
 from partywire.shm.counters import WORD_HEAD, WORD_TAIL

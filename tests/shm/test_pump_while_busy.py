@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from partywire.engine import records
-from partywire.engine.connection_pump import Incoming, Outgoing
+from partywire.engine.pump_states import Incoming, Outgoing
 from partywire.shm import RingReader, RingWriter, Segment, compiled, probe
 from partywire.shm.counters import WORD_TAIL
 from partywire.shm.errors import RingCorrupt

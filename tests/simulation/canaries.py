@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
 from partywire.engine import keeper, link_keeper, session_resets
-from partywire.engine.connection_pump import ConnectionPump, Outgoing
+from partywire.engine.connection_pump import ConnectionPump
 from partywire.engine.hello import hello_of
 from partywire.engine.link_keeper import LinkKeeper
 from partywire.engine.multiplexer import Multiplexer
+from partywire.engine.pump_states import Outgoing
 from partywire.engine.records import DATA
 from partywire.engine.rendezvous import RendezvousBook, Resumption
 from partywire.workers import link_life
