@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -279,6 +278,8 @@ def parse_config(text: str, path: str = "") -> PartyConfig:
     Raises:
         ConfigError: names every key at fault.
     """
+    import tomllib  # not for who builds a configuration by hand
+
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

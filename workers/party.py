@@ -39,7 +39,6 @@ from .retry import NOT_BEGUN
 from .rounds import Rounds
 from .security import announcement, check_files
 from .session_agreement import SessionAgreement
-from .stat import PartyStat, party_stat
 from .waiting import LoopDriver, deadline_of, shared_timeout
 
 if TYPE_CHECKING:
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
     from .party_node.node import PartyNode
     from .peer_link import PeerLink
     from .session import Session
+    from .stat import PartyStat
     from .worker import Worker
 
 CHILD_VARIABLE = "PARTYWIRE_WORKER"
@@ -270,6 +270,8 @@ class Party:
 
     def stat(self) -> PartyStat:
         """Figures of this moment."""
+        from .stat import party_stat  # few ask
+
         return party_stat(self.worker)
 
     # The control plane.
