@@ -22,7 +22,7 @@ SEEDS_PER_TEST = 50
 SUBSTREAMS_SEEDS = 30
 SUBSTREAMS_SEEDS_PER_TEST = 15
 CANARY_SEEDS = 100
-FIRST_CANARY_SEED = {"a failure is kept from the others": 60, "links outlive a worker": 70}
+FIRST_CANARY_SEED = {"a failure is kept from the others": 200, "links outlive a worker": 70}
 """Where the search begins, for bugs that few worlds show: it needs three parties and a fault at the right time."""
 
 
