@@ -75,6 +75,6 @@ def main() -> None:
         if os.environ.get("PARTYWIRE_DEBUG"):
             raise
         code = int(ExitCode.USAGE if isinstance(error, click.ClickException) else code_of(error))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):
         code = int(ExitCode.INTERRUPTED)
     sys.exit(code)

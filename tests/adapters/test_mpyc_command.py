@@ -108,3 +108,14 @@ def test_a_program_begins_before_what_takes_long_is_imported(tmp_path: Path) -> 
     command = [sys.executable, "-m", "partywire.workers.adapters.mpyc", *command_line(MpycSettings()), program]
     said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     assert said == "end\n"
+
+
+@pytest.mark.parametrize(
+    "options", [["--inbox-mib=7"], ["--inbox-mib", "7"]], ids=["as said to parties", "by the reader"]
+)
+def test_an_interrupted_program_ends_like_one(tmp_path: Path, options: list[str]) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("raise KeyboardInterrupt")
+    command = [sys.executable, "-m", "partywire.workers.adapters.mpyc", *options, program]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stderr) == (130, "")
