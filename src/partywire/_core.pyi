@@ -27,7 +27,7 @@ def receive_into_ring(
 def receive_joined(
     writer: WriterCore, fd: int, connection: int, epoch: int, size_max: int, size_min: int, batch: int, lane: object, /
 ) -> tuple[int, int]:
-    """Like receive_into_ring, and `receive` of the lane that reads the ring in this process; a cut body passes it by."""
+    """Like receive_into_ring, and `receive` of the lane that reads the ring in this process; a cut body passes by."""
 
 def send_from_ring(reader: ReaderCore, fd: int, size_max: int, /) -> int | tuple[int, int, bool, list[memoryview]]:
     """Send polled DATA records of up to `size_max` bytes with one system call, and release what the kernel took.
