@@ -215,6 +215,11 @@ class SubstreamWriter:
         self._waiting: list[memoryview] = []  # what the substream has no room for
 
     @property
+    def id(self) -> int:
+        """What the connection calls the substream, at both of its ends; no later one of it has the same."""
+        return self._substream.id
+
+    @property
     def peer(self) -> str:
         """Name of the peer."""
         return self._substream.peer or self._connection.peer

@@ -80,7 +80,6 @@ class Bridge:
         self._drain = asyncio.Lock()  # of the standing substream: several write to it
         self._served: set[str] = set()
         self._offers = Offers(is_of_many=connect_link is None)
-        self._next_substream = 1
         self._splices = 0  # that move bytes
         self._idle = asyncio.Event()  # set when there may be none
         self._tasks: set[asyncio.Task[None]] = set()  # ours, and those of peers' substreams that are with us
@@ -210,13 +209,13 @@ class Bridge:
             protocol, reader, writer = await connection.open(head.protocols)
             far = Ends(reader, writer)
             note = None if head.connection else self._numbers.note(connection)
-            return heads.Opened(protocol, self._take_number(), note)
+            return heads.Opened(protocol, near.writer.id, note)
 
         try:
             answer = await self._result(near, open_())
             await write_head(near.writer, answer)
             if far is not None and isinstance(answer, heads.Opened):
-                await self._join(near, far, answer.number)
+                await self._join(near, far)
         except BaseException:
             if far is not None:
                 far.writer.reset("its user has gone")
@@ -234,11 +233,7 @@ class Bridge:
             raise ValueError("no peer is named, and this is the way to many")
         return await self._connect_link()
 
-    def _take_number(self) -> int:
-        number, self._next_substream = self._next_substream, self._next_substream + 1
-        return number
-
-    async def _join(self, near: Ends, far: Ends, number: int) -> None:
+    async def _join(self, near: Ends, far: Ends) -> None:
         """Splice a substream of the opener's with one of a peer's, to whatever end."""
         self._splices += 1
         try:
@@ -246,7 +241,7 @@ class Bridge:
             if breach is None:
                 return
             if breach.is_far:
-                await self._explain(number, breach.cause)
+                await self._explain(near.writer.id, breach.cause)
         except BaseException:
             for end in (near, far):
                 end.writer.reset("the bridge has ended")
@@ -288,18 +283,17 @@ class Bridge:
 
     async def _pass_on(self, protocol: str, connection: PeerConnection, far: Ends) -> None:
         """Offer the opener a substream of a peer. What the peer sends goes along, whatever the opener will say."""
-        number = self._take_number()
         try:
-            offer = heads.encode(heads.Offer(protocol, self._numbers.note(connection), number))
+            note = self._numbers.note(connection)
             # This waits for no room: of those that the opener has not answered there are at most OFFERS_MAX.
             near = Ends(*await self._connection.open())
-            near.writer.write(offer)
+            near.writer.write(heads.encode(heads.Offer(protocol, note, near.writer.id)))
         except (*_GONE, SubstreamRefused) as error:
             far.writer.reset(str(error))
             return
         asked = _Asked(near, far, self._offers.waiting(connection.peer_id), self._offer_timeout_s)
         try:
-            await self._join(near, far, number)
+            await self._join(near, far)
         except HeadError as error:
             self.abort(str(error))
         finally:

@@ -176,7 +176,7 @@ class Offer:
     protocol: str
     connection: ConnectionNote
     number: int
-    """Of this substream, for Broken."""
+    """Of this substream, for Broken: its id on the connection between the two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ class Opened:
 
     protocol: str
     number: int
-    """Of this substream, for Broken."""
+    """Of this substream, for Broken: its id on the connection between the two."""
     connection: ConnectionNote | None
 
 

@@ -110,7 +110,6 @@ class BridgeEnd:
         self._loop = loop
         self._standing: SubstreamWriter | None = None  # from the answer to Attend on
         self._numbered: weakref.WeakValueDictionary[int, SubstreamWriter] = weakref.WeakValueDictionary()
-        self._unnumbered: weakref.WeakSet[SubstreamWriter] = weakref.WeakSet()  # whose number we were not told yet
         self._causes: OrderedDict[int, str] = OrderedDict()  # of substreams that are not among them yet
         writer, reader, bell = rings
         self.lane = SubstreamLane(
@@ -177,17 +176,15 @@ class BridgeEnd:
         """
         reader, writer = await self.lane.substreams.open()
         writer.write(heads.encode(heads.Open((protocol,), "", connection.number)))
-        writer.name_peer(connection.peer)
-        self._unnumbered.add(writer)
+        self._join(writer.id, writer, connection.peer)
         reader.expect(HeadTaker(partial(self._take_opened, connection, writer)))
         self._home.counters_of_bridges.opened += 1
         return reader, writer
 
     def _take_opened(self, connection: BridgedConnection, writer: SubstreamWriter, answer: Head | None) -> None:
-        self._unnumbered.discard(writer)
         match answer:
             case heads.Opened():
-                self._join(answer.number, writer, connection.peer)
+                pass
             case heads.Failed():
                 error = error_of(answer)
                 writer.reset(str(error))
@@ -411,7 +408,7 @@ class BridgeEnd:
 
     def give_up_open(self, cause: str) -> None:
         """Reset the substreams of peers whose our side was not ended."""
-        for writer in [*self._numbered.values(), *self._unnumbered]:
+        for writer in list(self._numbered.values()):
             if not writer.has_ended:
                 writer.reset(cause)
 
