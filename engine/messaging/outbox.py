@@ -77,6 +77,7 @@ class Outbox:
         self._size = 0
         self._room = asyncio.Event()
         self._writer: SubstreamWriter | None = None  # of the substream that stands
+        self._is_write_due = False
         self._task: asyncio.Task[None] | None = None  # while there is one, or something to deliver
 
     @property
@@ -92,10 +93,11 @@ class Outbox:
             await self._room.wait()
         self._size += sending.cost
         self._queued.append(sending)
-        if self._writer is not None:
-            self._write()
-        elif self._task is None:
+        if self._task is None:
             self._task = asyncio.create_task(self._deliver())
+        elif self._writer is not None and not self._is_write_due:
+            self._is_write_due = True  # with what others queue and write in this turn
+            asyncio.get_running_loop().call_soon(self._write)
         return sending.delivery
 
     async def aclose(self) -> None:
@@ -138,6 +140,7 @@ class Outbox:
 
     def _write(self) -> None:
         """Hand on what is queued, as far as the substream takes it; it calls again when there is room."""
+        self._is_write_due = False
         writer = self._writer
         if writer is None or writer.failure is not None:
             return  # who hears is told
