@@ -72,6 +72,7 @@ class PartyNode:
         self.is_ending = False
         self.grace_s = GRACE_S
         self._config = config
+        self._names: Final = frozenset(config.spec.names)
         self._node_config = config.node
         self._hub = EventHub()
         self._handlers: dict[str, ProtocolHandler] = {}
@@ -231,7 +232,7 @@ class PartyNode:
             return peer
         if peer in self._ids:
             return self._ids[peer]
-        if peer not in self._config.spec.names:
+        if peer not in self._names:
             try:
                 return PeerId.parse(peer)
             except ValueError:
@@ -259,7 +260,7 @@ class PartyNode:
         """
         if self.is_ending:
             raise ConnectionsClosed()
-        if isinstance(peer_id, str) and peer_id in self._config.spec.names:
+        if isinstance(peer_id, str) and peer_id in self._names:
             return await self._connect_link(self.worker.link_of(peer_id), timeout)
         wanted = self.id_of(peer_id)
         worker = self.worker
@@ -275,6 +276,9 @@ class PartyNode:
 
     async def _connect_link(self, link: PeerLink, timeout: float | None) -> BridgedConnection:
         worker = self.worker
+        standing = self._links.get(link.name)
+        if standing is not None and standing.is_attending and not standing.lane.is_over and standing.connections:
+            return next(reversed(standing.connections.values()))
 
         def bridge_of_link() -> BridgeEnd | None:
             if link.is_up and link.substreams is None:
