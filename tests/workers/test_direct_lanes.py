@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from partywire import Party, PartyConfig
+from partywire import Party, PartyConfig, PeerLost
 from partywire.engine.connection_pump import ConnectionPump
 from partywire.engine.filler import Filler
 from partywire.shm.compiled import core
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from partywire import Session
+    from partywire.workers.lane import Lane
 
 DEADLINE_S = 20.0
 SIZES = (0, 1, 55, 4_000, 16_384, 16_385, 40_000, 65_536, 262_144, 300_000, 1 << 20, (1 << 20) + 1, 3_000_000)
@@ -46,6 +47,12 @@ def run(play: Callable[[Session, Session, Party, Party], Coroutine[Any, Any, obj
             listener.close()
 
     asyncio.run(playing())
+
+
+def lane_of(party: Party) -> Lane:
+    """The one of the party's only link."""
+    (link,) = party.worker.links.values()
+    return link.lanes[0]
 
 
 def make_value(chance: random.Random) -> bytes | np.ndarray[Any, Any]:
@@ -109,6 +116,29 @@ def test_an_interrupt_before_the_system_call_sends_nothing_and_loses_nothing(mon
             await one.send("b", bytes(1 << 20))
         await one.send("b", b"third")
         assert await other.recv("a") == b"third"
+
+    run(play)
+
+
+@pytest.mark.skipif(core is None, reason="bytes pass by rings only with the compiled core")
+def test_what_comes_for_a_lane_that_is_over_is_thrown_away() -> None:
+    """Left in the socket, it would wake its party for ever, and hide the end of the stream."""
+
+    async def play(one: Session, other: Session, party: Party, peer: Party) -> None:
+        lane, far = lane_of(party), lane_of(peer)
+        assert far.pump is not None
+        lane.post(one.id.to_bytes(4, "little") + b"\x7f" + bytes(4))
+        with pytest.raises(PeerLost, match="unknown frame descriptor"):
+            await other.recv("a")
+        assert far.is_over
+        assert lane.pump is not None
+        with socket.socket(fileno=lane.pump.direct_fd) as sock:
+            sock.send(bytes(100))
+            sock.detach()
+        moved = far.pump.bytes_moved
+        far.pump.receive()
+        assert far.pump.bytes_moved == moved + 100
+        peer.worker.link_life.ask_for_link(far.link, "the test is over")
 
     run(play)
 

@@ -157,7 +157,7 @@ static Py_ssize_t receive_through_ring(Lane *lane, PyObject *writer, const Recei
 static int is_amid_body(Lane *lane)
 {
     uint32_t missing = lane->cut != NULL ? lane->cut_length - lane->cut_filled : lane->fragment_missing;
-    if (missing < MISSING_MIN || lane->receiver.is_urgent)
+    if (missing < MISSING_MIN || lane->receiver.is_urgent || lane->is_over)
         return 0;
     int is_empty = ring_is_empty(lane->receiver.reader);
     if (is_empty < 0)
@@ -211,12 +211,14 @@ static PyObject *receive_joined(PyObject *Py_UNUSED(module), PyObject *const *ar
         return NULL;
     Py_ssize_t moved = 0;
     int outcome = MORE;
-    while (outcome == MORE && moved < order.batch * order.size_max && !lane->is_over) {
+    /* For a lane that is over as well, which throws bytes away: behind them is the end of the stream, and what nobody
+       takes stays readable. But whoever ends it in here may close the descriptor too. */
+    do {
         Py_ssize_t received = receive_some(lane, args[0], &order, &outcome);
         if (received < 0)
             return NULL;
         moved += received;
-    }
+    } while (outcome == MORE && moved < order.batch * order.size_max && !lane->is_over);
     return Py_BuildValue("(ni)", moved, outcome);
 }
 
