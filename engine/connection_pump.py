@@ -248,7 +248,14 @@ class ConnectionPump(PumpsInCore):
         self._owner.pump_told(self)
 
     def receive_rest(self) -> None:
-        """Take what the socket still holds, as far as the ring has room: it was sent before the link broke."""
+        """Take what the socket still holds, as far as the ring has room: it was sent before the link broke.
+
+        Into the ring also where a lane is joined, which would make room: a peer may go on sending for ever.
+        """
+        if self._is_compiled:
+            assert core is not None
+            assert isinstance(self._stream, TcpStream)
+            self._take = partial(self._receive_compiled, core, self._stream)
         while self.incoming is Incoming.OPEN and not self.wants_space:
             before = self.bytes_moved
             self.receive()

@@ -121,6 +121,25 @@ def test_an_interrupt_before_the_system_call_sends_nothing_and_loses_nothing(mon
 
 
 @pytest.mark.skipif(core is None, reason="bytes pass by rings only with the compiled core")
+def test_a_peer_that_goes_on_sending_does_not_hold_up_the_end_of_a_link() -> None:
+    """What is behind a link that broke goes into the ring, which bounds it, and from there to the lane in its turns."""
+
+    async def play(one: Session, other: Session, party: Party, peer: Party) -> None:
+        lane = lane_of(peer)
+        assert lane.pump is not None
+        received, moved = lane.bytes_received, lane.pump.bytes_moved
+        sending = asyncio.ensure_future(one.send("b", bytes(3_000_000)))
+        await asyncio.sleep(0)  # the first turn of the sender, in which the receiver has none
+        lane.pump.receive_rest()
+        assert lane.bytes_received == received
+        assert 0 < lane.pump.bytes_moved - moved <= 1 << 20
+        assert await other.recv("a") == bytes(3_000_000)
+        await sending
+
+    run(play, ring_mib=1)
+
+
+@pytest.mark.skipif(core is None, reason="bytes pass by rings only with the compiled core")
 def test_what_comes_for_a_lane_that_is_over_is_thrown_away() -> None:
     """Left in the socket, it would wake its party for ever, and hide the end of the stream."""
 
