@@ -293,7 +293,10 @@ class Lane(LaneHot):
         Returns the bytes and the outcome as `receive_into_ring` does. None: it has to pass the ring.
         """
         mailbox = self.mailboxes.get(self.fragment_session)
-        return None if mailbox is None else mailbox.receive_fragment(fd, self.fragment_missing)
+        if mailbox is None or (received := mailbox.receive_fragment(fd, self.fragment_missing)) is None:
+            return None
+        self._note_fragment(mailbox)
+        return received
 
     def take_cut(self, session: int, descriptor: int, length: int, body: Buffer) -> None:
         """A frame that the compiled core put together, for a session that does not live here."""
@@ -359,12 +362,8 @@ class Lane(LaneHot):
         if mailbox is None:
             self._deliver_unknown_untrusted(frame)
         elif descriptor == Descriptor.FRAGMENT:
-            before = mailbox.assembly
             mailbox.take_fragment_untrusted(body)
-            if before is not None and mailbox.assembly is None:
-                self.messages_received += 1
-            if self._worker.inbox_size > self._worker.inbox_size_max:
-                self._worker.overflow(mailbox)  # it was to lie in memory of the receiver, and does not
+            self._note_fragment(mailbox)
         elif descriptor == Descriptor.FRAGMENT_BEGIN:
             mailbox.begin_untrusted(body[0], length)
         elif descriptor == Descriptor.RESET:
@@ -374,6 +373,13 @@ class Lane(LaneHot):
             mailbox.session.job_ended_by_peer_untrusted(mailbox, *decode_job_end_untrusted(body, self.link.name))
             if self._worker.inbox_size > self._worker.inbox_size_max:
                 self._worker.overflow(mailbox)
+
+    def _note_fragment(self, mailbox: Mailbox) -> None:
+        """Data of a message in fragments has come, perhaps the last of it."""
+        if mailbox.assembly is None:
+            self.messages_received += 1
+        if self._worker.inbox_size > self._worker.inbox_size_max:
+            self._worker.overflow(mailbox)  # it was to lie in memory of the receiver, and does not
 
     def _deliver_unknown_untrusted(self, frame: Frame) -> None:
         session = frame[0]

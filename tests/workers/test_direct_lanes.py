@@ -120,6 +120,18 @@ def test_an_interrupt_before_the_system_call_sends_nothing_and_loses_nothing(mon
     run(play)
 
 
+def test_a_message_in_fragments_counts_as_one() -> None:
+    async def play(one: Session, other: Session, party: Party, peer: Party) -> None:
+        before = lane_of(peer).messages_received
+        for _ in range(3):
+            sending = asyncio.ensure_future(one.send("b", bytes(3_000_000)))
+            assert await other.recv("a") == bytes(3_000_000)
+            await sending
+        assert lane_of(peer).messages_received == before + 3
+
+    run(play)
+
+
 @pytest.mark.skipif(core is None, reason="bytes pass by rings only with the compiled core")
 def test_a_peer_that_goes_on_sending_does_not_hold_up_the_end_of_a_link() -> None:
     """What is behind a link that broke goes into the ring, which bounds it, and from there to the lane in its turns."""
