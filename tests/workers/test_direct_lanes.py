@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from partywire import Party, PartyConfig, PeerLost
+from partywire.engine import limits
 from partywire.engine.connection_pump import ConnectionPump
 from partywire.engine.filler import Filler
+from partywire.engine.frames import Descriptor
 from partywire.shm.compiled import core
 
 if TYPE_CHECKING:
@@ -128,6 +130,23 @@ def test_a_message_in_fragments_counts_as_one() -> None:
             assert await other.recv("a") == bytes(3_000_000)
             await sending
         assert lane_of(peer).messages_received == before + 3
+
+    run(play)
+
+
+@pytest.mark.skipif(core is None, reason="bytes pass by rings only with the compiled core")
+def test_a_message_that_was_begun_in_fragments_goes_on_in_fragments_when_its_lane_is_joined() -> None:
+    async def play(one: Session, other: Session, party: Party, _: Party) -> None:
+        body = random.Random(1).randbytes(limits.FRAME_SIZE_MAX)
+        lane = lane_of(party)
+        lane.cut_above(limits.FRAGMENT_SIZE)
+        chunks = lane.chunks(one.id, Descriptor.BYTES.value, len(body), b"", body)
+        assert next(chunks)
+        lane.cut_above(limits.FRAME_SIZE_MAX)
+        for has_gone_on in chunks:
+            if not has_gone_on:
+                await asyncio.sleep(0)
+        assert await other.recv("a") == body
 
     run(play)
 

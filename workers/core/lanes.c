@@ -269,7 +269,8 @@ static int send_frame(Lane *lane, const Large *large, int is_whole, Py_ssize_t p
 static Py_ssize_t write_frame(Lane *lane, const Large *large, Py_ssize_t position)
 {
     Py_ssize_t left = large->head_size + large->body_size - position;
-    int is_whole = large->head_size + large->body_size <= lane->fragment_size;
+    /* Of a message that was begun in fragments the rest is fragments, though the lane was joined meanwhile. */
+    int is_whole = position == 0 && large->head_size + large->body_size <= lane->fragment_size;
     Py_ssize_t header = !is_whole && position == 0 ? FRAGMENT_BEGIN_HEADER_SIZE : HEADER_SIZE;
     Py_ssize_t most = lane->fragment_size;
     if (!is_whole && position == 0 && most > (Py_ssize_t)frames.body_max - 5) /* the frame holds a description as well */
