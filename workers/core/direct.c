@@ -17,12 +17,14 @@
 #define MISSING_MIN (16 * 1024) /* of a body: less is copied for less than a system call of its own costs */
 #define BODY_MIN (48 * 1024)    /* smaller ones come several at a time through the ring */
 
+static PyObject *name_direct_fd;
+
 /* The pump's descriptor, or -1 while bytes have to take their turn in the ring; -2 with an exception set. */
 static int direct_fd(Lane *lane)
 {
     if (lane->pump == NULL || lane->pump == Py_None || lane->is_over || !ring_is_consumed(lane->writer))
         return -1;
-    PyObject *number = PyObject_GetAttrString(lane->pump, "direct_fd");
+    PyObject *number = PyObject_GetAttr(lane->pump, name_direct_fd);
     if (number == NULL)
         return -2;
     long fd = PyLong_AsLong(number);
@@ -232,5 +234,6 @@ static PyMethodDef functions[] = {
 
 int add_direct(PyObject *module)
 {
-    return PyModule_AddFunctions(module, functions);
+    name_direct_fd = PyUnicode_InternFromString("direct_fd");
+    return name_direct_fd == NULL ? -1 : PyModule_AddFunctions(module, functions);
 }
