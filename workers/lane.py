@@ -172,6 +172,14 @@ class Lane(LaneHot):
         self.stall()
         return False
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether who moves the bytes has nothing to do until the next flush."""
+        try:
+            return self.writer.is_consumed
+        except ShmError:
+            return True  # the flush finds out
+
     # A full ring.
 
     def stall(self) -> None:

@@ -36,10 +36,13 @@ PASS_RESUMPTIONS_MAX: Final = 256
 """Resumptions in one pass. At 2 us each half a millisecond, in which hundreds of frames share one publication."""
 
 PASS_TIME_NS: Final = 50_000
-"""A pass ends after the resumption that passes this: a few times what the publication of a pass costs. Messages bunch
-up, since what comes while a party computes is taken in together; what a pass has published is on its way, and answered,
-while the rest of a bunch has its turn here. With passes of 200 us all messages of 64 sessions were one bunch, and two
-parties slept while the third had it."""
+"""A pass ends after the resumption that passes this, if somebody waits for what it has sent: a few times what the
+publication of a pass costs. Messages bunch up, since what comes while a party computes is taken in together; what a
+pass has published is on its way, and answered, while the rest of a bunch has its turn here. With passes of 200 us all
+messages of 64 sessions were one bunch, and two parties slept while the third had it."""
+
+PASS_PARTS_MAX: Final = 4
+"""So many of these make a pass while those who move bytes still have some: more publications would only cost."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -151,8 +154,14 @@ class Scheduler:
         worker = self._worker
         nested = worker.driving
         worker.driving = True
+        count = 0
         try:
-            return run_slots(self._ready, PASS_RESUMPTIONS_MAX, self._pass_time_ns, self._finish, self._promote)
+            for _ in range(PASS_PARTS_MAX):
+                left = PASS_RESUMPTIONS_MAX - count
+                count += run_slots(self._ready, left, self._pass_time_ns, self._finish, self._promote)
+                if not self._ready or count >= PASS_RESUMPTIONS_MAX or worker.is_awaited():
+                    break
+            return count
         finally:
             worker.driving = nested
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from partywire.workers.errors import PartyFailed, PeerAborted, PeerLost, SessionDesync, WorkerDied
-from partywire.workers.scheduler import PASS_RESUMPTIONS_MAX, Scheduler, new_loop
+from partywire.workers.hot import IS_COMPILED
+from partywire.workers.scheduler import PASS_PARTS_MAX, PASS_RESUMPTIONS_MAX, Scheduler, new_loop
 from partywire.workers.values import Ring32
 from tests.workers.harness import Table
 
@@ -85,6 +86,25 @@ def test_a_pass_is_bounded(two: Table) -> None:
     assert 0 < scheduler.do_work() <= PASS_RESUMPTIONS_MAX
     two.settle()
     assert scheduler.is_idle
+
+
+def test_a_pass_ends_early_while_somebody_waits_for_what_it_sent(two: Table) -> None:
+    worker = two.workers[0]
+    scheduler = Scheduler(worker, pass_time_ns=0)
+    part = 8 if IS_COMPILED else 1  # resumptions between two looks at the clock
+    for one, _ in two.sessions(*range(100)):
+        scheduler.spawn(one.send(1, b"x"))
+    passes = []
+    for _ in range(2):
+        passes.append(scheduler.do_work())
+        worker.flush()
+    two.move()  # whoever moves the bytes has taken them all
+    passes.append(scheduler.do_work())
+    worker.flush()
+    assert passes == [part, part * PASS_PARTS_MAX, part]
+    while not scheduler.is_idle:
+        scheduler.do_work()
+    scheduler.close()
 
 
 def test_hundreds_of_sessions_take_turns(three: Table) -> None:
