@@ -13,7 +13,8 @@ import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     import socket
@@ -76,8 +77,8 @@ def main() -> int:
     order = read_order(order_fd)
     events = EventPipe(events_fd)
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGTERM, interrupt)
         show_logs(order, events)
         from .party_run import run_order  # numpy comes with it
 
@@ -91,6 +92,12 @@ def main() -> int:
     sys.stdout.flush()
     events.write(event)
     return event.exit_code if isinstance(event, Failed) else ExitCode.OK
+
+
+def interrupt(number: int, _frame: object) -> NoReturn:
+    """End whatever runs. A job may stand between a call and its await; that this is so tells nobody anything."""
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    raise KeyboardInterrupt
 
 
 def begin(parent_pid: int, fds: tuple[int, ...]) -> None:

@@ -28,6 +28,12 @@ async def rotate_often(session: Session, x: int) -> int:
         await rotate(session, x)
 
 
+async def interrupt_before_await(session: Session, x: int) -> int:
+    awaitable = session.recv_prev()
+    os.kill(os.getpid(), signal.SIGINT)
+    return int((await awaitable)[0])
+
+
 def _may_go_on() -> bool:
     return os.path.exists(os.path.join(os.environ["PARTYWIRE_TEST_DIR"], "go"))
 
@@ -114,6 +120,11 @@ class EndlessJob(SampleJob):
     def run(self, runner: JobRunner) -> JobReport:
         print("running", flush=True)
         return super().run(runner)
+
+
+class InterruptedJob(SampleJob):
+    parties = 2
+    function = staticmethod(interrupt_before_await)
 
 
 class SteeredJob(SampleJob):

@@ -121,6 +121,12 @@ def test_an_interrupt_ends_every_process_and_says_so() -> None:
     wait_until_gone(pidfds)
 
 
+def test_an_interrupt_between_a_call_and_its_await_says_no_more() -> None:
+    outcome = command("run", "sample_jobs:InterruptedJob", *TWO)
+    assert outcome.code in (130, 3)  # 3: one told the other before that one had its own
+    assert "interrupted" in outcome.sentence
+
+
 def test_an_interrupt_while_a_peer_is_missing_ends_the_wait(tmp_path: Path) -> None:
     alice, *_ = write_configs(tmp_path)
     process = start("run", "sample_jobs:GoodJob", "--config", alice)
