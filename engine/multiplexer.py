@@ -18,9 +18,7 @@ The doorbell protocol: the bell of this process stands in its event loop. When i
 they are empty; then the ticket is armed, every source is looked at once more, and only if all are empty does the
 process go back to its event loop. Sockets have no such race: the kernel remembers them.
 
-Closing (docs/wire.md, Goodbye): when every lane is finished and written, GOODBYE goes out on the control connection and
-every stream is shut down; the peer delivers everything, says goodbye itself, and shuts down in turn. End of file on all
-streams then means that both sides have everything.
+How a link ends, by goodbyes or by a loss, is in `link_end`.
 """
 
 from __future__ import annotations
@@ -32,8 +30,8 @@ from partywire.shm.errors import ShmError
 from . import limits, records
 from .breakage import Breakage
 from .control_connection import ControlConnection
-from .frames import LINK_SESSION, Descriptor, encode_frame, encode_goodbye, encode_ping
-from .link import Link, LinkState
+from .frames import LINK_SESSION, Descriptor, encode_frame, encode_ping
+from .link_end import EndsLink
 from .link_events import LinkClosed, LinkLost, LinkUp, PeerSaidGoodbye, PingDue
 from .polling import POLL_NS, Polling
 from .polling_in_core import PUMP_TOTAL_NS, PollsInCore
@@ -48,10 +46,8 @@ if TYPE_CHECKING:
 
     from .connection_pump import ConnectionPump
     from .control_lane import ControlLane
+    from .link import Link
     from .transport import Stream
-
-LINGER_LOOK_S: Final = 0.01
-"""Between two looks whether the end of a secured stream has found room; it gives up by itself (CLOSE_TIMEOUT_S)."""
 
 MEND_S: Final = 60.0
 """How long a link goes on without a connection that broke twice, each time soon after the link came up, before it is
@@ -62,7 +58,7 @@ PASSES_MAX: Final = 8
 """Passes over all rings in one callback, so that sockets have their turn while workers send without a pause."""
 
 
-class Multiplexer(PollsInCore):
+class Multiplexer(PollsInCore, EndsLink):
     """Serves one link from its greeting to its end. Driven by sockets, the doorbell, and `link`'s deadlines.
 
     After the end (`on_end` was called) nothing of it is registered anywhere; then `close` gives everything back.
@@ -307,23 +303,7 @@ class Multiplexer(PollsInCore):
         end.give_up()
         self._end_when_told()
 
-    # Closing.
-
-    def begin_close(self) -> None:
-        """The party closes: give up once nothing moved for the close timeout. Their owners finish the lanes."""
-        if self._outcome is not None:
-            self._finish()  # nobody waits for what the lanes would be told
-        elif self._closing_timer is None:
-            self._watch_progress()
-
-    def _watch_progress(self) -> None:
-        moved = sum(pump.bytes_moved for pump in self._served)
-        if moved == self._closing_mark and not self._link.goodbye_sent:
-            self._lose(f"the link to {self._peer} could not be closed: nothing moved for {self._close_timeout_s:g} s")
-            self._finish()
-            return
-        self._closing_mark = moved
-        self._closing_timer = self._loop.call_later(self._close_timeout_s, self._watch_progress)
+    # What becomes of workers.
 
     def drop_worker(self, index: int, workers: int) -> None:
         """A worker died: its connections break at the peer, its lanes count as finished."""
@@ -336,47 +316,15 @@ class Multiplexer(PollsInCore):
         if not self._is_over:
             self._say_goodbye_when_due()
 
-    def _may_say_goodbye(self) -> bool:
-        return self._link.state in (LinkState.UP, LinkState.PEER_CLOSING) and self._outcome is None
-
-    def _say_goodbye_when_due(self) -> None:
-        """Say goodbye once every lane is finished, or once everything of a peer that said goodbye was delivered."""
-        if not self._may_say_goodbye():
-            return
-        link = self._link
-        finished = self._lane.is_finished and all(pump.is_finished for pump in self._served)
-        delivered = link.goodbye_received and all(pump.incoming is not Incoming.OPEN for pump in self._served)
-        if not finished and not delivered:
-            return
-        if self._lane.is_finished:
-            for pump in self._served:
-                pump.discard_when_full()
-            if not self._may_say_goodbye():
-                return  # behind what a full ring held up stood the end of a stream, which led here before us
-        self._control.put(encode_goodbye())
-        link.goodbye_said(self._loop.time())
-        # Before any stream ends: the peer takes an end of file for a loss if no goodbye comes soon.
-        self._control.send()
-        self._shut_down_pumps()
-        self._tell_link_of_broken()
-        self.facts_came()
-
-    def _shut_down_pumps(self) -> None:
-        if self._outcome is not None:
-            return  # the control connection broke under our goodbye
+    def forsake(self, worker: int, workers: int, cause: str) -> None:
+        """Lose the link because a worker reads and writes its rings no more, so that nothing can be told there."""
+        self._lose(cause)
         for pump in self._served:
-            if pump.connection not in self._broken:
-                pump.break_outgoing()  # the peer reads nothing more, if we only answer its goodbye
-                pump.shutdown_write()
-
-    def _tell_link_of_broken(self) -> None:
-        """Once goodbyes are said, a connection that broke earlier counts as ended."""
-        for connection in self._broken:
-            self._link.stream_ended(self._loop.time(), connection)
-
-    @property
-    def _farewell(self) -> str:
-        return f"{self._peer} said goodbye"
+            if pump.connection % workers == worker:
+                pump.give_up()
+        if worker == 0:
+            self._lane.give_up()
+        self._end_when_told()
 
     # What the link decides.
 
@@ -430,82 +378,6 @@ class Multiplexer(PollsInCore):
             self._link.ping_soon(now := self._loop.time())
             self._link.tick(now)
             self.facts_came()
-
-    def forsake(self, worker: int, workers: int, cause: str) -> None:
-        """Lose the link because a worker reads and writes its rings no more, so that nothing can be told there."""
-        self._lose(cause)
-        for pump in self._served:
-            if pump.connection % workers == worker:
-                pump.give_up()
-        if worker == 0:
-            self._lane.give_up()
-        self._end_when_told()
-
-    def lose(self, cause: str) -> None:
-        """Give the link up for a reason of our own."""
-        self._lose(cause)
-
-    def _lose(self, cause: str) -> None:
-        self._link.lost(cause)
-        self.facts_came()
-
-    def _end(self, outcome: StreamEnd, *, abort: bool) -> None:
-        """The link is over: deliver what came, tell every lane, and end when all know."""
-        if self._outcome is not None:
-            return
-        self._outcome = outcome
-        for pump in self._served:
-            try:
-                self._end_pump(pump, outcome, abort=abort)
-            except ShmError:
-                pump.give_up()
-        self._control.end(abort=abort)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        try:
-            self._lane.put(records.STREAM_END, records.encode_stream_end(outcome))
-        except ShmError:
-            self._lane.give_up()
-        self._end_when_told()
-
-    def _end_pump(self, pump: ConnectionPump, outcome: StreamEnd, *, abort: bool) -> None:
-        if abort:
-            pump.receive_rest()
-        pump.tell(outcome)
-        if pump.connection in self._broken:
-            return
-        if abort:
-            pump.abort()
-        else:
-            pump.break_outgoing()  # what workers of this party still write has no reader
-            pump.close_stream()
-
-    def _end_when_told(self) -> None:
-        if self._outcome is None or self._is_over:
-            return
-        if self._lane.is_flushed and all(pump.incoming is Incoming.TOLD for pump in self._served):
-            self._finish()
-        elif self._lane.is_finished and all(pump.is_finished for pump in self._served):
-            self._finish()  # every worker has closed its lanes; nobody will read what is left to tell
-
-    def _finish(self) -> None:
-        if self._is_over:
-            return
-        self._is_over = True
-        self._loop.remove_reader(self._doorbell.fileno())
-        for timer in (self._closing_timer, self._timer, self._mending):
-            if timer is not None:
-                timer.cancel()
-        self._loop.call_soon(self._tell_end, self._outcome or StreamEnd(False, "ended before its time"))
-
-    def _tell_end(self, outcome: StreamEnd) -> None:
-        """Behind this the process may end, so a clean end waits until closed streams have told the peer that they are.
-        One that took too long has waited enough."""
-        if outcome.clean and (self._control.is_lingering or any(pump.is_lingering for pump in self._served)):
-            self._loop.call_later(LINGER_LOOK_S, self._tell_end, outcome)
-        else:
-            self._on_end(outcome.clean, outcome.cause)
 
     def close(self) -> None:
         """Close every socket and ring. What is in the rings stays readable for the workers."""

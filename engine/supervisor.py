@@ -15,6 +15,7 @@ nobody is a zombie.
 - A child that dies is started again, not too often (`restarts`): what it shares with others, the listening sockets,
   both ends of link sockets and the doorbells, is kept here. With an I/O process its links are lost, with a worker all
   links of the party, since rings are never repaired; new epochs of them follow. Nothing else is touched.
+- What links, HTTP and the node need of it is in parts of its own: `link_family`, `front_family`, `node_family`.
 - It runs on `selectors`, without asyncio, numpy or threads, and in a session of its own, so that Ctrl-C reaches the
   opener alone.
 """
@@ -31,25 +32,16 @@ from typing import TYPE_CHECKING, Final
 from partywire.shm import fence
 
 from . import limits
-from .bulk_commands import BulkFailed, BulkLane, OpenBulk
+from .bulk_commands import OpenBulk
 from .child_process import begin_child, parent_pidfd
 from .children import Child, Children, Kind
 from .commands import (
     AreYouThere,
     Close,
     CommandError,
-    DropWorker,
     Here,
-    Lanes,
     LinkClaimed,
-    LinkEnded,
-    LinkEventKind,
-    LinkFailed,
-    LinkLost,
-    LinkNews,
-    LinkProgress,
     ListenFailed,
-    Refused,
     RemakeLink,
     Start,
     Started,
@@ -60,11 +52,11 @@ from .commands import (
 )
 from .control_socket import ControlClosed, ControlSocket, ControlTimeout, close_all
 from .http_commands import StartHttp
+from .link_family import LinkFamily, LinkSteps
 from .listening import ListenError
 from .restarts import STAYS_AWAY, Restarts
 from .shared_parts import SharedParts
 from .stat_server import OPENER, ProcessEntry, StatServer
-from .tidings import Tidings
 from .topology import shares_of_links
 from .vigil import Vigil
 
@@ -75,9 +67,6 @@ if TYPE_CHECKING:
     from .front_family import FrontFamily
     from .node_commands import NodeOptions
     from .node_family import NodeFamily
-
-GATEWAY_MODULE: Final = "partywire.engine.gateway"
-IO_PROCESS_MODULE: Final = "partywire.engine.io_process"
 
 STOPPED_TIMEOUT_MIN_S: Final = 2.0
 """How long an I/O process may leave a question unanswered, at least; else twice the heartbeat timeout, so that its
@@ -100,9 +89,9 @@ class Supervisor:
         self._parts = SharedParts()
         self._restarts = Restarts()
         self._vigil: Vigil[str] = Vigil(limits.HEARTBEAT_TIMEOUT_S, STOPPED_TIMEOUT_MIN_S)  # of I/O processes, by role
-        self._epochs: dict[int, int] = {}  # peers whose link was up -> the least epoch of its next attempt
-        self._tidings = Tidings(lambda message: self._ask(opener, message, ()), self._parts.gateway_ends)
         self._closing = False
+        steps = LinkSteps(self._send, self._ask, self._tell_workers, self._note)
+        self._link_family = LinkFamily(steps, opener, self._children, self._parts)
         self._front_family: FrontFamily | None = None  # once the opener has asked for HTTP
         self._node_family: NodeFamily | None = None  # from the start of the family, if the party has a node
         self._workers_deadline: float | None = None  # while closing
@@ -183,15 +172,10 @@ class Supervisor:
         self._send(self._opener, Started(pids))
 
     def _start_io_process(self, start: Start, peers: list[int]) -> None:
-        role = f"{Kind.LINK.value}{'s' if len(peers) > 1 else ''} {', '.join(map(str, peers))}"
-        child = self._children.start(Kind.LINK, peers[0], IO_PROCESS_MODULE, role)
-        child.links.update(peers)
-        self._send(child.control, *self._parts.open_links(start, peers, self._epochs))
-        self._vigil.watch(role, time.monotonic())
+        self._vigil.watch(self._link_family.start_process(start, peers), time.monotonic())
 
     def _start_gateway(self, start: Start) -> None:
-        child = self._children.start(Kind.GATEWAY, 0, GATEWAY_MODULE)
-        self._send(child.control, *self._parts.serve(start, self._node_family))
+        self._link_family.start_gateway(start, self._node_family)
 
     def _start_worker(self, start: Start, index: int) -> None:
         ours, theirs = socket.socketpair()
@@ -259,7 +243,7 @@ class Supervisor:
             if isinstance(received[0], Close):
                 self._close()
             elif isinstance(received[0], (RemakeLink, OpenBulk)):
-                self._pass_on(received[0])
+                self._link_family.pass_on(received[0])
 
     def _serve_child(self, child: Child, events: int) -> None:
         if child.control.fileno() < 0:
@@ -317,50 +301,17 @@ class Supervisor:
     def _on_link_message(self, child: Child, message: Message, fds: list[int]) -> None:
         self._note(message, fds)
         match message:
-            case Lanes(worker=worker, peer=peer, epoch=epoch):
-                self._tidings.settled(peer)
-                self._epochs[peer] = epoch + 1
-                target = self._opener if worker == 0 else self._children.worker(worker)
-                if target is not None:
-                    self._send(target, message, fds)
-            case BulkLane(worker=worker):
-                target = self._opener if worker == 0 else self._children.worker(worker)
-                if target is not None:
-                    self._send(target, message, fds)
-            case BulkFailed():
-                self._send(self._opener, message)
-            case LinkProgress(peer, cause):
-                self._tidings.progress(peer, cause)
-            case LinkFailed(peer):
-                child.links.discard(peer)
-                self._tidings.settled(peer)
-                self._send(self._opener, message)
-            case LinkNews():
-                self._note_connected(child, message)
-                self._tidings.news(message)
             case Here():
                 self._vigil.answered(child.process.role, time.monotonic())
             case LinkClaimed():
                 if self._node_family is not None:
                     self._node_family.learn(message)
-            case LinkEnded(peer, clean, cause):
-                if self._closing:
-                    child.links.discard(peer)
-                    if not clean:
-                        self._complaints.append(cause)
             case _:
-                raise CommandError(f"{type(message).__name__} from an I/O process")
-
-    def _note_connected(self, child: Child, news: LinkNews) -> None:
-        if news.kind == LinkEventKind.CLOSED.value:
-            child.connected.pop(news.peer, None)
-        elif news.kind in (LinkEventKind.ACCEPTED.value, LinkEventKind.CONNECTED.value):
-            child.connected[news.peer] = news.address
+                if complaint := self._link_family.hear(child, message, fds, is_closing=self._closing):
+                    self._complaints.append(complaint)
 
     def _on_gateway_message(self, child: Child, message: Message, fds: list[int]) -> None:
-        if not isinstance(message, Refused):
-            raise CommandError(f"{type(message).__name__} from a gateway")
-        self._note(self._tidings.refused(message))
+        self._link_family.hear_gateway(message)
 
     def _note(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Let those who read figures see it."""
@@ -370,12 +321,7 @@ class Supervisor:
     def _on_worker_message(self, child: Child, message: Message, fds: list[int]) -> None:
         if not isinstance(message, RemakeLink) or message.worker != child.index:
             raise CommandError(f"{type(message).__name__} from a worker")
-        self._pass_on(message)
-
-    def _pass_on(self, message: RemakeLink | OpenBulk) -> None:
-        for child in self._children:
-            if message.peer in child.links:
-                self._send(child.control, message)
+        self._link_family.pass_on(message)
 
     def _on_http_message(self, child: Child, message: Message, fds: list[int]) -> None:
         raise CommandError(f"{type(message).__name__} from the {child.process.role}")
@@ -397,24 +343,15 @@ class Supervisor:
         assert self._start is not None
         if not child.links:
             return
-        names = [self._start.party.parties[peer].name for peer in sorted(child.links)]
-        whose = f"link to {names[0]}" if len(names) == 1 else f"links to {', '.join(names)}"
-        reason = f"our I/O process of the {whose} {cause or ('ended' if self._closing else 'ended unexpectedly')}"
-        for peer, address in child.connected.items():
-            self._tidings.news(LinkNews(peer, LinkEventKind.CLOSED.value, address, reason))
-        if self._closing and not cause:
-            return
-        if self._closing:
-            self._complaints.append(reason)
-        is_replaced = not self._closing and self._restarts.may_start(child.process.role, time.monotonic())
-        for peer in sorted(child.links):
-            self._tidings.settled(peer)
-            self._note(lost := LinkLost(peer, reason if is_replaced or self._closing else reason + STAYS_AWAY))
-            self._tell_workers(lost)
+        is_closing = self._closing
+        is_replaced = not is_closing and self._restarts.may_start(child.process.role, time.monotonic())
+        family = self._link_family
+        if complaint := family.on_end(self._start, child, cause, is_closing=is_closing, is_replaced=is_replaced):
+            self._complaints.append(complaint)
         if is_replaced:
             peers = sorted(child.links)
             self._replace(child, lambda start: self._start_io_process(start, peers))
-        elif not self._closing:
+        elif not is_closing:
             self._tell_pids()
 
     def _replace(self, child: Child, start_child: Callable[[Start], None]) -> bool:
@@ -430,7 +367,7 @@ class Supervisor:
         return True
 
     def _on_gateway_end(self, child: Child, cause: str) -> None:
-        self._tidings.gateway_ended()
+        self._link_family.gateway_ended()
         if self._closing:
             return
         if self._restarts.may_start(child.process.role, time.monotonic()):
@@ -455,9 +392,7 @@ class Supervisor:
                 self._stat.rings.add_doorbell(child.process.role, self._parts.doorbell_of(child.index)[1])
         elif not self._closing:
             self._tell_pids()
-        for other in self._children:
-            if other.kind is Kind.LINK:
-                self._send(other.control, DropWorker(child.index, cause or "ended", is_replaced))
+        self._link_family.drop_worker(child.index, cause or "ended", is_replaced=is_replaced)
 
     # HTTP, if the opener asks for it.
 

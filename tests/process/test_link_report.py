@@ -104,11 +104,11 @@ def test_an_opener_that_does_not_read_hears_how_much_it_missed() -> None:
         try:
             fill(opener)
             for _ in range(1000):
-                family._tidings.news(news(LinkEventKind.CONNECT_FAILED, AT, "refused"))
+                family._link_family._tidings.news(news(LinkEventKind.CONNECT_FAILED, AT, "refused"))
             while not opener.flush() or supervisor.try_receive() is not None:
                 supervisor.try_receive()
-            family._tidings.news(news(LinkEventKind.ACCEPTED, AT))
-            family._tidings.news(news(LinkEventKind.CLOSED, AT))
+            family._link_family._tidings.news(news(LinkEventKind.ACCEPTED, AT))
+            family._link_family._tidings.news(news(LinkEventKind.CLOSED, AT))
             heard = [supervisor.receive(10)[0], supervisor.receive(10)[0]]
         finally:
             family._end_everything()
