@@ -138,11 +138,6 @@ class RingWriter(WriterCore):
         return self._capacity - (self._pending - self._load_head())
 
     @property
-    def is_consumed(self) -> bool:
-        """Whether the consumer has given back everything that was committed. Raises like `free_size`."""
-        return self.free_size == self._capacity
-
-    @property
     def peer_state(self) -> str:
         """What the consumer says about itself: new, open, closed or failed. May be stale."""
         return peer_state(self._segment, WORD_CONSUMER_STATE)

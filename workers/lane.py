@@ -172,14 +172,6 @@ class Lane(LaneHot):
         self.stall()
         return False
 
-    @property
-    def is_awaited(self) -> bool:
-        """Whether who moves the bytes has nothing to do until the next flush."""
-        try:
-            return self.writer.is_consumed
-        except ShmError:
-            return True  # the flush finds out
-
     # A full ring.
 
     def stall(self) -> None:

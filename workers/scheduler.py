@@ -2,7 +2,8 @@
 
 Between the worker, which wakes slots when their messages arrive, and the coroutines of jobs. A pass is: take in what
 has arrived, resume what is ready, publish everything at once. The one invariant: no pass is longer than
-PASS_RESUMPTIONS_MAX resumptions or PASS_TIME_S between two looks at the clock, so what was sent never waits for more.
+PASS_RESUMPTIONS_MAX resumptions or PASS_TIME_MAX_NS between two looks at the clock, so what was sent never waits for
+more.
 
 Two drivers: `run` (this thread, natively) and `run_async` (inside somebody's asyncio loop). A job may await things of
 asyncio under both: at the first such await its coroutine becomes a real task, and stays one. Before that it has no
@@ -36,13 +37,12 @@ PASS_RESUMPTIONS_MAX: Final = 256
 """Resumptions in one pass. At 2 us each half a millisecond, in which hundreds of frames share one publication."""
 
 PASS_TIME_NS: Final = 50_000
-"""A pass ends after the resumption that passes this, if somebody waits for what it has sent: a few times what the
-publication of a pass costs. Messages bunch up, since what comes while a party computes is taken in together; what a
-pass has published is on its way, and answered, while the rest of a bunch has its turn here. With passes of 200 us all
-messages of 64 sessions were one bunch, and two parties slept while the third had it."""
-
-PASS_PARTS_MAX: Final = 4
-"""So many of these make a pass while those who move bytes still have some: more publications would only cost."""
+PASS_TIME_MAX_NS: Final = 200_000
+SLOT_TIME_NS: Final = 800
+"""A pass ends after the resumption that passes so much for each coroutine, within these bounds: about what one message
+of each takes, and not less than a few times what a publication costs. Messages bunch up, since what comes while a party
+computes is taken in together; a pass that publishes as much as one message of each session keeps three parties busy
+with three parts of a bunch. With longer passes two of them sleep while one has it all, shorter ones only cost."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -79,7 +79,8 @@ class Slot(SlotHot):
 class Scheduler:
     """Driven by its owner (spawn, add, run) and by arriving messages. Several runs one after another are fine."""
 
-    def __init__(self, worker: Worker, *, pass_time_ns: int = PASS_TIME_NS) -> None:
+    def __init__(self, worker: Worker, *, pass_time_ns: int | None = None) -> None:
+        """`pass_time_ns`: of each pass, however many coroutines there are."""
         self._pass_time_ns = pass_time_ns
         self._worker = worker
         self._ready: deque[Slot] = Queue()
@@ -154,14 +155,11 @@ class Scheduler:
         worker = self._worker
         nested = worker.driving
         worker.driving = True
-        count = 0
+        time_ns = self._pass_time_ns
+        if time_ns is None:
+            time_ns = min(max(PASS_TIME_NS, SLOT_TIME_NS * len(self._slots)), PASS_TIME_MAX_NS)
         try:
-            for _ in range(PASS_PARTS_MAX):
-                left = PASS_RESUMPTIONS_MAX - count
-                count += run_slots(self._ready, left, self._pass_time_ns, self._finish, self._promote)
-                if not self._ready or count >= PASS_RESUMPTIONS_MAX or worker.is_awaited():
-                    break
-            return count
+            return run_slots(self._ready, PASS_RESUMPTIONS_MAX, time_ns, self._finish, self._promote)
         finally:
             worker.driving = nested
 

@@ -249,10 +249,6 @@ class Worker(WorkerHot):
                 raise
         return not self.stalled
 
-    def is_awaited(self) -> bool:
-        """Whether somebody has nothing to do until the next flush."""
-        return any(lane.is_awaited for lane in self._dirty)
-
     def leave(self) -> None:
         """A driver that is no event loop goes away: publish everything that was sent."""
         self.flush()

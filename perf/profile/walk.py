@@ -33,7 +33,7 @@ from partywire.engine.link_options import LinkOptions
 from partywire.engine.tcp import TcpStream, tune
 from partywire.engine.topology import PartySpec, PeerSpec
 from partywire.shm import Bell, Doorbell, Fence, RingReader, RingWriter, Segment, ShmError, probe, register
-from partywire.workers.scheduler import PASS_TIME_NS, Scheduler
+from partywire.workers.scheduler import Scheduler
 from partywire.workers.worker import Worker
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class End:
     """One party: its worker with a scheduler, and the pump of its I/O process."""
 
     def __init__(
-        self, index: int, sock: socket.socket, loop: asyncio.AbstractEventLoop, fence: Fence, pass_time_ns: int
+        self, index: int, sock: socket.socket, loop: asyncio.AbstractEventLoop, fence: Fence, pass_time_ns: int | None
     ) -> None:
         """Owns the socket."""
         options = LinkOptions()
@@ -140,7 +140,7 @@ class End:
 class Walk:
     """A context: the two parties and their sessions, ready to walk."""
 
-    def __init__(self, sessions: int, size: int, *, pass_time_ns: int = PASS_TIME_NS) -> None:
+    def __init__(self, sessions: int, size: int, *, pass_time_ns: int | None = None) -> None:
         """`pass_time_ns`: of the schedulers; a slow machine needs more, for the passes of a fast one."""
         self._count = sessions
         self._pass_time_ns = pass_time_ns

@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from partywire.workers.errors import PartyFailed, PeerAborted, PeerLost, SessionDesync, WorkerDied
-from partywire.workers.hot import IS_COMPILED
-from partywire.workers.scheduler import PASS_PARTS_MAX, PASS_RESUMPTIONS_MAX, Scheduler, new_loop
+from partywire.workers.hot import IS_COMPILED, run_slots
+from partywire.workers.scheduler import (
+    PASS_RESUMPTIONS_MAX,
+    PASS_TIME_MAX_NS,
+    PASS_TIME_NS,
+    SLOT_TIME_NS,
+    Scheduler,
+    new_loop,
+)
 from partywire.workers.values import Ring32
 from tests.workers.harness import Table
 
@@ -88,23 +95,40 @@ def test_a_pass_is_bounded(two: Table) -> None:
     assert scheduler.is_idle
 
 
-def test_a_pass_ends_early_while_somebody_waits_for_what_it_sent(two: Table) -> None:
-    worker = two.workers[0]
-    scheduler = Scheduler(worker, pass_time_ns=0)
-    part = 8 if IS_COMPILED else 1  # resumptions between two looks at the clock
-    for one, _ in two.sessions(*range(100)):
-        scheduler.spawn(one.send(1, b"x"))
-    passes = []
-    for _ in range(2):
-        passes.append(scheduler.do_work())
-        worker.flush()
-    two.move()  # whoever moves the bytes has taken them all
-    passes.append(scheduler.do_work())
-    worker.flush()
-    assert passes == [part, part * PASS_PARTS_MAX, part]
+def test_a_pass_ends_when_its_time_is_over(two: Table) -> None:
+    async def job() -> None:
+        pass
+
+    scheduler = Scheduler(two.workers[0], pass_time_ns=0)
+    for _ in range(100):
+        scheduler.spawn(job())
+    assert scheduler.do_work() == (8 if IS_COMPILED else 1)  # resumptions between two looks at the clock
     while not scheduler.is_idle:
         scheduler.do_work()
     scheduler.close()
+
+
+@pytest.mark.parametrize(
+    ("coroutines", "expected_ns"), [(1, PASS_TIME_NS), (100, 100 * SLOT_TIME_NS), (1000, PASS_TIME_MAX_NS)]
+)
+def test_a_pass_is_as_long_as_each_coroutine_takes(
+    two: Table, monkeypatch: pytest.MonkeyPatch, coroutines: int, expected_ns: int
+) -> None:
+    given: list[int] = []
+
+    def note(ready: Any, limit: int, time_ns: int, *rest: Any) -> int:
+        given.append(time_ns)
+        return run_slots(ready, limit, time_ns, *rest)
+
+    async def job() -> None:
+        pass
+
+    monkeypatch.setattr("partywire.workers.scheduler.run_slots", note)
+    for _ in range(coroutines):
+        two.schedulers[0].spawn(job())
+    two.schedulers[0].do_work()
+    assert given == [expected_ns]
+    two.settle()
 
 
 def test_hundreds_of_sessions_take_turns(three: Table) -> None:

@@ -60,9 +60,6 @@ class LaneSubstreams(DividedStream):
 class SubstreamLane(ReceiverHot):
     """Driven by its worker (receive, flush, retry, is_idle), by readers and writers, and by who owns it."""
 
-    is_awaited = True
-    """As of a Lane; nobody looks."""
-
     def __init__(
         self,
         worker: Worker,
