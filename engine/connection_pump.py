@@ -26,8 +26,9 @@ from .records import StreamEnd
 from .tcp import TcpStream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from partywire.shm.record import Record
     from partywire.shm.ring import RingReader, RingWriter
 
     from .pump_states import JoinedLane, Owner
@@ -78,6 +79,7 @@ class ConnectionPump(PumpsInCore):
         self._send_size: Final = slice_size or SEND_SIZE
         self.incoming = Incoming.OPEN
         self.outgoing = Outgoing.OPEN
+        self.peer_has_erred = False  # broke the protocol, says our worker; known once that has finished
         self.bytes_moved = 0  # both ways; shows progress while the link closes
         self._owner = owner
         self._stream = stream
@@ -295,7 +297,8 @@ class ConnectionPump(PumpsInCore):
             return False
         for record in polled:
             if record.kind != records.DATA:
-                self._finish_seen = True  # FINISH: the worker writes nothing behind it
+                self._finish_seen = True  # FINISH: the worker sends nothing behind it
+                self._note_last(polled)
                 break
             self._unsent.append(record.payload)
         self._send()
@@ -366,9 +369,15 @@ class ConnectionPump(PumpsInCore):
             self.outgoing = Outgoing.FINISHED
         self._tx.release_all()
         self._owner.pump_finished(self)
+        self._note_last(self._tx.poll(1, 1))
 
     def break_outgoing(self) -> None:
         """Send nothing more; throw away what the worker still writes, so that it never waits for room."""
+    def _note_last(self, polled: Iterable[Record]) -> None:
+        """See whether the peer broke the protocol, which the worker says behind FINISH."""
+        if any(record.kind == records.PEER_ERRED for record in polled):
+            self.peer_has_erred = True
+
         if self.outgoing is Outgoing.OPEN:
             self.outgoing = Outgoing.BROKEN
             self._unblock()

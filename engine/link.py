@@ -93,6 +93,7 @@ class Link:
         self._goodbye_sent = False
         self._goodbye_received = False
         self._ended: set[int] = set()
+        self._farewell_s = self._timeouts.close_s  # how long we wait for the peer's goodbye behind ours
         self._close_deadline: float | None = None  # from our goodbye on
         self._goodbye_deadline: float | None = None  # from a data stream's end without a goodbye on
         self._cause = ""
@@ -309,8 +310,12 @@ class Link:
         self._require("goodbye_said", LinkState.UP, LinkState.PEER_CLOSING)
         self._state = LinkState.CLOSING
         self._goodbye_sent = True
-        self._close_deadline = now + self._timeouts.close_s
+        self._close_deadline = now + self._farewell_s
         self._close_when_over()
+
+    def peer_has_erred(self) -> None:
+        """The peer broke the protocol on a normal connection, before our goodbye. Its own is not waited for as long."""
+        self._farewell_s = min(self._timeouts.close_s, self._timeouts.goodbye_grace_s)
 
     def goodbye_received_untrusted(self, now: float) -> None:
         """A GOODBYE came on the control connection.
@@ -396,7 +401,7 @@ class Link:
             self.lost(f"no link to {self._peer} within {self._timeouts.connect_s:g} s{attaching}{last}")
         elif self._close_deadline is not None and now >= self._close_deadline:
             self._state = LinkState.CLOSED
-            self._cause = f"{self._peer} did not finish closing within {self._timeouts.close_s:g} s"
+            self._cause = f"{self._peer} did not finish closing within {self._farewell_s:g} s"
             self._events.append(LinkClosed(clean=False, cause=self._cause))
         elif self._goodbye_deadline is not None and now >= self._goodbye_deadline:
             first = self.name_of(min(self._ended))

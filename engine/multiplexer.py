@@ -286,6 +286,8 @@ class Multiplexer(PollsInCore, EndsLink):
 
     def pump_finished(self, pump: ConnectionPump) -> None:
         """A worker has finished its lane."""
+        if pump.peer_has_erred:
+            self._link.peer_has_erred()
         self._say_goodbye_when_due()
 
     def pump_told(self, pump: ConnectionPump) -> None:

@@ -9,9 +9,11 @@ DATA        whole frames                                any slice of the connect
 CONTROL     the body of one CONTROL frame               the body of one CONTROL frame
 SUBSTREAMS  any slice of the opener's byte stream       any slice of the I/O process's byte stream
 STREAM_END  -                                           the connection is over; nothing follows
-FINISH      no more from us; nothing follows            -
+FINISH      no more from us                             -
+PEER_ERRED  behind FINISH: the peer broke the protocol  -
 
-The one invariant: DATA and FINISH on data lanes, CONTROL and FINISH on control lanes, STREAM_END last on each rx ring.
+The one invariant: DATA, FINISH and at most one PEER_ERRED behind it on data lanes, CONTROL and FINISH on control
+lanes, STREAM_END last on each rx ring.
 On a substream lane, which is a byte stream each way (ring_stream.py), there are SUBSTREAMS in both rings and STREAM_END
 last in each: clean for the end of that direction, else both directions are broken.
 A worker sends a GOODBYE frame as its last DATA before FINISH. FINISH on the control lane says that the party closes.
@@ -28,6 +30,7 @@ CONTROL: Final = 2
 STREAM_END: Final = 3
 FINISH: Final = 4
 SUBSTREAMS: Final = 5
+PEER_ERRED: Final = 6
 
 _CAUSE_LENGTH_MAX = 1000  # characters; a sentence. The record must fit a ring of the smallest size many times.
 

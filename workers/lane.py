@@ -26,7 +26,7 @@ from partywire.engine.frames import (
     decode_reset_untrusted,
     encode_goodbye,
 )
-from partywire.engine.records import DATA, FINISH, STREAM_END, decode_stream_end
+from partywire.engine.records import DATA, FINISH, PEER_ERRED, STREAM_END, decode_stream_end
 from partywire.engine.topology import connection_of_session
 from partywire.shm.errors import ShmError
 
@@ -99,6 +99,8 @@ class Lane(LaneHot):
         self.is_stalled = False
         self._has_said_goodbye = False
         self.is_finished = False
+        # Whether the peer broke the protocol: then our direction still works, for our resets and our goodbye.
+        self.peer_has_erred = False
         # Why the stream is over; empty after a goodbye.
         self.cause = ""
 
@@ -435,8 +437,9 @@ class Lane(LaneHot):
             self.wake_next()
 
     def try_finish(self, reason: str = "") -> bool:
-        """Say goodbye as the last frame and FINISH as the last record. False: no room now, try again."""
-        if self.is_finished or self.is_over:
+        """Say goodbye as the last frame and FINISH behind it. Also to a peer that broke the protocol, since the goodbye
+        of a link waits for that of each lane. False: no room now, try again."""
+        if self.is_finished or (self.is_over and not self.peer_has_erred):
             self.is_finished = True
             return True
         try:
@@ -456,6 +459,8 @@ class Lane(LaneHot):
             self._has_said_goodbye = True
         if not self.writer.try_write((b"",), 0, FINISH, self.connection, self.epoch):
             return False
+        if self.peer_has_erred:
+            self.writer.try_write((b"",), 0, PEER_ERRED, self.connection, self.epoch)  # no room: the link waits longer
         self.writer.publish()
         return True
 

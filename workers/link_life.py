@@ -231,6 +231,7 @@ class LinkLife:
             return
         link = lane.link
         lane.is_over = error is None
+        lane.peer_has_erred = error is not None
         for session_id, mailbox in tuple(lane.mailboxes.items()):
             lost = PeerLost(link.name, session_id, lane.epoch, cause)
             lost.__cause__ = error
@@ -251,7 +252,10 @@ class LinkLife:
     def ask_for_link(self, link: PeerLink, cause: str) -> None:
         """Have the present epoch of a link ended and another one begun."""
         if not (self._worker.is_finishing or self._worker.is_over):
-            self._worker.commands.ask(RemakeLink(self._worker.index, link.index, link.epoch, cause))
+            self._ask_for_end(link, cause)
+
+    def _ask_for_end(self, link: PeerLink, cause: str) -> None:
+        self._worker.commands.ask(RemakeLink(self._worker.index, link.index, link.epoch, cause))
 
     def lose_link(self, link: PeerLink, cause: str) -> None:
         """Nothing will come from a peer any more."""
@@ -268,7 +272,8 @@ class LinkLife:
     # Our own end.
 
     async def finish(self, deadline: float) -> bool:
-        """Say goodbye on every lane, after everything that was sent. False: a ring stayed full until the deadline."""
+        """Say goodbye on every lane, after everything that was sent. False: a ring stayed full until the deadline, or
+        is full of what a peer that broke the protocol does not take; that peer's link ends without a goodbye."""
         finished = True
         for link in self._worker.links.values():
             for lane in tuple(link.lanes.values()):
@@ -286,6 +291,9 @@ class LinkLife:
 
     async def _finish_lane(self, lane: Lane, deadline: float) -> bool:
         while not lane.try_finish():
+            if lane.is_over:  # the peer broke the protocol, and takes nothing: nobody is left to say goodbye to
+                self._ask_for_end(lane.link, lane.cause)
+                return False
             if self._worker.clock() >= deadline:
                 return False
             wait = Wait(self._worker)

@@ -343,6 +343,28 @@ def test_a_party_that_closes_does_not_wait_for_a_peer_that_reads_nothing(make_ri
     assert not rig.bob.lanes[0].end.clean
 
 
+def test_a_peer_that_broke_the_protocol_has_everything_and_is_not_waited_for_as_long(
+    make_rig: Callable[..., LinkRig],
+) -> None:
+    """It reads only what the kernel holds by then, and never answers."""
+    rig = make_rig(2, timeouts=LinkTimeouts(close_s=600.0, goodbye_grace_s=0.05), capacity=1 << 16)
+    rig.bob.multiplexer._say_goodbye_when_due = lambda: None  # type: ignore[method-assign]
+    assert rig.alice.try_send(b"what stood in the ring", 1)
+    goodbye = encode_goodbye()
+    for lane, last in enumerate((records.PEER_ERRED, None)):
+        tx = rig.alice.lanes[lane].tx
+        assert tx.try_write([goodbye], len(goodbye), records.DATA)
+        assert tx.try_write([], 0, records.FINISH)
+        assert last is None or tx.try_write([], 0, last)
+        tx.publish()
+    assert rig.alice.control_lane.tx.try_write([], 0, records.FINISH)
+    rig.alice.control_lane.tx.publish()
+    rig.wait(lambda: rig.alice.ended)
+    assert rig.alice.ended == (False, "bob did not finish closing within 0.05 s")
+    rig.wait(lambda: len(rig.bob.lanes[1].received) == len(b"what stood in the ring" + goodbye), rig.bob.read)
+    assert rig.bob.lanes[0].received == goodbye
+
+
 # Being lost.
 
 

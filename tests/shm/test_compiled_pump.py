@@ -313,6 +313,17 @@ def test_finish_is_reached_behind_the_last_byte(make: Callable[..., PumpRig]) ->
     assert not rig.pump.serve_ring()
 
 
+def test_what_a_worker_found_of_its_peer_is_known_with_its_finish(make: Callable[..., PumpRig]) -> None:
+    rig = make()
+    room = rig.worker_tx.free_size
+    rig.write(b"", kind=records.FINISH)
+    rig.write(b"", kind=records.PEER_ERRED)
+    rig.pump.serve_ring()
+    assert rig.log.said == ["finished"]
+    assert rig.pump.peer_has_erred
+    assert rig.worker_tx.free_size == room
+
+
 def test_finish_behind_bytes_that_wait_is_told_once_they_left(make: Callable[..., PumpRig]) -> None:
     rig = make(capacity=1 << 20, buffer_size=BUFFER_SIZE)
     data = random.Random(3).randbytes(400_000)
