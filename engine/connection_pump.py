@@ -100,6 +100,7 @@ class ConnectionPump(PumpsInCore):
         self._receive_size_min = min(RECEIVE_SIZE_MIN, rx.record_size_max)
         # Hot: what moves bytes. The compiled core knows sockets and its own rings; other pairs go the plain way.
         self._is_compiled = False
+        self._is_joined = False
         self._take: Callable[[], None] = self._receive
         self._serve: Callable[[], bool] = self._serve_plain
         if (
@@ -130,6 +131,7 @@ class ConnectionPump(PumpsInCore):
             assert core is not None
             assert isinstance(self._stream, TcpStream)
             lane.pump = self
+            self._is_joined = True
             self._take = partial(self._receive_joined, core, self._stream, lane)
 
     # Socket -> ring.
@@ -367,17 +369,17 @@ class ConnectionPump(PumpsInCore):
     def _finish(self) -> None:
         if self.outgoing is Outgoing.OPEN:
             self.outgoing = Outgoing.FINISHED
+        self._note_last(self._tx.poll(1, 1))
         self._tx.release_all()
         self._owner.pump_finished(self)
-        self._note_last(self._tx.poll(1, 1))
 
-    def break_outgoing(self) -> None:
-        """Send nothing more; throw away what the worker still writes, so that it never waits for room."""
     def _note_last(self, polled: Iterable[Record]) -> None:
         """See whether the peer broke the protocol, which the worker says behind FINISH."""
         if any(record.kind == records.PEER_ERRED for record in polled):
             self.peer_has_erred = True
 
+    def break_outgoing(self) -> None:
+        """Send nothing more; throw away what the worker still writes, so that it never waits for room."""
         if self.outgoing is Outgoing.OPEN:
             self.outgoing = Outgoing.BROKEN
             self._unblock()

@@ -42,6 +42,7 @@ class PumpsInCore:
         _is_compiled: bool
         _is_blocked: bool
         _finish_seen: bool
+        _is_joined: bool
         _has_discarded: bool
         _orphaned: bool
         _unsent: list[memoryview]
@@ -86,6 +87,11 @@ class PumpsInCore:
             return -1
         return self._stream.fd
 
+    @property
+    def joined_fd(self) -> int:
+        """Where bytes come for a lane in this process that takes them at once; -1 if there is none."""
+        return self._stream.fd if self._is_joined and isinstance(self._stream, TcpStream) else -1
+
     # Socket -> ring.
 
     def _receive_compiled(self, core: ModuleType, stream: TcpStream) -> None:
@@ -108,6 +114,8 @@ class PumpsInCore:
             self._meet_outcome(core, outcome)
 
     def _receive_joined(self, core: ModuleType, stream: TcpStream, lane: JoinedLane) -> None:
+        """As above, and nobody need look for an answer: the lane's worker does. Written out again because a call, a
+        packed argument list or a test for the lane would cost every batch of both."""
         if self._has_discarded:
             self._discard()
             return

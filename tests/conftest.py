@@ -1,4 +1,4 @@
-"""Every test leaves this process as it found it: no child, no socket, eventfd, pidfd or shared memory more than before.
+"""Every test leaves this process as it found it: no child, socket, eventfd, epoll, pidfd or shared memory is left over.
 
 The check runs around each test of every folder, so that a leak is reported by the test that made it and not by the
 one that ran out of descriptors.
@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-WATCHED_TARGETS = ("socket:", "anon_inode:[eventfd]", "anon_inode:[pidfd]", "/dev/shm/", "/memfd:")
+WATCHED_TARGETS = ("socket:", "anon_inode:[event", "anon_inode:[pidfd]", "/dev/shm/", "/memfd:")
 GRACE_S = 10.0
 
 gc.disable()  # until all tests are collected: none of them is garbage

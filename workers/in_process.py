@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 LEAVE_TURNS: Final = 8
 """Turns that the links have at most when a blocking call returns: what a party says to its peers takes three."""
 
+LEAVE_TIME_S: Final = 0.005
+"""After this no further turn begins then. A turn without what arrives takes some tens of microseconds, so all of them
+have their time even on a busy machine; what is not said by then is said in the next call."""
+
 INTERRUPTED: Final = "an exception interrupted the worker while it moved bytes"
 
 
@@ -110,33 +114,58 @@ class InProcessWorker(Worker):
         return not self._dirty
 
     def leave(self) -> None:
-        """As any worker's. What is on its way to a peer goes out now: nobody else has a turn until the next call."""
+        """As any worker's. What is on its way to a peer goes out now: nobody else has a turn until the next call.
+
+        Nothing is received: a peer that floods us with frames would keep the caller here.
+        """
         self.flush()
         if self.loop_driver is None:
+            stop = self.clock() + LEAVE_TIME_S
             for _ in range(LEAVE_TURNS):
-                if self.is_over or not (self._take_events(0) or self.service()):
+                if self.is_over or not self._say():
                     break
                 self.flush()
+                if self.clock() >= stop:
+                    break
+
+    def _say(self) -> int:
+        """One turn of the links, without what arrives for sessions. Returns the count of things that happened."""
+        io = self._io
+        if io is None:
+            return 0
+        work = 0
+        if events := self._watched.look(0):
+            arriving = io.joined_fds()
+            for fd, _ in events:
+                if fd not in arriving and not self.is_over:
+                    work += 1
+                    self._answer(fd)
+        for lane in tuple(self.stalled):
+            work += lane.retry()
+        if io.is_due and not self.is_over:
+            self._turn(io)
+            work += 1
+        return work
 
     def take_event(self, fd: int) -> bool:
         """A descriptor is readable: move what came, up to whoever waits for it. Whether anything is left for a pass."""
-        if (callback := self._watched.get(fd)) is None:
-            if fd == self._doorbell.fileno():
-                self._doorbell.drain()  # rung where a ring has room again
-        else:
-            try:
-                callback()
-            except Exception as error:
-                if self._io is None or fd == self.commands.fileno():
-                    raise
-                self._io.fail(error)  # a bug of the links, which would be met with again and again
-            except BaseException:
-                self._was_interrupted()
-                raise
+        self._answer(fd)
         receive_all(self._receivers)
         return bool(self.stalled or self.agents or self._io is None or self._io.loop.is_due) or not all_idle(
             self._receivers
         )
+
+    def _answer(self, fd: int) -> None:
+        """Call back whose descriptor is readable; the doorbell is rung where a ring has room again."""
+        try:
+            super().take_event(fd)
+        except Exception as error:
+            if self._io is None or fd == self.commands.fileno():
+                raise
+            self._io.fail(error)  # a bug of the links, which would be met with again and again
+        except BaseException:
+            self._was_interrupted()
+            raise
 
     def service(self) -> int:
         """As any worker's, with a turn of the links if one is due."""
@@ -144,13 +173,16 @@ class InProcessWorker(Worker):
         if self.link_life.apart and self._io is not None:
             self.link_life.join(self._io)
         if (io := self._io) is not None and io.is_due:
-            try:
-                io.loop.turn()
-            except BaseException:
-                self._was_interrupted()
-                raise
+            self._turn(io)
             work += 1
         return work
+
+    def _turn(self, io: InProcessLinks) -> None:
+        try:
+            io.loop.turn()
+        except BaseException:
+            self._was_interrupted()
+            raise
 
     def _was_interrupted(self) -> None:
         """An exception (Ctrl-C) left the links amid their work. Bytes on their way between a socket and a ring may be
@@ -169,7 +201,23 @@ class InProcessWorker(Worker):
         return 0
 
     def rest(self) -> None:
-        """There was no work: sleep. To look again is of no use where only the kernel can bring something."""
+        """There was no work: look again for a moment if that may pay, or sleep.
+
+        Parties that share a host wake each other through the kernel, from core to core: that takes longer than what
+        most messages are answered in.
+        """
+        # Hot: once for each batch that arrives, and so for each message of a single session.
+        io = self._io
+        if self._dirty:
+            self.flush()
+        if io is not None:
+            if io.is_due or not self.may_sleep():
+                return
+            polling = self._polling
+            while polling.look_again():
+                if self._take_events(0):
+                    polling.found()
+                    return
         self.sleep()
 
     def sleep(self, deadline: float = NEVER) -> None:

@@ -220,7 +220,7 @@ class Scheduler:
                     continue
                 work = worker.service() + self.do_work()
                 worker.flush()
-                if (not work or (hears_in_sleep_alone and not self._ready)) and not done():
+                if (not work or (hears_in_sleep_alone and not (self._ready or self._tasks))) and not done():
                     worker.rest()
         finally:
             asyncio._set_running_loop(None)

@@ -12,8 +12,6 @@ Assumptions: one thread.
 
 from __future__ import annotations
 
-import math
-import select
 import time
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -36,6 +34,7 @@ from .peer_link import PeerLink, WorkerCounters
 from .session_table import SessionTable
 from .timers import Timers
 from .waiting import NEVER, Wait
+from .watched import WatchedDescriptors
 
 if TYPE_CHECKING:
     import asyncio
@@ -141,9 +140,7 @@ class Worker(WorkerHot):
         self._event_waits: list[Wait] = []
         self._passes = 0
         self._polling = Polling()
-        self._watched: dict[int, Callable[[], object]] = {}
-        self._poller = select.poll()
-        self._poller.register(doorbell.fileno(), select.POLLIN)
+        self._watched = WatchedDescriptors(doorbell.fileno())
         self.commands = CommandSocket(self, control)
         keep_freed_memory()
         leave_forks(self)
@@ -173,16 +170,21 @@ class Worker(WorkerHot):
         except BaseException:
             close_all(fds)
             raise
-        worker = cls(
-            welcome.party,
-            Doorbell.from_fds(fds[0], fds[1], fence),
-            fence,
-            control,
-            index=welcome.worker,
-            workers=welcome.workers,
-            inbox_size_max=inbox_size_max,
-            message_size_max=welcome.options.message_size_max,
-        )
+        doorbell = Doorbell.from_fds(fds[0], fds[1], fence)
+        try:
+            worker = cls(
+                welcome.party,
+                doorbell,
+                fence,
+                control,
+                index=welcome.worker,
+                workers=welcome.workers,
+                inbox_size_max=inbox_size_max,
+                message_size_max=welcome.options.message_size_max,
+            )
+        except BaseException:
+            doorbell.close()  # no descriptor was left for the epoll
+            raise
         if cls.wants_short_slices:
             worker.has_short_slices = shorten_slices()
         return worker
@@ -304,7 +306,8 @@ class Worker(WorkerHot):
         try:
             woken = self._take_events(timeout_s)
         finally:
-            self.disarm()
+            if not self.is_over:  # by a callback
+                self.disarm()
         self._passes = 0
         timed_out = capped and not woken
         for receiver in self._receivers:
@@ -335,11 +338,10 @@ class Worker(WorkerHot):
 
     def _take_events(self, timeout_s: float) -> int:
         """Poll the descriptors and deal with those that are ready."""
-        if self.is_over:
-            return 0  # by a callback of this pass
-        # Rounded up: a poll that ends a fraction too early would come back to sleep for 0 ms until the deadline.
-        events = self._poller.poll(math.ceil(timeout_s * 1000))
+        events = [] if self.is_over else self._watched.look(timeout_s)
         for fd, _ in events:
+            if self.is_over:
+                break  # by the callback of another one; or this is a fork that was made there
             self.take_event(fd)
         return len(events)
 
@@ -347,27 +349,32 @@ class Worker(WorkerHot):
         """A descriptor is readable. Whether a pass has to follow."""
         if fd == self._doorbell.fileno():
             self._doorbell.drain()
-        elif (callback := self._watched.get(fd)) is not None:
+        elif (callback := self._watched.callbacks.get(fd)) is not None:
             callback()
         return True
 
     def descriptors(self) -> list[int]:
         """What a loop has to watch for reading while the doorbell is armed."""
-        return [self._doorbell.fileno(), *self._watched]
+        return [self._doorbell.fileno(), *self._watched.callbacks]
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
-        """Call back whenever a descriptor is readable."""
-        self._watched[fd] = callback
-        self._poller.register(fd, select.POLLIN)
+        """Call back whenever a descriptor is readable, in the place of what was called for it before.
+
+        Raises:
+            PartyFailed: the party is closed, or this process is a fork.
+            OSError: as `WatchedDescriptors.add`.
+        """
+        if self.is_over:
+            assert self.failure is not None
+            raise PartyFailed(*self.failure.args)
+        self._watched.add(fd, callback)
         if self.loop_driver is not None:
             self.loop_driver.add_descriptor(fd)
 
     def unwatch(self, fd: int) -> None:
         """No longer call back. Must come before the descriptor is closed."""
-        if self._watched.pop(fd, None) is not None:
-            self._poller.unregister(fd)
-            if self.loop_driver is not None:
-                self.loop_driver.remove_descriptor(fd)
+        if self._watched.discard(fd) and self.loop_driver is not None:
+            self.loop_driver.remove_descriptor(fd)
 
     def create_future(self) -> asyncio.Future[None]:
         """A future of the loop that drives this worker.
@@ -462,6 +469,7 @@ class Worker(WorkerHot):
         self.link_life.lose_substreams("the party is closed")
         self._dirty.clear()
         self.commands.close()
+        self._watched.close()
         self._doorbell.close()
         self.notify()
 
@@ -476,6 +484,7 @@ class Worker(WorkerHot):
         self.is_of_parent = True
         cause = "this process is a fork of the one that opened the party; open a party of its own after the fork"
         self.failure = PartyFailed(self.party.name, cause)
+        self._watched.close()
         self._dirty.clear()
         self.stalled.clear()
         self._timers.clear()

@@ -164,12 +164,20 @@ class InProcessLinks:
                 return multiplexer.join(connection, epoch, lane)
         return False
 
+    def joined_fds(self) -> set[int]:
+        """What the worker takes in at once when it is readable, frame by frame."""
+        fds: set[int] = set()
+        for keeper in self._keepers:
+            if (multiplexer := keeper.multiplexer) is not None:
+                fds |= multiplexer.joined_fds
+        return fds
+
     def forsake(self, cause: str) -> None:
         """Lose all links at once: nobody knows what of their bytes was moved. They are made anew."""
         for keeper in self._keepers:
             if (multiplexer := keeper.multiplexer) is not None:
                 try:
-                    multiplexer.forsake(0, 1, cause)
+                    multiplexer.break_off(cause)
                 except Exception as error:
                     self.fail(error)
 

@@ -48,6 +48,17 @@ class InProcessMultiplexer(Multiplexer):
         pump.join(lane)
         return True
 
+    @property
+    def joined_fds(self) -> set[int]:
+        """See `ConnectionPump.joined_fd`."""
+        return {pump.joined_fd for pump in self._served}
+
+    def break_off(self, cause: str) -> None:
+        """Lose the link behind an interrupt, which may have left a ring amid a record: it takes nothing more."""
+        for pump in self._served:
+            pump.give_up()
+        self.forsake(0, 1, cause)
+
     def _serve_until_empty(self) -> None:
         """One pass over all rings."""
         self._serve_rings()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import itertools
 import os
 import socket
 import subprocess
@@ -10,6 +12,7 @@ import sys
 import threading
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,13 +20,18 @@ import uvloop
 
 from partywire import BatchRunner, BlockingParty, Party, PartyConfig
 from partywire.engine.connection_pump import ConnectionPump
+from partywire.engine.frames import encode_goodbye
 from partywire.engine.in_process.links import InProcessLinks
 from partywire.engine.in_process.loop import LinkLoop
 from partywire.engine.in_process.multiplexer import InProcessMultiplexer
+from partywire.engine.polling import Polling
+from partywire.engine.tcp import TcpStream
 from partywire.workers.config import parse_config, write_config
 from partywire.workers.errors import AddressUnavailable, ConfigError, PartyFailed, PeerClosed, PeerLost, SessionError
-from partywire.workers.in_process import InProcessWorker
+from partywire.workers.hot import IS_COMPILED
+from partywire.workers.in_process import LEAVE_TIME_S, LEAVE_TURNS, InProcessWorker
 from partywire.workers.link_events import LinkEvents
+from partywire.workers.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -126,6 +134,75 @@ def test_what_ends_a_batch_is_out_when_the_call_returns() -> None:
     assert waited == [True] * 3
 
 
+@pytest.mark.skipif(not IS_COMPILED, reason="frames are taken in as they come only with the compiled core")
+def test_a_flood_of_frames_does_not_keep_a_caller_behind_its_call() -> None:
+    """What is said goes out; what comes waits for whoever receives."""
+    may_flood, has_flooded = threading.Event(), threading.Event()
+    taken: list[int] = []
+
+    def play(config: PartyConfig, listener: socket.socket) -> None:
+        with BlockingParty(config, listener) as party:
+            (session,) = party.make_sessions(1)
+            party.barrier()
+            (link,) = party.worker.links.values()
+            lane = link.lanes[0]
+            if config.name == "a":
+                assert may_flood.wait(DEADLINE_S)
+                assert lane.pump is not None
+                with socket.socket(fileno=os.dup(lane.pump.direct_fd)) as raw:
+                    raw.sendall(encode_goodbye() * 1000)  # each is taken by plain Python, and says nothing
+                has_flooded.set()
+                assert session.recv("b") == b"said"
+                session.send("b", b"heard")
+            else:
+                may_flood.set()
+                assert has_flooded.wait(DEADLINE_S)
+                before = lane.bytes_received
+                session.send("a", b"said")
+                taken.append(lane.bytes_received - before)
+                assert session.recv("a") == b"heard"
+                taken.append(lane.bytes_received - before)
+            party.barrier()
+
+    play_all(play, "a", "b")
+    assert taken[0] == 0
+    assert taken[1] > 1000 * len(encode_goodbye())
+
+
+def test_a_caller_does_not_wait_for_links_that_have_ever_more_to_do() -> None:
+    calls: list[int] = []
+
+    def play(config: PartyConfig, listener: socket.socket) -> None:
+        with BlockingParty(config, listener) as party, ExitStack() as stack:
+            party.barrier()
+            worker = party.worker
+            ours, theirs = map(stack.enter_context, socket.socketpair())
+            theirs.send(b"never read")
+            worker.watch(ours.fileno(), lambda: calls.append(1))
+            clock = worker.clock
+            worker.leave()
+            worker.clock = lambda: len(calls) * LEAVE_TIME_S
+            worker.leave()
+            worker.clock = clock
+            worker.unwatch(ours.fileno())
+            taken.append(len(calls))
+            calls.clear()
+
+    taken: list[int] = []
+    with configured("a", "b") as configs:
+        peer = threading.Thread(target=meet, args=configs[1], daemon=True)
+        peer.start()
+        play(*configs[0])
+        peer.join(DEADLINE_S)
+        assert not peer.is_alive()
+    assert taken == [LEAVE_TURNS + 1]
+
+
+def meet(config: PartyConfig, listener: socket.socket) -> None:
+    with BlockingParty(config, listener) as party:
+        party.barrier()
+
+
 def test_a_party_sleeps_although_a_ring_was_full() -> None:
     slept: list[int] = []
 
@@ -141,6 +218,78 @@ def test_a_party_sleeps_although_a_ring_was_full() -> None:
     play_all(play, "a", "b")
     assert len(slept) == 2
     assert max(slept) < 50  # thousands, if a bell that was rung is never answered
+
+
+def test_what_comes_while_a_party_looks_again_is_taken_without_a_sleep() -> None:
+    may_send, was_sent = threading.Event(), threading.Event()
+    slept: list[int] = []
+
+    def give_way() -> None:
+        may_send.set()
+        assert was_sent.wait(DEADLINE_S)
+
+    def play(config: PartyConfig, listener: socket.socket) -> None:
+        with BlockingParty(config, listener) as party:
+            (session,) = party.make_sessions(1)
+            party.barrier()
+            if config.name == "a":
+                stopped = itertools.repeat(0.0)  # no time passes: only what comes ends the look
+                party.worker._polling = Polling(lambda: next(stopped), give_way)
+                before = party.worker.counters.sleeps
+                assert session.recv("b") == b"soon"
+                slept.append(party.worker.counters.sleeps - before)
+                party.worker._polling = Polling()
+            else:
+                assert may_send.wait(DEADLINE_S)
+                session.send("a", b"soon")
+                was_sent.set()
+            party.barrier()
+
+    play_all(play, "a", "b")
+    assert slept == [0]
+
+
+def test_a_job_that_awaits_asyncio_runs_on_before_the_party_sleeps() -> None:
+    slept: list[int] = []
+
+    def play(config: PartyConfig, listener: socket.socket) -> None:
+        with BlockingParty(config, listener) as party:
+            counters = party.worker.counters
+
+            async def await_asyncio() -> None:
+                before = counters.sleeps
+                await asyncio.sleep(0)
+                slept.append(counters.sleeps - before)
+
+            party.barrier()
+            if config.name == "a":
+                scheduler = Scheduler(party.worker)
+                scheduler.spawn(await_asyncio())
+                scheduler.run()
+                scheduler.close()
+            party.barrier()
+
+    play_all(play, "a", "b")
+    assert slept == [0]
+
+
+def test_a_party_does_not_rest_while_somebody_can_go_on() -> None:
+    slept: list[int] = []
+
+    def play(config: PartyConfig, listener: socket.socket) -> None:
+        with BlockingParty(config, listener) as party:
+            worker = party.worker
+            party.barrier()
+            while not worker.arm():
+                worker.step()
+            before = worker.counters.sleeps
+            worker.has_resumed = True
+            worker.rest()
+            slept.append(worker.counters.sleeps - before)
+            party.barrier()
+
+    play_all(play, "a", "b")
+    assert slept == [0, 0]
 
 
 def test_a_party_of_processes_is_a_peer_like_any() -> None:
@@ -304,6 +453,40 @@ def test_an_interrupt_amid_the_work_of_links_loses_them_before_another_byte_move
     asyncio.run(play())
 
 
+@pytest.mark.skipif(IS_COMPILED, reason="the compiled core receives and commits in one step")
+def test_an_interrupt_amid_a_record_loses_the_links_and_not_the_party(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted: list[int] = []  # in which thread
+    may_send = threading.Event()
+    receive = TcpStream.try_recv_into
+
+    def interrupt(self: TcpStream, view: memoryview) -> int | None:
+        if threading.get_ident() in planted:
+            planted.pop()
+            raise KeyboardInterrupt
+        return receive(self, view)
+
+    monkeypatch.setattr(TcpStream, "try_recv_into", interrupt)
+
+    def play(config: PartyConfig, listener: socket.socket) -> None:
+        with BlockingParty(config, listener) as party:
+            (session,) = party.make_sessions(1)
+            if config.name == "a":
+                planted.append(threading.get_ident())
+                may_send.set()
+                with pytest.raises(KeyboardInterrupt):
+                    session.recv("b")
+            else:
+                assert may_send.wait(DEADLINE_S)
+                session.send("a", b"doubtful")
+                with pytest.raises(PeerLost):
+                    session.recv("a")
+            party.wait_for_links()
+            (session,) = party.make_sessions(1)
+            assert session.exchange(1 - session.party_index, b"sure") == b"sure"
+
+    play_all(play, "a", "b")
+
+
 def test_strangers_at_the_door_are_refused_and_disturb_nobody(caplog: pytest.LogCaptureFixture) -> None:
     async def play() -> None:
         with configured("a", "b") as configs:
@@ -326,6 +509,22 @@ def test_an_address_that_is_taken_raises_and_leaves_nothing() -> None:
         party = BlockingParty(PartyConfig(name="a", parties=parties, io="in-process"))
         with pytest.raises(AddressUnavailable, match="in use"):
             party.open()
+
+
+@pytest.mark.parametrize("io", ["in-process", "processes"])
+def test_an_opening_that_lacks_a_descriptor_to_watch_others_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, io: str
+) -> None:
+    def fail() -> None:
+        raise OSError(errno.EMFILE, "planted")
+
+    with configured("a", "b", io=io) as ((config, listener), _):
+        party = BlockingParty(config, listener)
+        before = len(os.listdir("/proc/self/fd"))
+        monkeypatch.setattr("partywire.workers.watched.select", SimpleNamespace(epoll=fail))
+        with pytest.raises((PartyFailed, OSError), match="planted"):
+            party.open()
+        assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize(

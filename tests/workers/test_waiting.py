@@ -364,3 +364,64 @@ def test_watched_descriptors_call_back(two: Table) -> None:
     finally:
         os.close(reader)
         os.close(writer)
+
+
+@pytest.fixture
+def pipes() -> Iterator[list[tuple[int, int]]]:
+    made = [os.pipe() for _ in range(2)]
+    try:
+        yield made
+    finally:
+        for fd in {fd for pipe in made for fd in pipe}:
+            os.close(fd)
+
+
+def test_a_descriptor_that_is_watched_again_calls_back_who_came_last(two: Table, pipes: list[tuple[int, int]]) -> None:
+    worker = two.workers[0]
+    (reader, writer), _ = pipes
+    seen: list[str] = []
+    worker.watch(reader, lambda: seen.append("first"))
+    worker.watch(reader, lambda: seen.append("second"))
+    os.write(writer, b"x")
+    worker.sleep()
+    assert seen == ["second"]
+
+
+def test_a_descriptor_that_was_closed_is_no_longer_watched(two: Table, pipes: list[tuple[int, int]]) -> None:
+    worker = two.workers[0]
+    (reader, _), (other, writer) = pipes
+    seen: list[str] = []
+    worker.watch(reader, lambda: seen.append("closed"))
+    os.dup2(other, reader)  # closes it, and gives its number to another one
+    worker.unwatch(reader)
+    os.write(writer, b"x")
+    worker.watch(reader, lambda: seen.append("new"))
+    worker.sleep()
+    assert seen == ["new"]
+
+
+def test_what_cannot_be_watched_leaves_nothing_behind(two: Table) -> None:
+    worker = two.workers[0]
+    with open(os.devnull, "rb") as file:
+        with pytest.raises(PermissionError):
+            worker.watch(file.fileno(), lambda: None)
+        assert file.fileno() not in worker.descriptors()
+        worker.unwatch(file.fileno())
+
+
+def test_a_callback_that_closes_the_party_is_the_last(two: Table, pipes: list[tuple[int, int]]) -> None:
+    worker = two.workers[0]
+    seen: list[int] = []
+
+    def close() -> None:
+        seen.append(1)
+        worker.close()
+
+    for reader, writer in pipes:
+        worker.watch(reader, close)
+        os.write(writer, b"x")
+    worker.sleep()
+    assert seen == [1]
+    with pytest.raises(PartyFailed, match="closed"):
+        worker.watch(pipes[0][0], lambda: None)
+    worker.unwatch(pipes[0][0])
