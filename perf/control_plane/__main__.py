@@ -7,7 +7,8 @@ openers, which play the rounds in the same event loop; "beside" from a node that
 process.
 
 The share of a load is the CPU time that all processes use for it while nobody plays, of all cores. Idle may cost 2 % of
-the rounds, a busy control plane its share and 5 % more.
+the rounds, a busy control plane its share and 5 % more. The rounds of one session stand in one line, so they can use
+one core at a time: a second row says what the load's share of one core would leave them.
 What would make it lie: other load, and few repeats; a ratio moves by some percent from play to play.
 """
 
@@ -189,6 +190,9 @@ def _measure_size(stage: Stage, size: int, repeats: int, seconds: float, shares:
         kept = [one.rounds_per_s / absent.rounds_per_s for one, absent in pairs]
         least = IDLE_RATIO_MIN if mode == "idle" else 1 - shares[mode] - BUSY_EXCESS_MAX
         made.append(Figure(f"{what}, {mode}: rounds kept", "x", tuple(kept), least))
+        if size == 1 and mode != "idle":
+            of_one = 1 - shares[mode] * (os.cpu_count() or 1) - BUSY_EXCESS_MAX
+            made.append(Figure(f"{what}, {mode}: rounds kept, share of one core", "x", tuple(kept), of_one))
     for mode, found in samples.items():
         round_us = tuple(one.round_us for one in found)
         made.append(Figure(f"{what}, {mode}: CPU of a round, all parties", "us", round_us, lower_is_better=True))
