@@ -52,6 +52,7 @@ class Children:
     def __init__(self, selector: selectors.BaseSelector) -> None:
         self._selector = selector
         self._children: list[Child] = []
+        self._unswept: list[int] = []  # processes that were reaped, and may have left something in shared memory
 
     def __iter__(self) -> Iterator[Child]:
         """Those of this moment, whatever happens meanwhile."""
@@ -86,10 +87,22 @@ class Children:
                 control.close()
                 raise
         child = Child(kind, index, process, control)
+        try:
+            self._selector.register(control, selectors.EVENT_READ, child)
+            self._selector.register(process, selectors.EVENT_READ, child)
+        except BaseException:
+            self._discard(child)
+            raise
         self._children.append(child)
-        self._selector.register(control, selectors.EVENT_READ, child)
-        self._selector.register(process, selectors.EVENT_READ, child)
         return child
+
+    def _discard(self, child: Child) -> None:
+        """It runs, and cannot be watched."""
+        for watched in (child.control, child.process):
+            if watched.fileno() in self._selector.get_map():
+                self._selector.unregister(watched)
+        child.control.close()
+        child.process.end()
 
     def watch_held_messages(self) -> None:
         """Wait for room on exactly those sockets that messages are held for."""
@@ -113,7 +126,7 @@ class Children:
         self._selector.unregister(child.process)
         child.process.close()
         self.hang_up(child)
-        sweep(child.process.pid)
+        self._sweep_up(child)
 
     def end_all(self) -> None:
         """Kill and reap whoever is left, and give back what they had. Their selector is of no use any more."""
@@ -122,5 +135,16 @@ class Children:
         for child in self._children:
             child.process.end()
             child.control.close()
-            sweep(child.process.pid)
+        for child in self._children:
+            self._sweep_up(child)
         self._children.clear()
+
+    def _sweep_up(self, child: Child) -> None:
+        """Needs a descriptor for a moment: without one it is put off until the next end, or the last."""
+        self._unswept.append(child.process.pid)
+        try:
+            while self._unswept:
+                sweep(self._unswept[-1])
+                self._unswept.pop()
+        except OSError:
+            pass

@@ -47,6 +47,7 @@ from .iris_handshake import Introducing, may_be_iris
 from .preamble import PREAMBLE_SIZE, ConnectionClass, Preamble, SecurityMode
 from .probe import Probe
 from .secure_probe import RefusedProbe, SecureProbe
+from .shortage import Complaint
 from .topology import PartySpec, routing_tag
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ class Gateway:
         self._probes = Allowance(SECURED_PROBES_PER_S)
         self._now = 0.0  # of the present `do_work`
         self._resume_at: float | None = None  # while nothing is accepted for want of descriptors or memory
+        self.shortage: OSError | None = None  # the latest such want, until somebody has told of it
         self._listen()
 
     def fileno(self) -> int:
@@ -216,6 +218,7 @@ class Gateway:
                 sock, address = listener.accept()
             except OSError as error:
                 if error.errno in _OUT_OF_RESOURCES:
+                    self.shortage = error
                     self._make_room(now)
                 return count  # no more, or the one that came went away again
             sock.setblocking(False)
@@ -388,8 +391,8 @@ def address_of(sockaddr: object) -> str:
     return format_address((str(sockaddr[0]), int(sockaddr[1]))) if isinstance(sockaddr, tuple) else "a unix socket"
 
 
-def serve(control: ControlSocket, gateway: Gateway) -> None:
-    """Run until the supervisor ends its control socket."""
+def serve(control: ControlSocket, gateway: Gateway, complaint: Complaint) -> None:
+    """Run until the supervisor ends its control socket. What is short is said by `complaint`."""
     with selectors.DefaultSelector() as selector:
         selector.register(control, selectors.EVENT_READ)
         selector.register(gateway, selectors.EVENT_READ)
@@ -406,6 +409,9 @@ def serve(control: ControlSocket, gateway: Gateway) -> None:
                 if key.fileobj is control:
                     control.try_receive()  # the supervisor says nothing more; this raises at its end
             gateway.do_work(time.monotonic())
+            if gateway.shortage is not None:
+                complaint.about("a connection cannot be accepted", gateway.shortage, time.monotonic())
+                gateway.shortage = None
 
 
 def make_routes(party: PartySpec, peers: list[int], sockets: list[ControlSocket]) -> dict[bytes, ControlSocket]:
@@ -483,7 +489,7 @@ def main() -> None:
                 raise CommandError(f"{type(command).__name__} instead of Serve")
             gateway = make_gateway(command, fds)
             try:
-                serve(control, gateway)
+                serve(control, gateway, Complaint(command.party.name, "the gateway"))
             finally:
                 gateway.close()
         except ControlClosed:

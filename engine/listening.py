@@ -47,6 +47,10 @@ _ADVICE = {
     errno.EAFNOSUPPORT: "this host does not have that kind of address: set [listen] address to one that it has",
     errno.EACCES: "this user may not: choose a port above 1023, or a folder that you may write to",
     errno.ENOENT: "the folder of the socket must exist",
+    errno.EMFILE: "raise the limit of open files of a process (`ulimit -n`)",
+    errno.ENFILE: "end what holds so many open files on this host, or raise fs.file-max",
+    errno.ENOBUFS: "the kernel has no memory left for it: run fewer programs here",
+    errno.ENOMEM: "the kernel has no memory left for it: run fewer programs here",
 }
 _ADVICE_OTHERWISE = "choose another one in the configuration"
 

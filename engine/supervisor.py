@@ -14,10 +14,11 @@ nobody is a zombie.
 - A message for a process that does not read is held, never waited for: the supervisor serves everybody always.
 - A child that dies is started again, not too often (`restarts`): what it shares with others, the listening sockets,
   both ends of link sockets and the doorbells, is kept here. With an I/O process its links are lost, with a worker all
-  links of the party, since rings are never repaired; new epochs of them follow. Nothing else is touched.
-- What links, HTTP and the node need of it is in parts of its own: `link_family`, `front_family`, `node_family`.
-- It runs on `selectors`, without asyncio, numpy or threads, and in a session of its own, so that Ctrl-C reaches the
-  opener alone.
+  links of the party, since rings are never repaired; new epochs of them follow. What the machine cannot start at the
+  moment is tried again (`supervisor_retries`).
+- What links, workers, HTTP and the node need of it is in parts of its own: `link_family`, `worker_family`,
+  `front_family`, `node_family`.
+- It runs on `selectors`, without asyncio, numpy or threads, in a session of its own: Ctrl-C reaches the opener alone.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from partywire.shm import fence
+from partywire.shm.errors import ShmError
 
 from . import limits
 from .bulk_commands import OpenBulk
@@ -48,17 +50,19 @@ from .commands import (
     Stopped,
     Welcome,
     WorkerLost,
-    WorkerStarted,
 )
-from .control_socket import ControlClosed, ControlSocket, ControlTimeout, close_all
-from .http_commands import StartHttp
+from .control_socket import ControlClosed, ControlSocket, ControlTimeout, DescriptorsLost, close_all
+from .http_commands import HttpFailed, StartHttp
 from .link_family import LinkFamily, LinkSteps
 from .listening import ListenError
 from .restarts import STAYS_AWAY, Restarts
 from .shared_parts import SharedParts
+from .shortage import describe_shortage
 from .stat_server import OPENER, ProcessEntry, StatServer
+from .supervisor_retries import Retries
 from .topology import shares_of_links
 from .vigil import Vigil
+from .worker_family import WorkerFamily
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,9 +92,11 @@ class Supervisor:
         self._start: Start | None = None  # set by the first message
         self._parts = SharedParts()
         self._restarts = Restarts()
+        self._retries = Retries("")  # with the party's name from its Start on
         self._vigil: Vigil[str] = Vigil(limits.HEARTBEAT_TIMEOUT_S, STOPPED_TIMEOUT_MIN_S)  # of I/O processes, by role
         self._closing = False
-        steps = LinkSteps(self._send, self._ask, self._tell_workers, self._note)
+        self._worker_family = WorkerFamily(self._send, opener, self._children, self._parts)
+        steps = LinkSteps(self._send, self._ask, self._worker_family.tell, self._note)
         self._link_family = LinkFamily(steps, opener, self._children, self._parts)
         self._front_family: FrontFamily | None = None  # once the opener has asked for HTTP
         self._node_family: NodeFamily | None = None  # from the start of the family, if the party has a node
@@ -122,6 +128,7 @@ class Supervisor:
                 close_all(fds)
                 raise CommandError(f"{type(command).__name__} instead of Start")
             self._start = command
+            self._retries = Retries(command.party.name)
             if not self._listen(command, fds):
                 return
             self._start_family(command)
@@ -158,9 +165,9 @@ class Supervisor:
             welcome = Welcome(0, start.workers, start.party, start.options, start.main_path)
             self._send(self._opener, welcome, self._parts.doorbell_of(0))
             for index in range(1, start.workers):
-                self._start_worker(start, index)
-        except OSError as error:
-            self._complaints.append(f"a process of {start.party.name} cannot be started: {error.strerror or error}")
+                self._worker_family.start(start, index)
+        except (OSError, ShmError) as error:
+            self._complaints.append(f"a process of {start.party.name} cannot be started: {describe_shortage(error)}")
             self._close()
             return
         self._tell_pids()
@@ -177,13 +184,10 @@ class Supervisor:
     def _start_gateway(self, start: Start) -> None:
         self._link_family.start_gateway(start, self._node_family)
 
-    def _start_worker(self, start: Start, index: int) -> None:
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            child = self._children.start(Kind.WORKER, index, start.worker_module)
-            welcome = Welcome(index, start.workers, start.party, start.options, start.main_path)
-            self._send(child.control, welcome, [*self._parts.doorbell_of(index), theirs.fileno()])
-            self._send(self._opener, WorkerStarted(index, child.process.pid), [ours.fileno()])
+    def _start_worker_late(self, start: Start, index: int) -> None:
+        assert self._stat is not None
+        self._worker_family.start_again(start, index, self._stat.rings)
+        self._link_family.drop_worker(index, "was started again", is_replaced=True)  # it has no rings of older links
 
     # The party runs.
 
@@ -193,8 +197,10 @@ class Supervisor:
             self._stat.tick(now := time.monotonic())
             timeout_s = self._stat.timeout_s(now)
             self._look_after_silent(now)
+            if self._retries.tick(now):
+                self._tell_pids()
             left_s = None if self._workers_deadline is None else max(0.0, self._workers_deadline - now)
-            waits = (timeout_s, left_s, self._vigil.timeout_s(now))
+            waits = (timeout_s, left_s, self._vigil.timeout_s(now), self._retries.timeout_s(now))
             timeout_s = min((wait for wait in waits if wait is not None), default=None)
             self._watch_held_messages()
             for key, events in self._selector.select(timeout_s):
@@ -235,7 +241,12 @@ class Supervisor:
     def _serve_opener(self, events: int) -> None:
         if events & selectors.EVENT_WRITE:
             self._opener.flush()
-        if events & selectors.EVENT_READ and (received := self._opener.try_receive()) is not None:
+        try:
+            received = self._opener.try_receive() if events & selectors.EVENT_READ else None
+        except DescriptorsLost as error:  # those of a StartHttp: nothing else brings any
+            self._send(self._opener, HttpFailed(f"the HTTP front and its worker cannot be started: {error}"))
+            return
+        if received is not None:
             if isinstance(received[0], StartHttp) and not self._closing and self._front_family is None:
                 self._start_http(received[0], received[1])
                 return
@@ -261,6 +272,7 @@ class Supervisor:
             self._children.hang_up(child)  # its end follows
         except CommandError as error:
             self._complaints.append(str(error))
+            self._retries.complaint.about(f"the {child.process.role} is ended", error, time.monotonic())
             child.process.kill()
             self._children.hang_up(child)
 
@@ -271,7 +283,7 @@ class Supervisor:
         except ControlClosed:
             if sock is self._opener:
                 raise
-        except ControlTimeout:
+        except (ControlTimeout, OSError):  # or no descriptor is left to hold the message's by
             if sock is self._opener:
                 raise ControlClosed("the opener") from None  # it has stopped serving its party for good
 
@@ -289,12 +301,6 @@ class Supervisor:
             return False
         self._send(sock, message, fds)
         return True
-
-    def _tell_workers(self, message: Message, but: int = -1) -> None:
-        self._send(self._opener, message)
-        for child in self._children:
-            if child.kind is Kind.WORKER and child.index != but:
-                self._send(child.control, message)
 
     # What children say.
 
@@ -354,17 +360,18 @@ class Supervisor:
         elif not is_closing:
             self._tell_pids()
 
-    def _replace(self, child: Child, start_child: Callable[[Start], None]) -> bool:
-        """Start another process in the place of one that died. False: the machine cannot."""
+    def _replace(
+        self, child: Child, start_child: Callable[[Start], None], start_late: Callable[[Start], None] | None = None
+    ) -> None:
+        """Start another process in the place of one that died, by `start_late` if the machine cannot now."""
         assert self._start is not None
         try:
             start_child(self._start)
         except OSError as error:
-            why = error.strerror or error
-            self._complaints.append(f"the {child.process.role} of {self._start.party.name} cannot be restarted: {why}")
-            return False
+            again = partial(start_late or start_child, self._start)
+            self._retries.put_off(child.process.role, again, error, time.monotonic())
+            return
         self._tell_pids()
-        return True
 
     def _on_gateway_end(self, child: Child, cause: str) -> None:
         self._link_family.gateway_ended()
@@ -384,12 +391,13 @@ class Supervisor:
                 self._complaints.append(reason)
             elif not is_replaced:
                 reason += STAYS_AWAY
-            self._tell_workers(WorkerLost(child.index, reason), but=child.index)
+            self._worker_family.tell(WorkerLost(child.index, reason), but=child.index)
         if is_replaced:
             # Before the links are made anew, so that their lanes find it.
-            is_replaced = self._replace(child, lambda start: self._start_worker(start, child.index))
-            if is_replaced and self._stat is not None:
-                self._stat.rings.add_doorbell(child.process.role, self._parts.doorbell_of(child.index)[1])
+            assert self._stat is not None
+            index, rings, family = child.index, self._stat.rings, self._worker_family
+            late = partial(self._start_worker_late, index=index)
+            self._replace(child, lambda start: family.start_again(start, index, rings), late)
         elif not self._closing:
             self._tell_pids()
         self._link_family.drop_worker(child.index, cause or "ended", is_replaced=is_replaced)
@@ -447,6 +455,7 @@ class Supervisor:
         if self._closing:
             return
         self._closing = True
+        self._retries.end()
         assert self._start is not None
         self._workers_deadline = time.monotonic() + self._start.options.close_timeout_s
         for child in self._children:
@@ -482,4 +491,10 @@ def main() -> None:
     """The program of the supervisor process."""
     fence.register()
     opener_pidfd = parent_pidfd()
-    Supervisor(ControlSocket.from_fd(begin_child(dies_with_parent=False), "the opener"), opener_pidfd).run()
+    opener = ControlSocket.from_fd(begin_child(dies_with_parent=False), "the opener")
+    try:
+        supervisor = Supervisor(opener, opener_pidfd)
+    except OSError as error:
+        opener.post(Stopped([f"its supervisor cannot work: {describe_shortage(error)}"]))
+        return
+    supervisor.run()

@@ -10,6 +10,7 @@ import traceback
 from enum import IntEnum
 
 from partywire.engine.errors import HandshakeRejected, LinkProtocolError, PartyWireError, SetupAborted, SetupMismatch
+from partywire.engine.shortage import describe_shortage, shortage_of
 
 from .run_event import Failed
 
@@ -63,6 +64,8 @@ def sentence_of(error: BaseException) -> str:
         return "interrupted; the peers were told"
     if isinstance(error, PartyWireError):
         return str(error)
+    if isinstance(error, OSError) and shortage_of(error) is not None:
+        return f"this host does not give the command what it needs: {describe_shortage(error)}"
     text = str(error).strip()
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -6,7 +6,7 @@ invariant: the error names every peer without a link, each with the best cause t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from partywire.engine.errors import HandshakeRejected, RejectCode
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from partywire.engine.commands import LinkFailed
 
     from .peer_link import PeerLink
+
+TIMEOUT: Final = "TIMEOUT"
+"""The code of a LinkFailed that says no more than that time was up; what makes a link impossible has another."""
 
 
 class Opening:
@@ -62,7 +65,7 @@ class Opening:
                 causes.append((link.name, link.cause or "it closed while the others still connect"))
             elif not link.is_up:
                 causes.append((link.name, self.progress.get(link.index, "not connected yet")))
-        is_late = is_late and rejected is None
+        is_late = is_late and all(failed.code == TIMEOUT for failed in self.failed.values())
         error = ConnectFailed(self._name, tuple(causes), self._connect_s if is_late else None)
         error.__cause__ = rejected
         return error

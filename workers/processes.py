@@ -6,6 +6,7 @@ no process of the family, no channel and no descriptor behind.
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 from typing import TYPE_CHECKING
@@ -23,9 +24,11 @@ from partywire.engine.commands import (
     Welcome,
     WorkerStarted,
 )
-from partywire.engine.control_socket import ControlClosed, ControlSocket, ControlTimeout, close_all
+from partywire.engine.control_socket import ControlClosed, ControlSocket, ControlTimeout, DescriptorsLost, close_all
 from partywire.engine.node_commands import NodeFailed, NodeLane, NodeLost
+from partywire.engine.shortage import describe_shortage, descriptor_need, refuse_few_descriptors
 from partywire.engine.supervisor_handle import SupervisorHandle, spawn_supervisor
+from partywire.shm.errors import ShmError
 
 from .channel import Channel, main_path
 from .config import IO_IN_PROCESS
@@ -89,8 +92,26 @@ class Processes:
 
         Raises:
             AddressUnavailable: our own address cannot be listened on.
-            PartyFailed: the supervisor could not be started.
+            PartyFailed: the supervisor could not be started, or there are too few descriptors for the party, of which
+                the OSError behind it tells.
         """
+        try:
+            self._refuse_few_descriptors()
+            return self._start_supervisor(listener)
+        except (OSError, ShmError, DescriptorsLost) as error:
+            cause = f"its processes cannot be started: {describe_shortage(error)}"
+            raise PartyFailed(self._name, cause) from error
+
+    def _refuse_few_descriptors(self) -> None:
+        """Raises OSError if the limit of open files is too low for this party."""
+        config = self._config
+        links, workers = len(config.spec.peers), config.workers
+        listeners = max(1, len(config.listen_addresses))
+        need = descriptor_need(links, workers, config.links_per_io_process, listeners)
+        whose = f"a party with {links} link{'s' * (links > 1)} and {workers} worker{'s' * (workers > 1)}"
+        refuse_few_descriptors(need, whose)
+
+    def _start_supervisor(self, listener: socket.socket | None) -> Worker:
         self._supervisor = spawn_supervisor()
         worker: Worker | None = None
         try:
@@ -110,7 +131,10 @@ class Processes:
 
     def _begin_events(self) -> None:
         if self._on_event is not None:
-            self._events = LinkEvents(self._name, self._config.spec.names, self._on_event)
+            try:
+                self._events = LinkEvents(self._name, self._config.spec.names, self._on_event)
+            except RuntimeError as error:  # which Python makes of the kernel's error
+                raise OSError(errno.EAGAIN, "no thread can be started for on_event") from error
 
     def _start_message(self) -> Start:
         config = self._config

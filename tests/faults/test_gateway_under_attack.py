@@ -146,7 +146,9 @@ def test_strangers_take_little_of_the_time_of_a_link_that_stands(stack: ExitStac
     assert alice.message(LinkEnded) is None
 
 
-def test_a_gateway_without_descriptors_neither_spins_nor_dies(stack: ExitStack) -> None:
+def test_a_gateway_without_descriptors_neither_spins_nor_dies(
+    stack: ExitStack, capfd: pytest.CaptureFixture[str]
+) -> None:
     listeners = [stack.enter_context(make_listener()) for _ in range(2)]
     parties = make_parties(listeners)
     alice = Opener(parties[0], listeners[0])
@@ -165,6 +167,9 @@ def test_a_gateway_without_descriptors_neither_spins_nor_dies(stack: ExitStack) 
     until = time.monotonic() + 0.5
     alice.wait(lambda: time.monotonic() > until)
     assert cpu_s(gateway) - before < 0.25
+    said = [line for line in capfd.readouterr().err.splitlines() if "the gateway" in line]
+    assert len(said) == 1  # and does not fill a log
+    assert "alice: the gateway: a connection cannot be accepted: too many open files; raise the limit" in said[0]
     # Four: silent callers make room for each other, and the honest peer gets through.
     resource.prlimit(gateway, resource.RLIMIT_NOFILE, (descriptor_count(gateway) + 4, limits[1]))
     with Horde(listeners[0].getsockname(), 50, ("silent", "slow preamble", "half probe")):
