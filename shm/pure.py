@@ -3,12 +3,15 @@
 Between RingWriter, RingReader and Bell, which add everything that refuses, fails or waits, and the memory that they
 share with another process. The compiled core has the same classes in C (shm/core/): same layout, same errors, same
 counters. This file is the specification of both; shm/compiled.py says which one is used.
+
+An exception of a signal's handler (Ctrl-C) may leave any of these methods, but only behind a call, where a function
+begins, or where a loop begins again: CPython looks for signals nowhere else. So what has to stand together is written
+without a call in between, and whatever an exception cut off is done by the next call.
 """
 
 from __future__ import annotations
 
 import os
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from .counters import (
@@ -60,6 +63,7 @@ class WriterCore:
         self._bell = consumer_bell
         self._tail = self._words[WORD_TAIL]  # published
         self._pending = self._tail  # published + committed
+        self._told = self._tail  # published, and the consumer woken if it slept
         self._head_seen = self._words[WORD_HEAD]  # may be stale, then it shows too little room
         self._sequence = self._words[WORD_RECORDS_PUBLISHED]  # of the next record
         self._claim_position = 0  # of the open claim's header, pad passed
@@ -157,7 +161,7 @@ class WriterCore:
         Returns whether the bell was rung. Does nothing when nothing is new. Per batch, not per record.
         """
         tail = self._pending
-        if tail == self._tail:
+        if tail == self._told:
             if self._size_gate < 0 and self._claim_size < 0:
                 self._refuse_dead()
             return False
@@ -168,11 +172,12 @@ class WriterCore:
         words[WORD_RECORDS_PUBLISHED] = self._sequence
         if self._waker is not None:
             self._waker()
-        if self._bell is not None and self._bell.ring_if_asleep():
+        has_rung = self._bell is not None and self._bell.ring_if_asleep()
+        if has_rung:
             self._bells += 1
             words[WORD_PRODUCER_BELLS] = self._bells
-            return True
-        return False
+        self._told = tail  # not before: a call that was interrupted is made up for by the next
+        return has_rung
 
     # Room.
 
@@ -215,7 +220,7 @@ class WriterCore:
     def _die(self) -> None:
         """Write nothing more, and publish nothing that was committed; every call refuses from here on."""
         self._size_gate = self._claim_size = -1
-        self._pending = self._tail
+        self._pending = self._told = self._tail
 
     def _detach(self) -> None:
         """Look at the segment no more."""
@@ -249,7 +254,7 @@ class ReaderCore:
         self._position = self._head  # of the next record to poll
         self._sequence = self._words[WORD_RECORDS_RELEASED]  # of that record
         self._released = self._sequence
-        self._ends: deque[int] = deque()  # where each polled, unreleased record ends
+        self._ends: list[int] = []  # where each polled, unreleased record ends
         self._space_rung = 0  # the request that was answered last
         self._depth_max = 0
         self._bells = 0
@@ -262,7 +267,7 @@ class ReaderCore:
         Copies: none; each payload is a read-only view, lent until its record is released. Crosses the end of the ring
         within one call. Whoever sleeps while it holds records may wait for a producer that waits for their room.
         Raises RingCorrupt at the first record that is not as the producer must write it; then none of this call's
-        records is handed out.
+        records is handed out, nor is any that an exception of a signal's handler cuts off: the next call has them.
         """
         if self._dead:
             self._refuse_dead()
@@ -286,7 +291,8 @@ class ReaderCore:
         sequence = self._sequence
         sequence_stop = sequence + records_max
         new = tuple.__new__
-        end_of = self._ends.append
+        ends: list[int] = []
+        end_of = ends.append
         records: list[Record] = []
         deliver = records.append
         while position < stop and sequence < sequence_stop:
@@ -313,6 +319,8 @@ class ReaderCore:
             position += need
             end_of(position)
             sequence += 1
+        # No call from here on, so that all of this is done or nothing, and whoever called has the records.
+        self._ends += ends
         self._position = position
         self._sequence = sequence
         return records
@@ -331,9 +339,9 @@ class ReaderCore:
             self.release_all()
             return
         if count:
-            for _ in range(count - 1):
-                ends.popleft()
-            self._store_head(ends.popleft(), count)
+            head = ends[count - 1]
+            del ends[:count]
+            self._store_head(head, count)
 
     def release_all(self) -> None:
         """Give the room of every polled record back, with one store, and wake a producer that asked."""
@@ -423,8 +431,8 @@ class BellCore:
         ticket = self._page[WORD_TICKET]
         if ticket == 0 or ticket == self._ticket_rung:
             return False
-        self._ticket_rung = ticket
         self.ring()
+        self._ticket_rung = ticket  # not before: an exception (Ctrl-C) in between would leave the owner asleep
         return True
 
     def ring(self) -> None:
