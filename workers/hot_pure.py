@@ -173,9 +173,7 @@ class LaneHot(ReceiverHot):
         def ring_failed(self, error: ShmError) -> None: ...
         def receive_was_interrupted(self) -> None: ...
 
-    def __init__(
-        self, worker: Worker, writer: RingWriter, reader: RingReader, connection: int, epoch: int
-    ) -> None:
+    def __init__(self, worker: Worker, writer: RingWriter, reader: RingReader, connection: int, epoch: int) -> None:
         super().__init__(reader)
         self.writer = writer
         self.connection = connection
@@ -188,8 +186,9 @@ class LaneHot(ReceiverHot):
         # a frame is then sent whole or not at all, and parts_size is at worst too large until the next write.
         self._parts: list[Buffer] = []
         self.gather: Callable[[Iterable[Buffer]], None] = self._parts.extend
-        # Set while a record is written: found set, an exception came before it was known whether the frames are out.
-        self._is_writing = False
+        # Where the writer stands while a record is written, else -1: found set, an exception came in between, and if
+        # the writer has moved since then, the frames are out and were not forgotten.
+        self._writing_at = -1
         self.parts_size = 0
         self.parts_size_max = 0
         self.small_size_max = 0
@@ -227,20 +226,21 @@ class LaneHot(ReceiverHot):
             ShmError: the ring failed, or an exception left an earlier call, so that frames might be written twice.
         """
         parts = self._parts
+        writer = self.writer
         while parts:
-            if self._is_writing:
+            if self._writing_at >= 0 and self._writing_at != writer._pending:
                 raise WriteInterrupted
             count = len(parts)
             data = b"".join(parts)
-            size = min(len(data), self.writer.record_size_max)
+            size = min(len(data), writer.record_size_max)
             rest = data[size:]
-            self._is_writing = True
-            if not self.writer.try_write((data[:size],), size, DATA, self.connection, self.epoch):
-                self._is_writing = False
+            self._writing_at = writer._pending
+            if not writer.try_write((data[:size],), size, DATA, self.connection, self.epoch):
+                self._writing_at = -1
                 parts[:count] = (data,)
                 return False
             parts[:count] = (rest,) if rest else ()
-            self._is_writing = False
+            self._writing_at = -1
             self.bytes_sent += size
         self.parts_size = 0
         return True
@@ -304,22 +304,22 @@ class LaneHot(ReceiverHot):
     def receive(self) -> int:
         """Deliver everything that the I/O process has published. Returns the count of records.
 
-        `is_urgent` is set while it runs: found set at its beginning, an exception has interrupted the last one.
+        `is_urgent` is set while records are delivered: found set at its beginning, an exception has interrupted that.
         """
         if self.is_urgent:
             self.receive_was_interrupted()
-        self.is_urgent = True
+            self.is_urgent = False
         try:
             records = self.reader.poll(RECORDS_MAX, self.slice_size)
         except ShmError as error:
-            self.is_urgent = False
             if self.is_over:
                 return 0
             self.ring_failed(error)
             return 1
         if not records:
-            self.is_urgent = False
             return 0
+        # Nothing was called since the records left the ring, so no exception of a signal's handler could lose them.
+        self.is_urgent = True
         for kind, connection, epoch, _, payload in records:
             if self.is_over:
                 break
@@ -362,9 +362,7 @@ class SessionHot:
         def send(self, peer: str | int, value: object, *, timeout: float | None = None) -> Coroutine[Any, Any, None]:
             """See Session._send."""
 
-        def recv(
-            self, peer: str | int, *, out: Any = None, timeout: float | None = None
-        ) -> Coroutine[Any, Any, Any]:
+        def recv(self, peer: str | int, *, out: Any = None, timeout: float | None = None) -> Coroutine[Any, Any, Any]:
             """See Session._recv."""
 
     def __init__(self, worker: Worker, session_id: int, next_peer: int, previous_peer: int) -> None:
