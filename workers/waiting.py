@@ -80,21 +80,24 @@ def run_blocking(worker: Worker, coroutine: Coroutine[Any, Any, T]) -> T:
 
     May be nested: a synchronous job inside a scheduler uses it, and meanwhile other sessions only receive.
 
+    An exception of a signal's handler (Ctrl-C) may leave it at any moment. The operation is cancelled then, unless it
+    has ended already: what such an operation sent is published by the next call.
+
     Raises:
         RuntimeError: another thread is inside such a call.
     """
     nested = worker.driving
     thread = get_ident()
-    if not nested:
-        worker.driving_thread = thread
-    elif worker.driving_thread not in (0, thread):
+    if nested and worker.driving_thread not in (0, thread):
         coroutine.close()
         raise RuntimeError(
             f"two threads use party {worker.party.name} at once; a party and its sessions belong to one thread"
         )
+    if not nested:
+        worker.driving_thread = thread
     worker.driving = True
-    woken = _Flag()
-    try:
+    try:  # with no call before it: an exception (Ctrl-C) may come behind any
+        woken = _Flag()
         try:
             while True:
                 wait = coroutine.send(None)
@@ -111,18 +114,33 @@ def run_blocking(worker: Worker, coroutine: Coroutine[Any, Any, T]) -> T:
                         wait.waker = None
         except StopIteration as stop:
             result: T = stop.value
-            return result
-    finally:
-        coroutine.close()
+    except BaseException:
         worker.driving = nested
         if not nested:
             worker.driving_thread = 0
-        if nested:
-            worker.flush()
-        else:
-            worker.leave()
-        if worker.loop_driver is not None:
-            worker.loop_driver.schedule()
+        try:
+            coroutine.close()
+        finally:
+            _leave(worker, nested)
+        raise
+    worker.driving = nested
+    if not nested:
+        worker.driving_thread = 0
+    # An exception in a call from here on would take a message with it that was received, so there is none where nothing
+    # was sent: where others move the bytes, an empty `_dirty` says that `leave` would do nothing.
+    if worker._dirty or worker.hears_in_sleep_alone or worker.loop_driver is not None:
+        _leave(worker, nested)
+    return result
+
+
+def _leave(worker: Worker, nested: bool) -> None:
+    """A blocking call is over."""
+    if nested:
+        worker.flush()
+    else:
+        worker.leave()
+    if worker.loop_driver is not None:
+        worker.loop_driver.schedule()
 
 
 class _Flag:

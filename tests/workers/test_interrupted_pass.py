@@ -10,9 +10,11 @@ import pytest
 
 from partywire.engine.frames import Descriptor, JobStatus, ResetCode, encode_frame, encode_job_end, encode_reset
 from partywire.engine.records import CONTROL, DATA, STREAM_END, StreamEnd, encode_stream_end
+from partywire.workers import waiting
 from partywire.workers.errors import PeerLost, SessionClosed
 from partywire.workers.hot import IS_COMPILED, all_idle, receive_all
 from partywire.workers.values import Ring32
+from partywire.workers.waiting import Wait
 from tests.workers.harness import Table
 
 if TYPE_CHECKING:
@@ -334,6 +336,60 @@ def test_a_receiver_that_counts_nonsense_ends_the_pass_at_once() -> None:
     with pytest.raises(TypeError):
         receive_all(receivers)
     assert [receiver.calls for receiver in receivers] == [1, 1, 0]
+
+
+# Plain calls.
+
+
+def test_what_was_received_is_handed_over_without_a_call_in_between(two: Table) -> None:
+    worker = two.workers[0]
+    [(ours, _)] = two.sessions(0)
+    write(two, message(0, b"first") + message(0, b"second"))
+    worker.service()
+    worker.leave = worker.flush = interrupt  # type: ignore[method-assign, assignment]
+    assert ours.blocking.recv(1) == b"first"
+    assert ours.blocking.recv(1, timeout=1.0) == b"second"
+    del worker.leave, worker.flush
+
+
+def test_an_interrupted_call_leaves_what_it_sent_to_the_next(two: Table) -> None:
+    worker = two.workers[0]
+    [(ours, theirs)] = two.sessions(0)
+    worker.leave = interrupt  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        ours.blocking.send(1, b"first")
+    del worker.leave
+    assert not worker.driving
+    ours.blocking.send(1, b"second")
+    two.settle()
+    assert list(theirs._peers[0].queue) == [b"first", b"second"]
+
+
+@pytest.mark.parametrize("where", ["at its beginning", "at its end"])
+def test_an_interrupted_call_does_not_seem_to_go_on(two: Table, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    worker = two.workers[0]
+    [(ours, theirs)] = two.sessions(0)
+    two.ok(ours.send(1, b"sent before"))
+
+    async def operation() -> None:
+        try:
+            await Wait(worker)
+        finally:
+            interrupt()
+
+    if where == "at its beginning":
+        monkeypatch.setattr(waiting, "_Flag", interrupt)
+    else:
+        monkeypatch.setattr(worker, "rest", interrupt)
+        worker.add_dirty(lane_of(worker))
+    with pytest.raises(Interrupted):
+        waiting.run_blocking(worker, operation())
+    assert (worker.driving, worker.driving_thread) == (False, 0)
+    if where == "at its end":
+        assert not worker._dirty  # published all the same
+    monkeypatch.undo()
+    two.settle()
+    assert list(theirs._peers[0].queue) == [b"sent before"]
 
 
 # Records of a broken I/O process.
