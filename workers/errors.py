@@ -27,8 +27,15 @@ Fields hold names, ids, sizes and states, never payload or keys. All of them sur
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from partywire.engine.errors import PartyWireError
 from partywire.engine.limits import MESSAGE_SIZE_MAX, NAME_SIZE_MAX
+
+if TYPE_CHECKING:
+    from partywire.engine.errors import LinkProtocolError
+
+    from .mailbox import Mailbox
 
 __all__ = [
     "AddressUnavailable",
@@ -165,7 +172,8 @@ class SessionError(PartyWireError):
 
 
 class PeerLost(SessionError):
-    """Raised when the link to a peer broke: its process or host died, or the network between did."""
+    """Raised when the link to a peer broke: its process or host died, or the network between did; and, from the
+    LinkProtocolError, when what a peer sent cannot be read."""
 
     def __init__(self, peer: str, session: int | None, epoch: int, cause: str) -> None:
         super().__init__(peer, session, epoch, cause)
@@ -173,6 +181,17 @@ class PeerLost(SessionError):
         self.session = session
         self.epoch = epoch
         self.cause = cause
+
+    @classmethod
+    def by_message(cls, mailbox: Mailbox, error: LinkProtocolError) -> PeerLost:
+        """For a message that is whole and no value. It ends its session only: the link stands, and other sessions."""
+        peer = mailbox.peer
+        allowed = "" if error.limit is None else f", allowed is {error.limit}"
+        what = f"a message of {peer} is malformed ({error.what}: {error.seen}{allowed})"
+        cause = f"{what}; check that both parties run the same PartyWire version"
+        lost = cls(peer, mailbox.session.id, mailbox.lane.epoch, cause)
+        lost.__cause__ = error
+        return lost
 
     def __str__(self) -> str:
         what = (

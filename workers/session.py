@@ -23,6 +23,7 @@ from .array_meta import array_meta, byte_view, split_array_untrusted
 from .errors import (
     MessageTooLarge,
     PeerAborted,
+    PeerLost,
     SessionClosed,
     SessionError,
     SessionTimeout,
@@ -332,8 +333,8 @@ class Session(ObjectCalls, JobsInLockstep, SessionHot):
         except LinkProtocolError as error:
             if descriptor == _OBJECT:
                 raise UnexpectedMessage(self.id, mailbox.peer, "is an object; receive it with recv_object") from None
-            self.fail(SessionClosed(self.id, str(error)), ResetCode.PROTOCOL, str(error))
-            raise
+            self.fail(lost := PeerLost.by_message(mailbox, error), ResetCode.PROTOCOL, lost.cause)
+            raise lost.again() from error
         mailbox.queue.popleft()
         self.worker.inbox_size -= len(body) + MESSAGE_OVERHEAD
         return value

@@ -956,8 +956,9 @@ def test_a_hostile_array_fails_its_session_only(two: Table, body: bytes) -> None
     [(_, theirs), (other, other_theirs)] = two.sessions(0, 1)
     two.feed(1, 0, encode_frame(0, Descriptor.ARRAY, body))
     error = two.run(nothing(), theirs.recv(0))[1]
-    assert type(error).__name__ == "LinkProtocolError"
-    assert isinstance(theirs.failure, SessionClosed)
+    assert isinstance(error, PeerLost)
+    assert type(error.__cause__).__name__ == "LinkProtocolError"
+    assert isinstance(theirs.failure, PeerLost)
     assert two.ok(other.send(1, b"alive"), other_theirs.recv(0))[1] == b"alive"
 
 

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from partywire.engine.errors import LinkProtocolError
 from partywire.engine.frames import Descriptor, JobStatus, encode_frame, encode_job_end, fragment_begin_header
 from partywire.engine.records import STREAM_END, StreamEnd, encode_stream_end
 from partywire.workers.array_meta import array_meta
-from partywire.workers.errors import InboxOverflow, PartyFailed, PeerLost, SessionClosed, SessionTimeout, UnknownPeer
+from partywire.workers.errors import (
+    InboxOverflow,
+    PartyFailed,
+    PeerAborted,
+    PeerLost,
+    SessionClosed,
+    SessionTimeout,
+    UnknownPeer,
+)
 from partywire.workers.mailbox import MESSAGE_OVERHEAD
 from partywire.workers.scheduler import Scheduler
 from partywire.workers.value_codec import encode
@@ -31,6 +41,42 @@ MIB = 1 << 20
 def two() -> Iterator[Table]:
     with Table(2) as table:
         yield table
+
+
+# What is whole and no value.
+
+
+@pytest.mark.parametrize("into", [False, True], ids=["a new array", "our array"])
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"\x21\x03\x00|u1" + bytes(300), r"dimensions of an array: 33, allowed is 32"),
+        (b"\x01\x03\x00|O8" + bytes(8), r"dtype of an array, bytes of text: 3"),
+        (array_meta(np.zeros(4, np.uint8)) + b"abc", r"bytes of an array's data: 3, allowed is 4"),
+    ],
+)
+def test_a_malformed_array_says_whose_it_is_and_ends_its_session_only(
+    two: Table, body: bytes, words: str, into: bool
+) -> None:
+    [(ours, theirs), (other, peers_other)] = two.sessions(0, 1)
+    two.feed(0, 1, encode_frame(0, Descriptor.ARRAY, body))
+    two.ok(peers_other.send(0, b"as before"))
+    out = np.zeros(4, np.uint8) if into else None
+    [error] = two.run(ours.recv(1, out=out))
+    assert isinstance(error, PeerLost)
+    assert (error.peer, error.session, error.epoch) == ("bob", 0, 7)
+    assert isinstance(error.__cause__, LinkProtocolError)
+    sentence = rf"session 0 lost bob \(link epoch 7\): a message of bob is malformed \({words}\); check that both"
+    assert re.match(sentence, str(error))
+    assert "The link is closed" not in str(error)
+    # Every later call here says the same, the peer hears of it, and other sessions of the link go on.
+    [again] = two.run(ours.send(1, b"later"))
+    assert isinstance(again, PeerLost)
+    assert again.args == error.args
+    [told] = two.run(theirs.recv(0))
+    assert isinstance(told, PeerAborted)
+    assert "malformed" in told.reason
+    assert two.ok(other.recv(1)) == [b"as before"]
 
 
 # What came right before a loss.
