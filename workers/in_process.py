@@ -7,7 +7,8 @@ process sleeps.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from partywire.engine import limits
 from partywire.engine.in_process.links import InProcessLinks
@@ -15,6 +16,7 @@ from partywire.engine.listening import ListenError
 from partywire.shm.errors import ShmError
 
 from .errors import AddressUnavailable, PartyFailed
+from .held_signals import leave_signals_to_parent, signals_here
 from .hot import IS_COMPILED, all_idle, receive_all
 from .lane import Lane
 from .link_life import LinkLife
@@ -24,11 +26,14 @@ from .worker import SLEEP_MAX_S, Worker
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from partywire.engine.bulk_commands import BulkLane
     from partywire.engine.commands import Lanes, Message
 
+    from .held_signals import HeldSignals
+
+T = TypeVar("T")
 
 LEAVE_TURNS: Final = 8
 """Turns that the links have at most when a blocking call returns: what a party says to its peers takes three."""
@@ -72,13 +77,18 @@ class InProcessLinkLife(LinkLife):
 
 
 class InProcessWorker(Worker):
-    """A worker that moves the bytes of its links as well. Its doorbell is never armed: whoever would ring is itself."""
+    """A worker that moves the bytes of its links as well. Its doorbell is never armed: whoever would ring is itself.
+
+    Signals are held while it does (held_signals.py): from the first pass of a blocking call or a batch to `leave`, so
+    that passes only count, and for each call of an event loop, where others may look at the handlers in between.
+    """
 
     wants_short_slices = False
     hears_in_sleep_alone = True
     link_life_type = InProcessLinkLife
     link_life: InProcessLinkLife
     _io: InProcessLinks | None = None  # from `begin_links` to the end
+    _held: HeldSignals | None = None  # while their handlers are ours
 
     def begin_links(self, links: InProcessLinks) -> None:
         """Drive these from now on. They stay the caller's to end."""
@@ -90,6 +100,9 @@ class InProcessWorker(Worker):
         io = self._io
         if io is None or not self._dirty or self._send_direct():
             return super().flush()
+        return self._in_step(partial(self._flush_through, io))
+
+    def _flush_through(self, io: InProcessLinks) -> bool:
         io.hold()
         try:
             return super().flush()
@@ -118,23 +131,32 @@ class InProcessWorker(Worker):
 
         Nothing is received: a peer that floods us with frames would keep the caller here.
         """
-        self.flush()
-        if self.loop_driver is None:
-            stop = self.clock() + LEAVE_TIME_S
-            for _ in range(LEAVE_TURNS):
-                if self.is_over or not self._say():
-                    break
-                self.flush()
-                if self.clock() >= stop:
-                    break
+        try:
+            self.flush()
+            if self.loop_driver is None:
+                stop = self.clock() + LEAVE_TIME_S
+                for _ in range(LEAVE_TURNS):
+                    if self.is_over or not self._say():
+                        break
+                    self.flush()
+                    if self.clock() >= stop:
+                        break
+        finally:
+            self._let_go()
 
     def _say(self) -> int:
         """One turn of the links, without what arrives for sessions. Returns the count of things that happened."""
         io = self._io
         if io is None:
             return 0
+        events = self._watched.look(0)
+        if not (events or self.stalled or io.is_due):
+            return 0
+        return self._in_step(partial(self._say_more, io, events))
+
+    def _say_more(self, io: InProcessLinks, events: list[tuple[int, int]]) -> int:
         work = 0
-        if events := self._watched.look(0):
+        if events:
             arriving = io.joined_fds()
             for fd, _ in events:
                 if fd not in arriving and not self.is_over:
@@ -149,11 +171,20 @@ class InProcessWorker(Worker):
 
     def take_event(self, fd: int) -> bool:
         """A descriptor is readable: move what came, up to whoever waits for it. Whether anything is left for a pass."""
-        self._answer(fd)
-        receive_all(self._receivers)
-        return bool(self.stalled or self.agents or self._io is None or self._io.loop.is_due) or not all_idle(
-            self._receivers
-        )
+        held = self._held
+        if held is None:
+            return self._holding(partial(self.take_event, fd))
+        held.depth += 1
+        try:
+            self._answer(fd)
+            receive_all(self._receivers)
+            return bool(self.stalled or self.agents or self._io is None or self._io.loop.is_due) or not all_idle(
+                self._receivers
+            )
+        finally:
+            held.depth -= 1
+            if held.pending:
+                held.deliver()
 
     def _answer(self, fd: int) -> None:
         """Call back whose descriptor is readable; the doorbell is rung where a ring has room again."""
@@ -169,13 +200,70 @@ class InProcessWorker(Worker):
 
     def service(self) -> int:
         """As any worker's, with a turn of the links if one is due."""
-        work = super().service()
-        if self.link_life.apart and self._io is not None:
-            self.link_life.join(self._io)
-        if (io := self._io) is not None and io.is_due:
-            self._turn(io)
-            work += 1
-        return work
+        held = self._held
+        if held is None:
+            if self.loop_driver is not None:
+                return self._holding(self.service)
+            held = self._held = signals_here()
+            held.take(self)
+        held.depth += 1
+        try:
+            work = super().service()
+            if self.link_life.apart and self._io is not None:
+                self.link_life.join(self._io)
+            if (io := self._io) is not None and io.is_due:
+                self._turn(io)
+                work += 1
+            return work
+        finally:
+            held.depth -= 1
+            if held.pending:
+                held.deliver()
+
+    # Signals. What is written out above for every pass and every arrival is `_in_step`.
+
+    def _in_step(self, step: Callable[[], T]) -> T:
+        """Do something of which signals must not see the middle."""
+        held = self._held
+        if held is None:
+            return self._holding(step)
+        held.depth += 1
+        try:
+            return step()
+        finally:
+            held.depth -= 1
+            if held.pending:
+                held.deliver()
+
+    def _holding(self, step: Callable[[], T]) -> T:
+        """As above, outside the passes of a blocking call or a batch: the handlers are ours for this alone."""
+        held = self._held = signals_here()
+        held.depth += 1
+        try:
+            held.take(self)
+            return step()
+        finally:
+            try:
+                self._held = None
+                held.let_go(self)
+            finally:
+                held.depth -= 1
+                if held.pending:
+                    held.deliver()
+
+    def _let_go(self) -> None:
+        """Nobody drives us now."""
+        held, self._held = self._held, None
+        if held is not None:
+            held.depth += 1
+            try:
+                held.let_go(self)
+            finally:
+                held.depth -= 1
+                if held.pending:
+                    held.deliver()
+
+    # The links.
 
     def _turn(self, io: InProcessLinks) -> None:
         try:
@@ -185,8 +273,8 @@ class InProcessWorker(Worker):
             raise
 
     def _was_interrupted(self) -> None:
-        """An exception (Ctrl-C) left the links amid their work. Bytes on their way between a socket and a ring may be
-        missing, or would go out twice, so all links are lost before any of them moves another one."""
+        """An exception that nobody held left the links amid their work. Bytes on their way between a socket and a ring
+        may be missing, or would go out twice, so all links are lost before any of them moves another one."""
         if (io := self._io) is not None:
             for link in self.links.values():
                 self.link_life.lose_link(link, INTERRUPTED)
@@ -195,7 +283,10 @@ class InProcessWorker(Worker):
     def step(self) -> int:
         """One pass. What a pass leaves to do is seen by `arm`, unless it is an agent's."""
         if self.agents:
-            return super().step()
+            return super().step()  # they may take their time, so no signal is held meanwhile
+        return self._in_step(self._pass)
+
+    def _pass(self) -> int:
         self.service()
         self.flush()
         return 0
@@ -255,6 +346,7 @@ class InProcessWorker(Worker):
 
     def close(self) -> None:
         """As any worker's. What is published in it goes out, as far as the kernel takes it."""
+        self._let_go()
         io, self._io = self._io, None
         if io is not None:
             io.detach()
@@ -262,6 +354,8 @@ class InProcessWorker(Worker):
 
     def leave_to_parent(self) -> None:
         """As any worker's: the sockets are the parent's."""
+        self._held = None
+        leave_signals_to_parent()
         io, self._io = self._io, None
         if io is not None and not self.is_over:
             io.leave_to_parent()
