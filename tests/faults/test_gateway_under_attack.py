@@ -8,16 +8,17 @@ import socket
 import statistics
 import time
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from partywire.engine.callers import ACCEPTED_MAX
 from partywire.engine.channel.link_security import LinkSecurity
-from partywire.engine.commands import LinkEnded, LinkFailed, LinkProgress, Refused
+from partywire.engine.commands import LinkEnded, LinkEventKind, LinkFailed, LinkNews, LinkProgress, Refused
+from partywire.engine.gateway import PREAMBLE_TIMEOUT_S
 from partywire.engine.handed_over import ACCEPT_BATCH
-from partywire.engine.limits import UNIDENTIFIED_MAX
+from partywire.engine.limits import HANDSHAKE_TIMEOUT_S, UNIDENTIFIED_MAX
 from partywire.engine.link_options import LinkOptions
 from partywire.engine.preamble import SecurityMode
 from tests.faults.hostile import Horde, Secrets, Speech
@@ -32,12 +33,13 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(120)
 
-CONNECT_MAX_S = 1.0
-"""From the cut of a link until it is up again at both ends, the dialler's pause of up to 0.2 s included: what an honest
-peer is promised whatever strangers do. The median of some cuts. Not counted is how long the process that strangers keep
-busy waited for a core: other tests may run beside this one."""
+KEPT_OUT_S = min(PREAMBLE_TIMEOUT_S, HANDSHAKE_TIMEOUT_S)
+"""How long a stranger that says nothing can hold a place: an honest peer that waits for one waits as long, whatever the
+machine. One that is served at once takes some tenths of a second, on a busy machine one or two. Not counted is how long
+the process that strangers keep busy waited for a core."""
 
 CUTS = 3
+"""The one in the middle counts."""
 
 LINK_DESCRIPTORS = 24
 """What a link of one connection opens, with room to spare."""
@@ -68,7 +70,7 @@ def secrets(folder: Path, mode: SecurityMode) -> Secrets | None:
 
 
 @pytest.mark.parametrize("mode", [SecurityMode.PLAINTEXT, SecurityMode.TLS, SecurityMode.NOISE_XX_AES])
-def test_an_honest_peer_connects_within_a_second_while_500_hostile_sockets_are_at_it(
+def test_an_honest_peer_is_served_at_once_while_500_hostile_sockets_are_at_it(
     stack: ExitStack, tmp_path: Path, mode: SecurityMode
 ) -> None:
     listeners = [stack.enter_context(make_listener()) for _ in range(2)]
@@ -91,7 +93,7 @@ def test_an_honest_peer_connects_within_a_second_while_500_hostile_sockets_are_a
     before = {role: (rss_kib(pid), descriptor_count(pid)) for role, pid in watched.items()}
     with Horde(listeners[0].getsockname(), 500, mode=mode, secrets=known) as horde:
         alice.wait(lambda: horde.closed > 1000, [bob])  # every kind has been there many times
-        times_s = [reconnect(alice, bob, proxy) for _ in range(CUTS)]
+        cuts = [reconnect(alice, bob, proxy) for _ in range(CUTS)]
         bob.send(0, b"in spite of them")
         bob.wait(lambda: alice.lanes[1, 0].received == b"in spite of them", [alice])
         more = horde.closed + 1000
@@ -99,9 +101,12 @@ def test_an_honest_peer_connects_within_a_second_while_500_hostile_sockets_are_a
         bob.send(0, b", still")
         bob.wait(lambda: alice.lanes[1, 0].received == b"in spite of them, still", [alice])
         after = {role: (rss_kib(pid), descriptor_count(pid)) for role, pid in watched.items()}
-    print(f"up again after {times_s} s; {horde.dialled} dialled, {horde.closed} ended; {before} -> {after}")
+    times_s, failed = [cut.seconds for cut in cuts], [cut.failed_dials for cut in cuts]
+    print(f"up again after {times_s} s, {failed} failed dials; {horde.dialled} dialled, {horde.closed} ended")
+    print(f"{before} -> {after}")
     assert alice.message(LinkFailed) is None
-    assert statistics.median(times_s) < CONNECT_MAX_S
+    assert statistics.median(times_s) < KEPT_OUT_S
+    assert statistics.median(failed) == 0  # what it dials first is served, and not crowded out
     for role, (rss, descriptors) in after.items():
         assert rss - before[role][0] < GROWTH_MAX_KIB, role
         # A stream has a socket and an epoll set. Whoever has to make room is closed one turn later.
@@ -113,14 +118,32 @@ def test_an_honest_peer_connects_within_a_second_while_500_hostile_sockets_are_a
     assert refused.garbage > 0
 
 
-def reconnect(alice: Opener, bob: Opener, proxy: FaultProxy) -> float:
-    """Cut the link; the seconds until it is up again at both ends."""
+@dataclass
+class Reconnected:
+    """From the cut of a link until it is up again at both ends, the dialler's pause of up to 0.2 s included."""
+
+    seconds: float
+    failed_dials: int
+
+
+def reconnect(alice: Opener, bob: Opener, proxy: FaultProxy) -> Reconnected:
+    """Cut the link, and wait until it is up again."""
     epochs = alice.links[1].epoch, bob.links[0].epoch
     attacked = alice.pids["link 1"]
+    failed = failed_dials(bob)
     started, waited_s = time.monotonic(), core_wait_s(attacked)
     proxy.cut()
     alice.wait(lambda: alice.links[1].epoch > epochs[0] and bob.links[0].epoch > epochs[1], [bob])
-    return time.monotonic() - started - (core_wait_s(attacked) - waited_s)
+    seconds = time.monotonic() - started - (core_wait_s(attacked) - waited_s)
+    return Reconnected(seconds, failed_dials(bob) - failed)
+
+
+def failed_dials(opener: Opener) -> int:
+    """Of its links until now, whether nobody answered or somebody closed the connection before the link was up."""
+    news = [message for message in opener.messages if isinstance(message, LinkNews)]
+    return sum(
+        said.kind == LinkEventKind.CONNECT_FAILED.value or "before the link was up" in said.cause for said in news
+    )
 
 
 def test_strangers_take_little_of_the_time_of_a_link_that_stands(stack: ExitStack, tmp_path: Path) -> None:
@@ -141,8 +164,8 @@ def test_strangers_take_little_of_the_time_of_a_link_that_stands(stack: ExitStac
         alice.wait(lambda: horde.closed > 2000, [bob])
         bob.send(0, b"meanwhile")
         bob.wait(lambda: alice.lanes[1, 0].received == b"meanwhile", [alice])
-    # With a handshake for each it would be about three times as much.
-    assert cpu_s(alice.pids["link 1"]) - began_s < 2000 * 0.25e-3
+    # 0.15 ms on a quiet machine, 0.3 ms where others share its caches; with a handshake for each three times as much.
+    assert cpu_s(alice.pids["link 1"]) - began_s < 2000 * 0.4e-3
     assert alice.message(LinkEnded) is None
 
 
