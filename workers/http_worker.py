@@ -45,6 +45,7 @@ from partywire.shm.errors import ShmError
 from .channel import Channel, ChannelClosed
 from .http_handlers import JSON, Handlers, HttpError, HttpRequest, HttpResponse, parse_query
 from .http_openapi import describe
+from .logs import log_with
 from .metrics import CONTENT_TYPE as METRICS_TYPE
 from .metrics import FamilyMetrics
 from .serve_messages import HandlersFailed, HandlersReady
@@ -63,6 +64,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("partywire")
 
 START_TIMEOUT_S: Final = 60.0
+
+PROCESS: Final = "the HTTP worker"
+"""In its log lines."""
 
 THREADS: Final = 8
 """For plain handlers; more wait in a queue of at most the requests in flight."""
@@ -304,12 +308,16 @@ def package_version() -> str:
         return "unknown"  # run from a source tree
 
 
+def whose(view: ServiceView) -> str:
+    """What a line of this process begins with: the party is known from the service's first message on."""
+    return PROCESS if view.snapshot is None else f"{view.snapshot.party}: {PROCESS}"
+
+
 def main() -> None:
     """The program of the worker."""
     control_fd = begin_child()
     fence.register()
     hold_blas_to_one_thread()
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="partywire: %(message)s")
     control = ControlSocket.from_fd(control_fd, "the supervisor")
     try:
         message, fds = control.receive(START_TIMEOUT_S)
@@ -321,17 +329,18 @@ def main() -> None:
     order = fence.probe()
     doorbell = Doorbell.from_fds(fds[0], fds[1], order)
     view = ServiceView(Channel(socket.socket(fileno=fds[2])))
+    log_with(lambda: whose(view))
     try:
         app = make_app(view, message.handlers, "PartyWire service")
     except Exception as error:
         sentence = f"http.handlers {message.handlers}: {type(error).__name__}: {error}"
         view.channel.send(HandlersFailed(sentence))
-        raise SystemExit(f"partywire: {sentence}") from error
+        raise SystemExit(f"partywire: {whose(view)}: {sentence}") from error
     worker = HttpWorker(message.options, app, view, doorbell, order)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         failure = runner.run(worker.run(control))
     if failure:
-        print(f"partywire: the HTTP worker ends: {failure}", file=sys.stderr)
+        print(f"partywire: {whose(view)} ends: {failure}", file=sys.stderr)
     sys.stderr.flush()
     os._exit(1 if failure else 0)  # a thread inside a plain handler would be waited for otherwise
 

@@ -95,6 +95,25 @@ class JsonFormatter(logging.Formatter):
         return encode_line(record_document(record))
 
 
+class ProcessFormatter(logging.Formatter):
+    """For the further processes of a party: a line says whose it is, as those of `engine/child_logs` do."""
+
+    def __init__(self, whose: Callable[[], str]) -> None:
+        """`whose` is asked for each line, since a process may learn its party's name late."""
+        super().__init__()
+        self._whose = whose
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"partywire: {self._whose()}: {super().format(record)}"
+
+
+def log_with(whose: Callable[[], str]) -> None:
+    """Write every warning and error of this process to standard error, behind whose it is."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(ProcessFormatter(whose))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
 class LineHandler(logging.Handler):
     """Gives each record as a log line to `sink`, which must not log."""
 

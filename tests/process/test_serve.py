@@ -128,6 +128,7 @@ def test_three_services_run_the_same_jobs_and_outlive_whatever_goes_wrong(tmp_pa
             code, err = service.end()
             assert code == 0
             assert err.count("Traceback") == traces  # of the two handlers that failed
+            assert err.count("partywire: alice: the HTTP worker: a handler for GET failed\n") == traces
 
 
 def test_a_local_run_serves_all_parties_until_ctrl_c(tmp_path: Path) -> None:

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from partywire.engine.commands import LinkNews, Refused, Started, Stopped, WorkerLost
+from partywire.workers.channel import Channel
 from partywire.workers.errors import PartyFailed, WorkerDied
+from partywire.workers.http_worker import whose
 from partywire.workers.launcher import Order
 from partywire.workers.log_lines import LogLines
 from partywire.workers.logs import (
     MESSAGE_SIZE_MAX,
     JsonFormatter,
     LineHandler,
+    ProcessFormatter,
     configure_logs,
     install,
     record_document,
@@ -30,6 +33,8 @@ from partywire.workers.party_log import PartyLog
 from partywire.workers.party_main import EventPipe, show_logs
 from partywire.workers.peer_link import PeerLink, WorkerCounters
 from partywire.workers.run_event import Connected, Failed, Finished, Logged, Progressed, Waiting, decode_event
+from partywire.workers.serve_messages import Health, Snapshot
+from partywire.workers.serve_routes import ServiceView
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -345,3 +350,16 @@ def test_a_party_process_sends_its_lines_as_events() -> None:
         os.close(write_fd)
     assert isinstance(event, Logged)
     assert (event.party, event.line["event"], event.line["peer"]) == ("alice", "link_lost", "bob")
+
+
+def test_a_line_of_a_further_process_says_whose_it_is_as_soon_as_that_is_known() -> None:
+    view = ServiceView(Channel.__new__(Channel))
+    formatter = ProcessFormatter(lambda: whose(view))
+
+    def line() -> str:
+        record = logging.LogRecord("partywire", logging.ERROR, "", 0, "a handler for %s failed", ("GET",), None)
+        return formatter.format(record)
+
+    assert line() == "partywire: the HTTP worker: a handler for GET failed"
+    view.take(Snapshot("100% alice", ("100% alice", "bob"), {}, [], {}, Health("serving", "", {}), False))
+    assert line() == "partywire: 100% alice: the HTTP worker: a handler for GET failed"
