@@ -55,6 +55,8 @@ class IoProcess:
             keeper_of(command, peer)(self, loop, command, peer, self._bells, fence_, gateways.get(peer), transport)
             for peer in command.peers
         ]
+        for link in self._links:
+            link.neighbours = self._links[0].neighbours
         self._standing = len(self._links)
         self._stat = StatPublisher(lambda: [value for link in self._links for value in link.stat_values()])
         loop.set_exception_handler(self._on_bug)

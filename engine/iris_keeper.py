@@ -107,7 +107,7 @@ class IrisKeeper(Keeper):
             on_up=lambda: self._on_up(attempt),
             on_end=attempt.set_ended,
             close_timeout_s=self._options.close_timeout_s,
-            links=len(self._command.peers),
+            neighbours=self.neighbours,
         )
         attempt.multiplexer.start()
         if self._is_dialling:

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from .link_report import Home
     from .link_substreams.link_peers import LinkPeers
     from .multiplexer import Multiplexer
+    from .polling_in_core import PollsInCore
     from .stat_page import Value
     from .transport import Stream, Transport
 
@@ -104,6 +105,8 @@ class Keeper(ABC):
         self._dropped: set[int] = set()  # workers that died
         self._tasks: set[asyncio.Task[None]] = set()
         self._over: asyncio.Future[None] = loop.create_future()
+        self.neighbours: list[PollsInCore] = []
+        """What moves the bytes of this process, to look after each other; its home's, who may set another one."""
         self.peers: LinkPeers | None = None
         """Connections to the peer for substreams, whatever the epoch; None where we have no substreams."""
 

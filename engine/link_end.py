@@ -59,6 +59,8 @@ class EndsLink:
 
         def facts_came(self) -> None: ...
 
+        def _leave_neighbours(self) -> None: ...
+
     # Closing.
 
     def begin_close(self) -> None:
@@ -173,6 +175,7 @@ class EndsLink:
         if self._is_over:
             return
         self._is_over = True
+        self._leave_neighbours()
         self._loop.remove_reader(self._doorbell.fileno())
         for timer in (self._closing_timer, self._timer, self._mending):
             if timer is not None:

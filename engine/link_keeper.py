@@ -403,7 +403,7 @@ class LinkKeeper(Keeper):
             on_up=lambda: self._link_up(attempt, result),
             on_end=lambda clean, cause: self._multiplexer_ended(attempt, clean, cause),
             close_timeout_s=self._options.close_timeout_s,
-            links=self._links_here,
+            neighbours=self.neighbours,
             brittle=self._brittle,
         )
         attempt.result = result

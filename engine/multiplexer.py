@@ -33,8 +33,8 @@ from .control_connection import ControlConnection
 from .frames import LINK_SESSION, Descriptor, encode_frame, encode_ping
 from .link_end import EndsLink
 from .link_events import LinkClosed, LinkLost, LinkUp, PeerSaidGoodbye, PingDue
-from .polling import POLL_NS, Polling
-from .polling_in_core import PUMP_TOTAL_NS, PollsInCore
+from .polling import Polling
+from .polling_in_core import PollsInCore
 from .pump_states import Incoming
 from .records import StreamEnd
 
@@ -76,7 +76,7 @@ class Multiplexer(PollsInCore, EndsLink):
         on_up: Callable[[], object],
         on_end: Callable[[bool, str], object],
         close_timeout_s: float = limits.CLOSE_TIMEOUT_S,
-        links: int = 1,
+        neighbours: list[PollsInCore] | None = None,
         brittle: frozenset[int] = frozenset(),
     ) -> None:
         """`link` is in ATTACHING. Owns the stream and the lane, not the doorbell. `on_end` gets (clean, cause).
@@ -84,8 +84,8 @@ class Multiplexer(PollsInCore, EndsLink):
         `brittle`: connections that broke soon in the epoch before. One that does again breaks alone: its lane ends, and
         the others go on.
 
-        `links` are served by this process, each by a multiplexer and a doorbell of its own. Where they are several,
-        none looks in vain inside a call, which would keep the others waiting, and each moves its part of the time.
+        `neighbours`: all multiplexers of this process, each with a doorbell of its own, from their start to their end.
+        Where they are several, none looks in vain inside a call unless that moves the bytes of all.
         """
         self._loop = loop
         self._link = link
@@ -95,8 +95,7 @@ class Multiplexer(PollsInCore, EndsLink):
         self._on_up = on_up
         self._on_end = on_end
         self._close_timeout_s = close_timeout_s
-        self._pump_quiet_ns = POLL_NS if links == 1 else 0
-        self._pump_total_ns = PUMP_TOTAL_NS // links
+        self._neighbours = neighbours if neighbours is not None else []
         self._control = ControlConnection(loop, link, peer, control_stream, control_lane, self)
         self._pumps: dict[int, ConnectionPump] = {}
         self._served: list[ConnectionPump] = []  # the same, for the hot path, those of bulk connections last
@@ -119,6 +118,7 @@ class Multiplexer(PollsInCore, EndsLink):
 
     def start(self, received: bytes = b"") -> None:
         """Serve the control connection; `received` came behind its handshake. Streams are added as they attach."""
+        self._join_neighbours()
         self._loop.add_reader(self._doorbell.fileno(), self._on_doorbell)
         self._serve_soon()  # arms the doorbell for the first time
         self._control.start(received)

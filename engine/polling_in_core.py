@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 from partywire.shm.compiled import core
 from partywire.shm.errors import ShmError
 
+from .polling import POLL_NS
+
 if TYPE_CHECKING:
     from types import ModuleType
 
@@ -32,6 +34,13 @@ SMALL_BATCH_SIZE: Final = 256
 """Bytes between two polls of secured connections up to which they are looked at in C: the rounds of some sessions. With
 many of them it cost CPU, since their messages came in smaller batches, each of which is sealed and opened."""
 
+SMALL_SHARED_SIZE: Final = 2048
+"""Bytes between two polls of links that share a process up to which one call serves all of them. Where more moves, the
+turns of the loop between their calls make larger batches."""
+
+LINES_MAX: Final = 64
+"""Connections of one call; as in pump.c."""
+
 
 class PollsInCore:
     """For `Multiplexer`, whose fields these are."""
@@ -43,10 +52,16 @@ class PollsInCore:
         _polling: Polling
         _outcome: StreamEnd | None
         _moved: int
-        _pump_quiet_ns: int
-        _pump_total_ns: int
+        _neighbours: list[PollsInCore]
 
         def ring_broke(self, end: ConnectionPump | ControlLane, error: ShmError) -> None: ...
+
+    def _join_neighbours(self) -> None:
+        self._neighbours.append(self)
+
+    def _leave_neighbours(self) -> None:
+        if self in self._neighbours:
+            self._neighbours.remove(self)
 
     def _pump_for_a_moment(self) -> None:
         """Poll and move bytes in one call of the compiled core, as long as there are any, then let the loop turn.
@@ -55,23 +70,45 @@ class PollsInCore:
         """
         if core is None or self._outcome is not None:
             return
-        served = self._served
-        lines = tuple(line for pump in served if (line := pump.line) is not None)
         if not isinstance(self._lane.tx, core.ReaderCore):
             return
-        times: tuple[int, ...] = self._pump_quiet_ns, self._pump_total_ns
+        served = self._served
+        times: tuple[int, ...] = self._times_alone
         if self._bulk:
             served, times = self._open_beside_bulk()
+        elif others := [one for one in self._neighbours if one is not self]:
+            served, times = self._beside(others)
+        lines = tuple(line for pump in served if (line := pump.line) is not None)
         if len(lines) != len(served):
             self._look_around(core)
             return
         moved, index, rest = core.pump_while_busy(lines, self._lane.tx, *times)
         for pump, count in zip(served, moved, strict=True):
             pump.bytes_moved += count
-            if count:
-                self._polling.found()
+        if any(moved):
+            for one in self._neighbours:
+                one._polling.found()
         if index >= 0:
             served[index].meet(rest)
+
+    @property
+    def _times_alone(self) -> tuple[int, int]:
+        """How long to look in vain, and in all, for our own link: others that share the process have their part."""
+        links = len(self._neighbours)
+        return POLL_NS if links == 1 else 0, PUMP_TOTAL_NS // links
+
+    def _beside(self, others: list[PollsInCore]) -> tuple[list[ConnectionPump], tuple[int, int]]:
+        """Whom to pump for and how long where several links share the process. While little moves, for all of them in
+        one call, if each is in its usual state: then nobody waits for it, and it may look in vain. Else for ours."""
+        served = [*self._served, *(pump for one in others for pump in one._served)]
+        if any(one._bulk or one._outcome is not None for one in others) or len(served) > LINES_MAX:
+            return self._served, self._times_alone
+        if any(pump.line is None for pump in served):
+            return self._served, self._times_alone
+        moved, self._moved = self._moved, sum(pump.bytes_moved for pump in served)
+        if self._moved - moved > SMALL_SHARED_SIZE:
+            return self._served, self._times_alone
+        return served, (POLL_NS, PUMP_TOTAL_NS)
 
     def _open_beside_bulk(self) -> tuple[list[ConnectionPump], tuple[int, ...]]:
         """Whom to pump for and how long. A bulk connection that is blocked is left to the loop, whose turn comes sooner
@@ -82,7 +119,8 @@ class PollsInCore:
         if len(open_) + blocked_count < len(self._served):
             open_ = self._served
         longest_ns = BLOCKED_BULK_NS if blocked_count else PUMP_TOTAL_NS
-        times = min(self._pump_quiet_ns, longest_ns), min(self._pump_total_ns, longest_ns), bulk_count
+        quiet_ns, total_ns = self._times_alone
+        times = min(quiet_ns, longest_ns), min(total_ns, longest_ns), bulk_count
         return open_, times
 
     def _look_around(self, core: ModuleType) -> None:
@@ -94,11 +132,12 @@ class PollsInCore:
         served = self._served
         moved, self._moved = self._moved, sum(pump.bytes_moved for pump in served)
         sources = tuple(pump.source for pump in served) if self._moved - moved <= SMALL_BATCH_SIZE else (None,)
-        until_ns = time.monotonic_ns() + self._pump_total_ns
+        quiet_ns, total_ns = self._times_alone
+        until_ns = time.monotonic_ns() + total_ns
         place = -1
         while None not in sources:
             # Whoever had something is looked at last: one that always has must not keep the others waiting.
-            place = core.look_around(sources, place + 1, self._lane.tx, self._pump_quiet_ns)
+            place = core.look_around(sources, place + 1, self._lane.tx, quiet_ns)
             if place < 0:
                 return
             pump = served[place // 2]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from .connection_pump import ConnectionPump
     from .control_lane import ControlLane
+    from .polling_in_core import PollsInCore
     from .silent_link import SilentLink
 
 
@@ -69,7 +70,7 @@ class SilentMultiplexer(Multiplexer):
         on_up: Callable[[], object],
         on_end: Callable[[bool, str], object],
         close_timeout_s: float = limits.CLOSE_TIMEOUT_S,
-        links: int = 1,
+        neighbours: list[PollsInCore] | None = None,
     ) -> None:
         super().__init__(
             loop,
@@ -81,7 +82,7 @@ class SilentMultiplexer(Multiplexer):
             on_up=on_up,
             on_end=on_end,
             close_timeout_s=close_timeout_s,
-            links=links,
+            neighbours=neighbours,
         )
         self._silent_link = link
         self._peer_name = peer

@@ -99,6 +99,7 @@ CONTENDERS: dict[str, Contender] = {
         Contender("partywire", "BatchRunner, one job a session, our own scheduler", "partywire_batch", is_ours=True),
         Contender("partywire-async", "Party in a uvloop loop, a task a session", "partywire_async", is_ours=True),
         Contender("partywire-in-process", "partywire, one process a party", "partywire_in_process", is_ours=True),
+        Contender("partywire-one-io", "partywire, one I/O process a party", "partywire_one_io", is_ours=True),
         Contender("partywire-one-class", "partywire, no bulk sessions", "partywire_one_class", is_ours=True),
         Contender("partywire-sync", "BlockingParty, plain code, sessions in turn", "partywire_sync", is_ours=True),
         Contender("partywire-tls", "partywire over TLS 1.3", "partywire_tls", is_ours=True, security="tls"),

@@ -68,7 +68,7 @@ class DividedSide:
             on_substream=lambda *ends: self.offered.append(ends),
         )
         control: Any = self.control  # a stream like any other
-        self.side = link.side = Side(loop, names, control, streams, 16 * 1024, timeouts, 1)
+        self.side = link.side = Side(loop, names, control, streams, 16 * 1024, timeouts, None)
 
     def start(self) -> None:
         self.side.start()

@@ -17,7 +17,7 @@ from partywire.engine.connection_pump import ConnectionPump
 from partywire.engine.handshake import Handshake, Role
 from partywire.engine.handshake_messages import Hello
 from partywire.engine.polling import POLL_NS, Polling
-from partywire.engine.polling_in_core import PUMP_TOTAL_NS
+from partywire.engine.polling_in_core import LINES_MAX, PUMP_TOTAL_NS, SMALL_SHARED_SIZE
 from partywire.engine.preamble import ConnectionClass, Preamble
 from partywire.engine.topology import routing_tag
 from tests.support.family import DEADLINE_S, Opener, make_listener, make_parties
@@ -123,24 +123,63 @@ def test_a_link_that_cannot_be_made_spares_the_other_one_of_its_process(stack: E
     talk(charlie, alice, [alice, charlie], b"the other link stands")
 
 
-@pytest.mark.parametrize(("links", "quiet_ns", "total_ns"), [(1, POLL_NS, PUMP_TOTAL_NS), (8, 0, PUMP_TOTAL_NS // 8)])
-def test_a_link_that_shares_its_process_keeps_the_others_waiting_for_its_part_of_the_time_at_most(
-    monkeypatch: pytest.MonkeyPatch, links: int, quiet_ns: int, total_ns: int
+def neighbour(*, line: tuple[str, ...] | None = ("theirs",), bulk: tuple[object, ...] = (), moved: int = 0) -> Any:
+    """What a multiplexer knows of another one of its process."""
+    pump = SimpleNamespace(line=line, bytes_moved=moved)
+    return SimpleNamespace(_served=[pump], _bulk=bulk, _outcome=None, _polling=Polling())
+
+
+@pytest.mark.parametrize(
+    ("neighbours", "lines", "quiet_ns", "total_ns"),
+    [
+        ([], 1, POLL_NS, PUMP_TOTAL_NS),
+        ([neighbour(), neighbour()], 3, POLL_NS, PUMP_TOTAL_NS),
+        ([neighbour(), neighbour(line=None)], 1, 0, PUMP_TOTAL_NS // 3),
+        ([neighbour(), neighbour(bulk=("bulk",))], 1, 0, PUMP_TOTAL_NS // 3),
+        ([neighbour() for _ in range(LINES_MAX)], 1, 0, PUMP_TOTAL_NS // (LINES_MAX + 1)),
+    ],
+    ids=["alone", "all usual", "one unusual", "one with bulk", "too many"],
+)
+def test_links_that_share_a_process_poll_for_all_or_for_their_part_of_the_time(
+    monkeypatch: pytest.MonkeyPatch, neighbours: list[Any], lines: int, quiet_ns: int, total_ns: int
 ) -> None:
-    calls: set[tuple[int, int]] = set()
+    calls: set[tuple[int, int, int]] = set()
 
     def pump_while_busy(lines: tuple[object, ...], _watched: object, quiet_ns: int, total_ns: int) -> Any:
-        calls.add((quiet_ns, total_ns))
+        calls.add((len(lines), quiet_ns, total_ns))
         return [0] * len(lines), -1, None
 
     # The rig's streams are no sockets, so the compiled pump is replaced; what it is told is what counts.
     monkeypatch.setattr(polling_in_core, "core", SimpleNamespace(ReaderCore=object, pump_while_busy=pump_while_busy))
     monkeypatch.setattr(ConnectionPump, "line", ("a line",))
     monkeypatch.setattr(Polling, "look_again", lambda _: True)  # on a busy machine it learns not to
-    rig = LinkRig(links=links)
+    rig = LinkRig(neighbours=neighbours)
+    monkeypatch.setattr(rig.bob.multiplexer, "_pump_for_a_moment", lambda: None)
     try:
         rig.up()
         rig.wait(lambda: calls)
     finally:
         rig.close()
-    assert calls == {(quiet_ns, total_ns)}
+    assert calls == {(lines, quiet_ns, total_ns)}
+
+
+def test_links_that_share_a_process_take_turns_while_much_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = neighbour()
+    calls: list[tuple[int, int]] = []
+
+    def pump_while_busy(lines: tuple[object, ...], _watched: object, quiet_ns: int, _total_ns: int) -> Any:
+        calls.append((len(lines), quiet_ns))
+        return ([0, SMALL_SHARED_SIZE + (len(calls) == 2)] if len(lines) == 2 else [0]), -1, None
+
+    monkeypatch.setattr(polling_in_core, "core", SimpleNamespace(ReaderCore=object, pump_while_busy=pump_while_busy))
+    monkeypatch.setattr(ConnectionPump, "line", ("a line",))
+    monkeypatch.setattr(Polling, "look_again", lambda _: True)
+    rig = LinkRig(neighbours=[other])
+    monkeypatch.setattr(rig.bob.multiplexer, "_pump_for_a_moment", lambda: None)
+    try:
+        rig.up()
+        rig.wait(lambda: len(calls) >= 4)
+    finally:
+        rig.close()
+    assert calls[:4] == [(2, POLL_NS), (2, POLL_NS), (1, 0), (2, POLL_NS)]
+    assert other._served[0].bytes_moved >= 3 * SMALL_SHARED_SIZE

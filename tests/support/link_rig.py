@@ -29,6 +29,8 @@ from tests.support.family import TestLane
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from partywire.engine.polling_in_core import PollsInCore
+
 DEADLINE_S = 20.0
 EPOCH = 3
 
@@ -44,7 +46,7 @@ class Side:
         streams: list[MemoryStream],
         ring_size: int,
         timeouts: LinkTimeouts,
-        links: int,
+        neighbours: list[PollsInCore] | None,
     ) -> None:
         fence.register()
         self._fence = fence.probe()
@@ -75,7 +77,7 @@ class Side:
             on_up=self._set_up,
             on_end=self._set_ended,
             close_timeout_s=timeouts.close_s,
-            links=links,
+            neighbours=neighbours,
         )
         self.pumps = [
             ConnectionPump(self.multiplexer, stream, lane.tx, lane.rx, index, EPOCH)
@@ -152,17 +154,17 @@ class LinkRig:
         ring_size: int = 16 * 1024,
         capacity: int = 4096,
         timeouts: LinkTimeouts | None = None,
-        links: int = 1,
+        neighbours: list[PollsInCore] | None = None,
     ) -> None:
-        """`links`: how many alice's and bob's processes are to believe that they serve."""
+        """`neighbours`: multiplexers that alice's process serves beside hers."""
         self.loop = uvloop.new_event_loop()
         self.loop.set_exception_handler(self._take_bug)
         self.bugs: list[BaseException] = []  # what escaped from a callback; ends an I/O process
         timeouts = timeouts or LinkTimeouts()
         pairs = [memory_pair(self.loop, capacity, ("alice", "bob")) for _ in range(connections + 1)]
         left, right = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        self.alice = Side(self.loop, ("alice", "bob"), left[-1], left[:-1], ring_size, timeouts, links)
-        self.bob = Side(self.loop, ("bob", "alice"), right[-1], right[:-1], ring_size, timeouts, links)
+        self.alice = Side(self.loop, ("alice", "bob"), left[-1], left[:-1], ring_size, timeouts, neighbours)
+        self.bob = Side(self.loop, ("bob", "alice"), right[-1], right[:-1], ring_size, timeouts, None)
 
     def up(self) -> LinkRig:
         self.loop.call_soon(self.alice.start)
