@@ -8,6 +8,7 @@ import pytest
 
 from partywire import BlockingParty, PartyConfig
 from partywire.engine.child_process import ChildProcess
+from partywire.workers.errors import PartyFailed
 from partywire.workers.local import make_local_parties
 
 
@@ -23,7 +24,7 @@ def test_a_thread_that_cannot_be_started_for_the_callback(config: PartyConfig, m
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    with pytest.raises(RuntimeError, match="can't start new thread"):
+    with pytest.raises(PartyFailed, match="no thread can be started for on_event"):
         BlockingParty(config, on_event=print).open()
 
 
