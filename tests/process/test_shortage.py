@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(120)
 
-TRIES_S = 3 * RETRY_INTERVAL_S
+TRIES_S = 1.5 * RETRY_INTERVAL_S
 """For a supervisor to have tried again, and found no descriptor again."""
 
 
