@@ -5,7 +5,8 @@ sockets to itself. The one invariant: a link that fails, however it does, distur
 end of the supervisor ends the process, and then every link of it is lost with that cause.
 
 Runs on uvloop. With one link a process, the default, a slow peer delays no other; where links share one, each has its
-turn of the loop after a bounded piece of work of the others (`Multiplexer`, links).
+turn of the loop after a bounded piece of work of the others, and while little moves they look after each other
+(`Multiplexer`, neighbours).
 """
 
 from __future__ import annotations

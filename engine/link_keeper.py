@@ -91,8 +91,7 @@ class LinkKeeper(Keeper):
     ):
         super().__init__(home, loop, command, peer, bells, fence, gateway, transport)
         self._guard = Guard(loop, self._our_name, self._peer.name, security_of(self._options.security, peer))
-        self._links_here = len(command.peers)  # served by this process
-        self._callers = Callers(self._links_here, PEER_AT_ONCE)
+        self._callers = Callers(len(command.peers), PEER_AT_ONCE)
         self._greeted_while_up = Allowance(GREETED_WHILE_UP_PER_S)
         self._greetings = 0  # of accepted control connections, under way
         self._brittle: frozenset[int] = frozenset()  # connections that broke soon in the last epoch

@@ -352,8 +352,7 @@ class Session(ObjectCalls, JobsInLockstep, SessionHot):
             out[...] = source
         elif isinstance(out, (bytearray, memoryview)):
             if descriptor != _BYTES or len(body) != memoryview(out).nbytes:
-                what = f"is not {memoryview(out).nbytes} bytes"
-                raise UnexpectedMessage(self.id, mailbox.peer, what)
+                raise UnexpectedMessage(self.id, mailbox.peer, f"is not {memoryview(out).nbytes} bytes")
             memoryview(out).cast("B")[:] = body
         else:
             raise TypeError(f"out must be a numpy array, a bytearray or a memoryview, not {type(out).__name__}")
@@ -382,8 +381,7 @@ class Session(ObjectCalls, JobsInLockstep, SessionHot):
         return await self.recv(peer, out=out, timeout=timeout)
 
     async def sleep(self, seconds: float) -> None:
-        """Let other sessions go on for so long. Nobody is told; a session that fails meanwhile says so at its next
-        call.
+        """Let other sessions go on for so long. Nobody is told; one that fails meanwhile says so at its next call.
 
         What to use in a job of a batch: `asyncio.sleep` makes the job a task of an event loop, which then drives the
         whole worker.
