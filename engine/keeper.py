@@ -157,8 +157,10 @@ class Keeper(ABC):
         finally:
             if self._gateway is not None:
                 self._loop.remove_reader(self._gateway.fileno())  # what is accepted from now on would begin anew
-            await self._cancel_tasks()
-            self._close()
+            try:
+                await self._cancel_tasks()
+            finally:
+                self._close()  # though cancelled amid it
 
     def discard(self) -> None:
         """Close one that has never run. One that has is left to `run`."""

@@ -131,6 +131,31 @@ def test_a_keeper_closes_at_once_while_its_peer_is_away(closing: str) -> None:
     run(scenario)
 
 
+def test_a_keeper_that_is_cancelled_while_it_ends_leaves_nothing_either() -> None:
+    async def scenario(rig: Rig) -> None:
+        has_ended = asyncio.Event()
+
+        async def reluctant() -> None:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await has_ended.wait()
+
+        keeping = rig.alice.start()
+        await asyncio.sleep(0)
+        task = rig.alice.keeper._spawn(reluctant())
+        await asyncio.sleep(0)
+        rig.alice.keeper.begin_close()
+        await rig.wait(lambda: task.cancelling())
+        keeping.cancel()
+        await asyncio.wait([keeping])
+        assert keeping.cancelled()
+        has_ended.set()
+        await task
+
+    run(scenario)
+
+
 def test_a_refusal_after_the_first_link_is_no_end() -> None:
     """Alice is started again with other parameters, and then with the right ones."""
 
