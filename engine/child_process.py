@@ -4,9 +4,9 @@ Between a parent (the opener for its supervisor, the supervisor for all others) 
 child never outlives its parent, and a parent never leaves a zombie: every child is watched through a pidfd, ended
 through it (so never a process that took over the number), and reaped.
 
-Children are started by exec of a module in a fresh interpreter: we hand down nothing but standard streams (reading is
-/dev/null), environment, and one control socket as descriptor CONTROL_FD. (Descriptors that the user's program made
-inheritable come along, as with any child of it.)
+Children are started by exec of a module in a fresh interpreter, or by a fork of the supervisor (`forked`): we hand down
+nothing but standard streams (reading is /dev/null), environment, and one control socket as descriptor CONTROL_FD.
+(Descriptors that the user's program made inheritable come along with exec, as with any child of it.)
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ signal would never get it, but sees another parent than this."""
 
 PROGRAM: Final = "partywire.engine.program"
 """What an engine process runs its module by."""
+
+OF_ENGINE: Final = "partywire.engine."
+"""What the names of modules begin with that run no code of users, but for handlers that they are told to load."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -63,6 +66,15 @@ class ChildProcess:
         pid = os.posix_spawn(
             sys.executable, arguments, environment, file_actions=file_actions, setsid=new_session, setsigmask=()
         )
+        return cls.watched(role, pid)
+
+    @classmethod
+    def watched(cls, role: str, pid: int) -> ChildProcess:
+        """A child that was just started.
+
+        Raises:
+            OSError: it cannot be watched, and was ended.
+        """
         try:
             return cls(role, pid)
         except OSError:
@@ -141,7 +153,7 @@ def describe_status(status: int) -> str:
 def _program_flags(module: str) -> list[str]:
     """-P: a module in the current directory must not shadow the standard library in an engine process, nor in that of a
     node, which strangers reach. Workers run user code and so keep the directory."""
-    if module.startswith("partywire.engine."):
+    if module.startswith(OF_ENGINE):
         return ["-P", "-m", PROGRAM]
     return ["-P", "-m"] if module.startswith("partywire.workers.node.") else ["-m"]
 

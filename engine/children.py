@@ -10,15 +10,20 @@ from __future__ import annotations
 import selectors
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from partywire.shm.segment import sweep
 
-from .child_process import ChildProcess
+from .child_process import OF_ENGINE, ChildProcess
 from .control_socket import ControlSocket
+from .forked import fork_child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+FORKED: Final = ("partywire.engine.io_process", "partywire.engine.gateway")
+"""Modules of children that every party has: for the supervisor to import once, so that none of them has to."""
 
 
 class Kind(Enum):
@@ -43,6 +48,17 @@ class Child:
     connected: dict[int, str] = field(default_factory=dict)  # peers with a connection -> its address, as last told
     watched_events: int = selectors.EVENT_READ
     fault: str = ""  # why we killed it
+
+
+def _begin(role: str, module: str, control_fd: int) -> ChildProcess:
+    """Processes of the engine are forks, all others begin with an interpreter of their own.
+
+    Raises:
+        OSError: the machine cannot.
+    """
+    if module.startswith(OF_ENGINE):
+        return fork_child(role, module, control_fd)
+    return ChildProcess.start(role, module, control_fd)
 
 
 class Children:
@@ -82,7 +98,7 @@ class Children:
         with theirs:
             control = ControlSocket(ours, role)
             try:
-                process = ChildProcess.start(role, module, theirs.fileno())
+                process = _begin(role, module, theirs.fileno())
             except BaseException:
                 control.close()
                 raise

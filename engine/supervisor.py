@@ -16,9 +16,9 @@ nobody is a zombie.
   both ends of link sockets and the doorbells, is kept here. With an I/O process its links are lost, with a worker all
   links of the party, since rings are never repaired; new epochs of them follow. What the machine cannot start at the
   moment is tried again (`supervisor_retries`).
-- What links, workers, HTTP and the node need of it is in parts of its own: `link_family`, `worker_family`,
-  `front_family`, `node_family`.
-- It runs on `selectors`, without asyncio, numpy or threads, in a session of its own: Ctrl-C reaches the opener alone.
+- Its parts for links, workers, HTTP and the node: `link_family`, `worker_family`, `front_family`, `node_family`.
+- It runs on `selectors`, without an event loop, numpy or threads, so that gateway and I/O processes can be its forks.
+  It has a session of its own: Ctrl-C reaches the opener alone.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from typing import TYPE_CHECKING, Final
 from partywire.shm import fence
 from partywire.shm.errors import ShmError
 
-from . import limits
+from . import limits, program
 from .bulk_commands import OpenBulk
 from .child_process import begin_child, parent_pidfd
-from .children import Child, Children, Kind
+from .children import FORKED, Child, Children, Kind
 from .commands import (
     AreYouThere,
     Close,
@@ -195,12 +195,11 @@ class Supervisor:
         while self._children or not self._closing:
             assert self._stat is not None
             self._stat.tick(now := time.monotonic())
-            timeout_s = self._stat.timeout_s(now)
             self._look_after_silent(now)
             if self._retries.tick(now):
                 self._tell_pids()
             left_s = None if self._workers_deadline is None else max(0.0, self._workers_deadline - now)
-            waits = (timeout_s, left_s, self._vigil.timeout_s(now), self._retries.timeout_s(now))
+            waits = (self._stat.timeout_s(now), left_s, self._vigil.timeout_s(now), self._retries.timeout_s(now))
             timeout_s = min((wait for wait in waits if wait is not None), default=None)
             self._watch_held_messages()
             for key, events in self._selector.select(timeout_s):
@@ -492,6 +491,7 @@ def main() -> None:
     fence.register()
     opener_pidfd = parent_pidfd()
     opener = ControlSocket.from_fd(begin_child(dies_with_parent=False), "the opener")
+    program.load(FORKED)
     try:
         supervisor = Supervisor(opener, opener_pidfd)
     except OSError as error:

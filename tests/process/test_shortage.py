@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from partywire.engine import shortage
-from partywire.engine.child_process import ChildProcess
 from partywire.engine.commands import LinkProgress, Start, Stopped
 from partywire.engine.control_socket import ControlSocket
 from partywire.engine.link_options import LinkOptions
@@ -107,10 +106,10 @@ def run_supervisor(links: int = 1) -> tuple[Message, ...]:
 
 
 def test_a_family_that_cannot_be_forked_says_what_to_raise(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(*_: object, **__: object) -> ChildProcess:
+    def fork() -> int:
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    monkeypatch.setattr(ChildProcess, "start", start)
+    monkeypatch.setattr(os, "fork", fork)
     what = "a process of alice cannot be started: resource temporarily unavailable; raise the limit of processes"
     [*_, stopped] = run_supervisor()
     assert isinstance(stopped, Stopped)

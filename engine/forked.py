@@ -1,0 +1,73 @@
+"""Children that are forks of their parent: what has been imported here need not be imported there.
+
+Between the supervisor, which has one thread, no event loop and no secret, and the `main` of a module that a child is to
+run. The one invariant: the child uses nothing of its parent's and gives nothing of it back. Descriptors are closed but
+for standard streams and its control socket; objects, whose descriptors these numbers no longer are, are never looked
+through for garbage and never freed, since the process ends without coming back to its parent's frames.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from . import program
+from .child_process import CONTROL_FD, PARENT_VARIABLE, ChildProcess
+
+if TYPE_CHECKING:
+    from typing import Never
+
+_ARGUMENTS: Final = slice(45, 47)
+"""Where they begin and end in memory: fields 48 and 49 of /proc/PID/stat by proc(5), counted from the one behind the
+name."""
+
+
+def fork_child(role: str, module: str, control_fd: int) -> ChildProcess:
+    """Like `ChildProcess.start`, for a parent with one thread. The caller keeps `control_fd` and should close it.
+
+    Raises:
+        OSError: no process can be started.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()  # or both would say it
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        _become(module, control_fd, parent)
+    return ChildProcess.watched(role, pid)
+
+
+def _become(module: str, control_fd: int, parent: int) -> Never:
+    """Run `module` as if it had been started; this process ends with it."""
+    code = 1
+    try:
+        gc.freeze()
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.dup2(control_fd, CONTROL_FD)
+        os.closerange(CONTROL_FD + 1, os.sysconf("SC_OPEN_MAX"))
+        os.environ[PARENT_VARIABLE] = str(parent)
+        sys.argv[:] = [sys.argv[0], str(CONTROL_FD)]
+        _show_as([*sys.orig_argv[:-2], module, str(CONTROL_FD)])
+        program.run(module)
+        code = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    program.leave(code)
+
+
+def _show_as(arguments: list[str]) -> None:
+    """Have `ps` show these arguments instead of the parent's, as far as there is room for them."""
+    try:
+        stat = Path("/proc/self/stat").read_text()
+    except OSError:
+        return
+    begin, end = map(int, stat[stat.rindex(")") + 2 :].split()[_ARGUMENTS])
+    words = "".join(f"{argument}\0" for argument in arguments).encode()
+    if begin:
+        ctypes.memmove(begin, words[: end - begin - 1].ljust(end - begin, b"\0"), end - begin)

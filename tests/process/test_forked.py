@@ -1,0 +1,108 @@
+"""A fork begins as a program of its own would: with its control socket, its name, and nothing else of its parent."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEADLINE_S = 60.0
+
+PARENT = """
+    import json, os, signal, socket, sys
+    from partywire.engine import program
+    from partywire.engine.forked import fork_child
+
+    class Noisy:
+        def __del__(self):
+            print("collected", flush=True)
+
+    program.load(["partywire.engine.gateway"])
+    held = [open(os.devnull) for _ in range(20)]  # descriptors that a child must not have
+    ours, theirs = socket.socketpair()
+    os.set_inheritable(theirs.fileno(), True)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    garbage = Noisy()
+    garbage.itself = garbage
+    del garbage
+    print("said once")
+    child = fork_child("some child", "some_program", theirs.fileno())
+    theirs.close()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    told = json.loads(ours.makefile().readline())
+    told["cause"] = child.wait(60)
+    told["is_child"] = told.pop("parent") == os.getpid()
+    child.end()
+    print(json.dumps(told))
+    sys.stdout.flush()
+    os._exit(0)
+"""
+
+CHILD = """
+    import gc, json, os, signal, socket, sys
+    from partywire.engine.child_process import begin_child
+
+    was_imported = "partywire.engine.gateway" in sys.modules
+
+    def main():
+        control = socket.socket(fileno=begin_child())
+        gc.collect()
+        listed = os.listdir("/proc/self/fd")  # with the descriptor of the listing itself, which is closed now
+        told = {{
+            "arguments": sys.argv[1:],
+            "blocked": len(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+            "descriptors": sorted(int(name) for name in listed if os.path.exists(f"/proc/self/fd/{{name}}")),
+            "parent": os.getppid(),
+            "shown": open("/proc/self/cmdline").read().rstrip("\\0").split("\\0")[-2:],
+            "was_imported": was_imported,
+        }}
+        control.sendall(json.dumps(told).encode() + b"\\n")
+        {last}
+"""
+
+
+def play(tmp_path: Path, last: str) -> tuple[dict[str, Any], str, str]:
+    """What a child of a parent told of itself, what both printed before, and their complaints."""
+    (tmp_path / "parent.py").write_text(textwrap.dedent(PARENT))
+    (tmp_path / "some_program.py").write_text(textwrap.dedent(CHILD).format(last=last))
+    arguments = [sys.executable, "parent.py", "partywire.engine.supervisor", "3"]
+    ended = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE_S, check=True)
+    *said, told = ended.stdout.splitlines()
+    return json.loads(told), "\n".join(said), ended.stderr
+
+
+def test_a_fork_has_its_control_socket_and_its_name_and_nothing_else_of_its_parent(tmp_path: Path) -> None:
+    told, said, complaints = play(tmp_path, "pass")
+    assert told == {
+        "arguments": ["3"],
+        "blocked": 0,
+        "cause": "",
+        "descriptors": [0, 1, 2, 3],
+        "is_child": True,
+        "shown": ["some_program", "3"],
+        "was_imported": True,
+    }
+    assert said == "said once"  # and garbage of the parent is not collected by its child
+    assert complaints == ""
+
+
+@pytest.mark.parametrize(
+    ("last", "cause", "complaint"),
+    [
+        ("raise ValueError(7)", "exited with code 1", "ValueError: 7"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "was killed by SIGKILL", ""),
+    ],
+)
+def test_the_end_of_a_fork_is_that_of_a_program(tmp_path: Path, last: str, cause: str, complaint: str) -> None:
+    told, said, complaints = play(tmp_path, last)
+    assert told["cause"] == cause
+    assert said == "said once"
+    assert complaint in complaints
+    assert bool(complaint) == bool(complaints)
