@@ -75,6 +75,7 @@ def test_a_lost_link_spares_the_other_one_of_its_process(stack: ExitStack) -> No
     assert alice.lanes[2, 0].end is None
     closed = alice.wait(lambda: [one for one in news(alice, 1) if one.kind == LinkEventKind.CLOSED.value], openers)
     assert closed[0].cause == end.cause
+    alice.wait(lambda: alice.links[1].epoch == bob.links[0].epoch == 2, openers)
     for opener in openers:
         opener.finish(openers)
         opener.request_close()
