@@ -2,8 +2,9 @@
 
 Between the supervisor, which has one thread, no event loop and no secret, and the `main` of a module that a child is to
 run. The one invariant: the child uses nothing of its parent's and gives nothing of it back. Descriptors are closed but
-for standard streams and its control socket; objects, whose descriptors these numbers no longer are, are never looked
-through for garbage and never freed, since the process ends without coming back to its parent's frames.
+for standard streams and its control socket; objects, whose descriptors these numbers no
+longer are, are never looked through for garbage and never freed, since the process ends, whatever happens, without
+coming back to its parent's frames.
 """
 
 from __future__ import annotations
@@ -33,9 +34,7 @@ def fork_child(role: str, module: str, control_fd: int) -> ChildProcess:
     Raises:
         OSError: no process can be started.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()  # or both would say it
+    program.flush()  # or both would say it
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
@@ -44,7 +43,7 @@ def fork_child(role: str, module: str, control_fd: int) -> ChildProcess:
 
 
 def _become(module: str, control_fd: int, parent: int) -> Never:
-    """Run `module` as if it had been started; this process ends with it."""
+    """Run `module` as if it had been started; this process ends with it, as an interpreter would."""
     code = 1
     try:
         gc.freeze()
@@ -56,9 +55,21 @@ def _become(module: str, control_fd: int, parent: int) -> Never:
         _show_as([*sys.orig_argv[:-2], module, str(CONTROL_FD)])
         program.run(module)
         code = 0
+    except SystemExit as end:
+        code = _code_of(end)
     except BaseException:
         sys.excepthook(*sys.exc_info())
-    program.leave(code)
+    finally:
+        program.leave(code)
+
+
+def _code_of(end: SystemExit) -> int:
+    """What an interpreter ends with; anything but a number it says."""
+    if end.code is None or isinstance(end.code, int):
+        return (end.code or 0) & 0xFF
+    if sys.stderr is not None:
+        print(end.code, file=sys.stderr)
+    return 1
 
 
 def _show_as(arguments: list[str]) -> None:

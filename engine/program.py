@@ -12,6 +12,7 @@ import gc
 import importlib
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,12 +41,21 @@ def load(names: Iterable[str]) -> None:
     gc.enable()
 
 
-def leave(code: int) -> Never:
-    """End the process without its interpreter being taken apart."""
+def flush() -> None:
+    """Write what standard streams hold back. What nobody takes (of a terminal that was closed, say) is nobody's fault
+    here."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
-            stream.flush()
-    os._exit(code)
+            with suppress(OSError):
+                stream.flush()
+
+
+def leave(code: int) -> Never:
+    """End the process, whatever happens, without its interpreter being taken apart."""
+    try:
+        flush()
+    finally:
+        os._exit(code)
 
 
 if __name__ == "__main__":

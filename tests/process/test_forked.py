@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -33,6 +34,7 @@ PARENT = """
     garbage.itself = garbage
     del garbage
     print("said once")
+    {first}
     child = fork_child("some child", "some_program", theirs.fileno())
     theirs.close()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
@@ -68,12 +70,26 @@ CHILD = """
 """
 
 
-def play(tmp_path: Path, last: str) -> tuple[dict[str, Any], str, str]:
-    """What a child of a parent told of itself, what both printed before, and their complaints."""
-    (tmp_path / "parent.py").write_text(textwrap.dedent(PARENT))
+def play(tmp_path: Path, last: str, first: str = "pass", redirection: str = "") -> tuple[dict[str, Any], str, str]:
+    """What a child of a parent told of itself, what both printed before, and their complaints.
+
+    The parent does `first` before it forks, the child `last` before it ends.
+    """
+    (tmp_path / "parent.py").write_text(textwrap.dedent(PARENT).replace("{first}", first))
     (tmp_path / "some_program.py").write_text(textwrap.dedent(CHILD).format(last=last))
-    arguments = [sys.executable, "parent.py", "partywire.engine.supervisor", "3"]
-    ended = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE_S, check=True)
+    shell = ("sh", "-c", f'exec "$0" "$@" {redirection}')
+    arguments = [*shell, sys.executable, "parent.py", "partywire.engine.supervisor", "3"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    ended = subprocess.run(
+        arguments,
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=True,
+    )
     *said, told = ended.stdout.splitlines()
     return json.loads(told), "\n".join(said), ended.stderr
 
@@ -97,6 +113,9 @@ def test_a_fork_has_its_control_socket_and_its_name_and_nothing_else_of_its_pare
     ("last", "cause", "complaint"),
     [
         ("raise ValueError(7)", "exited with code 1", "ValueError: 7"),
+        ("raise SystemExit", "", ""),
+        ("raise SystemExit(7)", "exited with code 7", ""),
+        ("raise SystemExit('no more')", "exited with code 1", "no more"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "was killed by SIGKILL", ""),
     ],
 )
@@ -104,5 +123,15 @@ def test_the_end_of_a_fork_is_that_of_a_program(tmp_path: Path, last: str, cause
     told, said, complaints = play(tmp_path, last)
     assert told["cause"] == cause
     assert said == "said once"
-    assert complaint in complaints
-    assert bool(complaint) == bool(complaints)
+    assert complaints.splitlines()[-1:] == [complaint][: len(complaint)]
+    assert ("Traceback" in complaints) == ("Error" in complaint)
+
+
+@pytest.mark.parametrize(
+    ("first", "last"), [("pass", "sys.stderr.write('held')"), ("sys.stderr.write('held')", "pass")]
+)
+def test_a_fork_ends_though_nobody_takes_what_it_or_its_parent_says(tmp_path: Path, first: str, last: str) -> None:
+    """Where a disk is full or a terminal closed, writing fails as late as at the end."""
+    told, said, _ = play(tmp_path, last, first, redirection="2>/dev/full")
+    assert told["cause"] == ""
+    assert said == "said once"
