@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DEADLINE_S = 60.0
 
 PARENT = """
-    import json, os, signal, socket, sys
+    import json, mmap, os, resource, signal, socket, sys
     from partywire.engine import program
     from partywire.engine.forked import fork_child
 
@@ -26,7 +26,9 @@ PARENT = """
             print("collected", flush=True)
 
     program.load(["partywire.engine.gateway"])
-    held = [open(os.devnull) for _ in range(20)]  # descriptors that a child must not have
+    held = [os.memfd_create("partywire-doorbell") for _ in range(20)]  # what a child must not have
+    os.truncate(held[-1], mmap.PAGESIZE)
+    page = mmap.mmap(held[-1], mmap.PAGESIZE)
     ours, theirs = socket.socketpair()
     os.set_inheritable(theirs.fileno(), True)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
@@ -62,7 +64,8 @@ CHILD = """
             "blocked": len(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
             "descriptors": sorted(int(name) for name in listed if os.path.exists(f"/proc/self/fd/{{name}}")),
             "parent": os.getppid(),
-            "shown": open("/proc/self/cmdline").read().rstrip("\\0").split("\\0")[-2:],
+            "shared": "memfd:partywire" in open("/proc/self/maps").read(),
+            "shown": open("/proc/self/cmdline", errors="replace").read().rstrip("\\0").split("\\0")[-2:],
             "was_imported": was_imported,
         }}
         control.sendall(json.dumps(told).encode() + b"\\n")
@@ -70,15 +73,17 @@ CHILD = """
 """
 
 
-def play(tmp_path: Path, last: str, first: str = "pass", redirection: str = "") -> tuple[dict[str, Any], str, str]:
+def play(
+    tmp_path: Path, last: str, first: str = "pass", word: str | bytes = "parent", redirection: str = ""
+) -> tuple[dict[str, Any], str, str]:
     """What a child of a parent told of itself, what both printed before, and their complaints.
 
-    The parent does `first` before it forks, the child `last` before it ends.
+    The parent does `first` before it forks, the child `last` before it ends; `word` is among the parent's arguments.
     """
     (tmp_path / "parent.py").write_text(textwrap.dedent(PARENT).replace("{first}", first))
     (tmp_path / "some_program.py").write_text(textwrap.dedent(CHILD).format(last=last))
     shell = ("sh", "-c", f'exec "$0" "$@" {redirection}')
-    arguments = [*shell, sys.executable, "parent.py", "partywire.engine.supervisor", "3"]
+    arguments = [*shell, sys.executable, "parent.py", word, "partywire.engine.supervisor", "3"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     ended = subprocess.run(
         arguments,
@@ -102,6 +107,7 @@ def test_a_fork_has_its_control_socket_and_its_name_and_nothing_else_of_its_pare
         "cause": "",
         "descriptors": [0, 1, 2, 3],
         "is_child": True,
+        "shared": False,
         "shown": ["some_program", "3"],
         "was_imported": True,
     }
@@ -135,3 +141,20 @@ def test_a_fork_ends_though_nobody_takes_what_it_or_its_parent_says(tmp_path: Pa
     told, said, _ = play(tmp_path, last, first, redirection="2>/dev/full")
     assert told["cause"] == ""
     assert said == "said once"
+
+
+def test_a_number_of_a_standard_stream_that_was_closed_is_nothing_of_the_parents(tmp_path: Path) -> None:
+    told, _, _ = play(tmp_path, "open('found', 'w').write(os.readlink('/proc/self/fd/2'))", redirection="2>&-")
+    assert told["cause"] == ""
+    assert (tmp_path / "found").read_text() == os.devnull
+
+
+def test_a_fork_has_no_descriptor_above_a_limit_that_was_lowered(tmp_path: Path) -> None:
+    lower = "os.dup2(held[0], 300); resource.setrlimit(resource.RLIMIT_NOFILE, (200, 1000))"
+    assert play(tmp_path, "pass", lower)[0]["descriptors"] == [0, 1, 2, 3]
+
+
+def test_words_of_a_command_line_may_be_any_bytes(tmp_path: Path) -> None:
+    told, _, complaints = play(tmp_path, "pass", word=b"\xff")
+    assert told["shown"] == ["some_program", "3"]
+    assert complaints == ""
