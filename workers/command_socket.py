@@ -6,12 +6,15 @@ the command was dealt with; and once the supervisor's end is gone the worker has
 
 from __future__ import annotations
 
+import errno
+import os
 from threading import get_ident
 from typing import TYPE_CHECKING
 
 from partywire.engine.bulk_commands import BulkFailed, BulkLane
 from partywire.engine.commands import Close, CommandError, Lanes, LinkLost, WorkerLost
-from partywire.engine.control_socket import ControlClosed, ControlTimeout, close_all
+from partywire.engine.control_socket import ControlClosed, ControlTimeout, DescriptorsLost, close_all
+from partywire.engine.shortage import describe_shortage, say
 
 from .errors import WorkerDied
 
@@ -56,14 +59,24 @@ class CommandSocket:
         while not self._is_over:
             try:
                 received = control.try_receive()
+            except DescriptorsLost:
+                short = describe_shortage(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+                cause = f"no descriptor is left for what its supervisor sends: {short}"
+                if self._worker.index:  # it ends, and another one takes its place, to whom nobody tells why
+                    say(self._worker.party.name, f"worker {self._worker.index}", cause)
+                self._fail(control, cause)
+                return
             except (ControlClosed, CommandError) as error:
-                self._is_over = True
-                self._worker.unwatch(control.fileno())
-                self._worker.fail(f"its supervisor is gone: {error}")
+                self._fail(control, f"its supervisor is gone: {error}")
                 return
             if received is None:
                 return
             self.take(*received)
+
+    def _fail(self, control: ControlSocket, cause: str) -> None:
+        self._is_over = True
+        self._worker.unwatch(control.fileno())
+        self._worker.fail(cause)
 
     def take(self, message: Message, fds: list[int]) -> None:
         """Do what a command says, or hand it to whoever listens. Owns the descriptors."""

@@ -6,17 +6,24 @@ come; so no session writes to, or hears of, an epoch in which it was not made.
 
 A connection that broke fails its sessions one pass after its end was found: whoever waited for what stood right before
 the end is resumed in between, and has it, whether both came together or one after the other.
+
+Rings that this process has no descriptors or memory for lose the link like any other failure, and another epoch of it
+is asked for at once: the side that dials waits ever longer between epochs that do not stand (`engine/redial.py`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+import os
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from partywire.engine.commands import RemakeLink
 from partywire.engine.control_socket import close_all
 from partywire.engine.frames import ResetCode
 from partywire.engine.restarts import STAYS_AWAY
+from partywire.engine.shortage import describe_shortage
+from partywire.shm.counters import STATE_OPEN, WORD_CONSUMER_STATE
 from partywire.shm.doorbell import Bell
+from partywire.shm.errors import ShmError
 from partywire.shm.ring import RingReader, RingWriter
 from partywire.shm.segment import Segment
 
@@ -41,6 +48,11 @@ if TYPE_CHECKING:
 
     Receiver: TypeAlias = "Lane | ControlLane | SubstreamLane | BrokenLane"
     SubstreamRings: TypeAlias = tuple[RingWriter, RingReader, Bell]
+
+
+CONSUMER_STATE_OFFSET: Final = 8 * WORD_CONSUMER_STATE
+TAKEN: Final = STATE_OPEN.to_bytes(8, "little")
+"""What a ring's reader says of itself in the segment once it has come (shm/counters.py)."""
 
 
 class BrokenLane:
@@ -91,7 +103,7 @@ class LinkLife:
         """A link is up (again): take its rings. Owns the descriptors.
 
         What the peer sent before its goodbye can still be received. Nothing of an epoch before this one is delivered to
-        a session that is made from now on.
+        a session that is made from now on. If the rings cannot be taken the link is lost, and is made anew.
         """
         link = self._worker.links[message.peer]
         self._receive_last(link)
@@ -104,34 +116,64 @@ class LinkLife:
         link.connection_count = message.connection_count
         link.cause = ""
         link.is_closed = False
-        link.bell = bell = Bell.from_fds(fds[0], fds[1])
-        pairs = [(fds[at], fds[at + 1]) for at in range(2, len(fds) - 1, 2)]
-        for connection, pair in zip(message.connections, pairs, strict=False):
-            writer, reader = self._open_rings(pair, bell)
-            kind = Lane if link.iris is None else IrisLane
-            lane = kind(self._worker, link, connection, writer, reader, message.message_size_max)
-            link.lanes[connection] = lane
-            self._receivers.append(lane)
-        if message.control:
-            writer, reader = self._open_rings(pairs[len(message.connections)], bell)
-            link.control = ControlLane(self._worker, link, writer, reader)
-            self._receivers.append(link.control)
-        if message.substreams:
-            self._take_substreams(link, fds[-4:])
+        try:
+            self._take_rings(link, message, fds)
+        except (OSError, ShmError) as error:
+            self._has_no_rings(link, error)
+            return
         self._put_bulk_last()
         if self._worker.is_finishing:
             self._finish_at_once(link)
         elif message.control and self._worker.on_link_up is not None:
             self._worker.on_link_up(link)
 
+    def _take_rings(self, link: PeerLink, message: Lanes, fds: list[int]) -> None:
+        """Raises OSError or ShmError if one of them cannot be taken, and then holds none."""
+        end = len(fds) - (4 if message.substreams else 0)
+        left = fds
+        try:
+            for rx in fds[3:end:2]:
+                os.pwrite(rx, TAKEN, CONSUMER_STATE_OFFSET)  # though we fail below: the next but one epoch waits for it
+            left = fds[2:]
+            link.bell = bell = Bell.from_fds(fds[0], fds[1])
+            left = fds[end:]
+            rings = self._open_rings(fds[2:end], bell)
+        except BaseException:
+            close_all(left)
+            raise
+        kind = Lane if link.iris is None else IrisLane
+        for connection, (writer, reader) in zip(message.connections, rings, strict=False):
+            lane = kind(self._worker, link, connection, writer, reader, message.message_size_max)
+            link.lanes[connection] = lane
+            self._receivers.append(lane)
+        if message.control:
+            link.control = ControlLane(self._worker, link, *rings[len(message.connections)])
+            self._receivers.append(link.control)
+        if message.substreams:
+            self._take_substreams(link, fds[end:])
+
+    def _has_no_rings(self, link: PeerLink, error: Exception) -> None:
+        """The I/O process takes the link for up: have it end this epoch and begin another."""
+        cause = f"{self._worker.party.name} cannot map the rings of the link: {describe_shortage(error)}"
+        self.lose_link(link, cause)
+        self.drop_lanes(link, cause)
+        self._ask_for_end(link, cause)
+
     def add_bulk_lane(self, message: BulkLane, fds: list[int]) -> None:
-        """A bulk connection joined a link: take its rings, unless its epoch is over here. Owns the descriptors."""
+        """A bulk connection joined a link: take its rings, unless its epoch is over here. Owns the descriptors.
+
+        If they cannot be taken the whole link is lost, and made anew: one connection of it cannot be given back.
+        """
         worker = self._worker
         link = worker.links[message.peer]
         if message.epoch != link.epoch or link.bell is None or message.connection in link.lanes:
             close_all(fds)
             return
-        writer, reader = self._open_rings((fds[0], fds[1]), link.bell)
+        try:
+            [(writer, reader)] = self._open_rings(fds, link.bell)
+        except (OSError, ShmError) as error:
+            self._has_no_rings(link, error)
+            return
         lane = Lane(worker, link, message.connection, writer, reader, message.message_size_max, is_bulk=True)
         link.lanes[message.connection] = lane
         self._receivers.append(lane)
@@ -150,9 +192,22 @@ class LinkLife:
             self.add_substreams(link.substreams)
 
     def open_substream_rings(self, fds: Sequence[int]) -> SubstreamRings:
-        """The rings of a substream lane, which has a bell of its own: (eventfd, page, tx, rx)."""
-        bell = Bell.from_fds(fds[0], fds[1])
-        return *self._open_rings((fds[2], fds[3]), bell), bell
+        """The rings of a substream lane, which has a bell of its own: (eventfd, page, tx, rx). Owns the descriptors.
+
+        Raises:
+            ShmError: one of them cannot be mapped; all are closed.
+        """
+        try:
+            bell = Bell.from_fds(fds[0], fds[1])
+        except BaseException:
+            close_all(fds[2:])
+            raise
+        try:
+            [(writer, reader)] = self._open_rings(fds[2:], bell)
+        except BaseException:
+            bell.close()
+            raise
+        return writer, reader, bell
 
     def add_substreams(self, lane: SubstreamLane) -> None:
         """Have a lane read in each pass, until it is over."""
@@ -171,12 +226,21 @@ class LinkLife:
         for lane in tuple(self._substream_lanes):
             lane.lose(cause)
 
-    def _open_rings(self, pair: tuple[int, int], bell: Bell) -> tuple[RingWriter, RingReader]:
-        tx, rx = pair
-        return (
-            RingWriter(Segment.attach(tx), self._fence, bell),
-            RingReader(Segment.attach(rx), self._fence, bell),
-        )
+    def _open_rings(self, fds: Sequence[int], bell: Bell) -> list[tuple[RingWriter, RingReader]]:
+        """Of segments (tx, rx), one pair after the other. Owns the descriptors, also when it raises."""
+        rings: list[RingWriter | RingReader] = []
+        pairs = []
+        try:
+            for at in range(0, len(fds), 2):
+                rings.append(writer := RingWriter(Segment.attach(fds[at]), self._fence, bell))
+                rings.append(reader := RingReader(Segment.attach(fds[at + 1]), self._fence, bell))
+                pairs.append((writer, reader))
+        except BaseException:
+            for ring in rings:
+                ring.close()
+            close_all(fds[len(rings) + 1 :])
+            raise
+        return pairs
 
     def _receive_last(self, link: PeerLink) -> None:
         """What stands in the rings of an epoch that is over, up to its end."""
