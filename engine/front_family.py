@@ -29,6 +29,7 @@ from .http_commands import (
     StartHttp,
 )
 from .http_lane import RING_SIZE
+from .shortage import describe_shortage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from .children import Child
     from .commands import Message
     from .control_socket import ControlSocket
+    from .supervisor_retries import Retries
 
 FRONT_MODULE: Final = "partywire.engine.front"
 FRONT_ROLE: Final = "http front"
@@ -56,6 +58,8 @@ class SupervisorSteps(NamedTuple):
     """Starts a process and watches it: role, module."""
     send: Callable[[ControlSocket, Message, Sequence[int]], None]
     """Sends or holds a message; never waits."""
+    retries: Retries
+    """Start a process in the place of one that died, later if the machine cannot now."""
 
 
 class FrontFamily:
@@ -65,11 +69,13 @@ class FrontFamily:
         """Takes ownership of the listener only."""
         self._start_child = steps.start_child
         self._send = steps.send
+        self._retries = steps.retries
         self._opener = opener
         self._listener = listener
         self._start: StartHttp | None = None  # set by `start`
         self._front: Child | None = None
         self._worker: Child | None = None
+        self._has_lane = False  # whether both have the same rings
         self._bells: dict[str, tuple[int, int]] = {}
         self._deaths: list[float] = []
         self._is_closing = False
@@ -80,14 +86,12 @@ class FrontFamily:
         try:
             self._bells["front"] = create_doorbell()
             self._bells["worker"] = create_doorbell()
-            self._start_worker(command)
-            self._start_front(command)
-            self._make_lane()
+            self._make_whole()
         except (OSError, SegmentError) as error:
-            self._give_up(f"the HTTP front and its worker cannot be started: {error}")
+            self._give_up(f"the HTTP front and its worker cannot be started: {describe_shortage(error)}")
 
     def on_end(self, child: Child, cause: str) -> None:
-        """One of the two has ended: replace it, or say that HTTP is over."""
+        """One of the two has ended: replace it, as soon as the machine can; or say that HTTP is over."""
         is_front = child is self._front
         if is_front:
             self._front = None
@@ -105,14 +109,8 @@ class FrontFamily:
         if len(self._deaths) > RESTARTS_MAX:
             self._give_up(f"the {what} {cause}, for the {len(self._deaths)}th time within {RESTARTS_WINDOW_S:g} s")
             return
-        try:
-            if is_front:
-                self._start_front(self._start)
-            else:
-                self._start_worker(self._start)
-            self._make_lane()
-        except (OSError, SegmentError) as error:
-            self._give_up(f"the {what} {cause} and cannot be started again: {error}")
+        self._has_lane = False
+        self._retries.start(child.process.role, self._make_whole, now)
 
     def close(self) -> None:
         """Let the front finish its answers, and then end the worker."""
@@ -136,10 +134,27 @@ class FrontFamily:
     def _give_up(self, why: str) -> None:
         self.close()
         self._start = None
+        for role in (FRONT_ROLE, WORKER_ROLE):
+            self._retries.forget(role)
         for child in (self._front, self._worker):
             if child is not None:
                 child.process.kill()
         self._send(self._opener, HttpFailed(f"{why}; look at what it wrote, and start the service again"), ())
+
+    def _make_whole(self) -> None:
+        """Start what does not run, and give both new rings if they have none.
+
+        Raises:
+            OSError, SegmentError: the machine cannot; what was done stays done.
+        """
+        assert self._start is not None
+        if self._worker is None:
+            self._start_worker(self._start)
+        if self._front is None:
+            self._start_front(self._start)
+        if not self._has_lane:
+            self._make_lane()
+            self._has_lane = True
 
     def _start_front(self, command: StartHttp) -> None:
         self._front = self._start_child(FRONT_ROLE, FRONT_MODULE)
@@ -155,9 +170,9 @@ class FrontFamily:
             self._send(self._opener, HttpWorkerStarted(child.process.pid), [ours.fileno()])
 
     def _make_lane(self) -> None:
-        """New rings for both, once both are there: what a dead side left in the old ones is never looked at."""
-        if self._front is None or self._worker is None:
-            return
+        """New rings for both, which are there: what a dead side left in the old ones is never looked at."""
+        assert self._front is not None
+        assert self._worker is not None
         requests = Segment.create(RING_SIZE, RING_ID)
         try:
             answers = Segment.create(RING_SIZE, RING_ID | 1)

@@ -12,6 +12,7 @@ Imported only when a party has a node.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .commands import CommandError, Here
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .children import Child
     from .commands import LinkClaimed, Message, Start
     from .node_commands import NodeOptions
+    from .supervisor_retries import Retries
 
 NODE_ROLE: Final = "node"
 
@@ -42,6 +44,8 @@ class NodeSteps(NamedTuple):
     """Whether the process of a role that died is to be started again."""
     is_there: Callable[[str], None]
     """The process of a role says that it is; from the first time on it is asked, and killed when it is silent."""
+    retries: Retries
+    """Start a process in the place of one that died, later if the machine cannot now."""
 
 
 class NodeFamily:
@@ -133,11 +137,8 @@ class NodeFamily:
             reason = f"the node could not start again: {self._failure}"
         is_replaced = self._steps.may_restart(NODE_ROLE)
         if is_replaced:
-            try:
-                self.start_process()
-            except OSError as error:
-                is_replaced = False
-                reason += f"; it cannot be started again: {error.strerror or error}"
+            if not self._steps.retries.start(NODE_ROLE, self.start_process, time.monotonic()):
+                reason += "; the machine cannot start it again yet"
         else:
             reason += STAYS_AWAY
         is_hopeless = not (is_replaced or self._has_stood)

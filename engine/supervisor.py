@@ -364,13 +364,9 @@ class Supervisor:
     ) -> None:
         """Start another process in the place of one that died, by `start_late` if the machine cannot now."""
         assert self._start is not None
-        try:
-            start_child(self._start)
-        except OSError as error:
-            again = partial(start_late or start_child, self._start)
-            self._retries.put_off(child.process.role, again, error, time.monotonic())
-            return
-        self._tell_pids()
+        start, late = partial(start_child, self._start), partial(start_late or start_child, self._start)
+        if self._retries.start(child.process.role, start, time.monotonic(), late):
+            self._tell_pids()
 
     def _on_gateway_end(self, child: Child, cause: str) -> None:
         self._link_family.gateway_ended()
@@ -409,7 +405,9 @@ class Supervisor:
         if len(fds) != 1:
             close_all(fds)
             raise ControlClosed("the opener")
-        steps = SupervisorSteps(lambda role, module: self._children.start(Kind.HTTP, 0, module, role), self._send)
+        steps = SupervisorSteps(
+            lambda role, module: self._children.start(Kind.HTTP, 0, module, role), self._send, self._retries
+        )
         self._front_family = FrontFamily(steps, self._opener, socket.socket(fileno=fds[0]))
         self._front_family.start(command)
         self._tell_pids()
@@ -432,6 +430,7 @@ class Supervisor:
             self._send,
             lambda role: self._restarts.may_start(role, time.monotonic()),
             lambda role: self._vigil.watch(role, time.monotonic()),
+            self._retries,
         )
         self._node_family = NodeFamily(steps, self._opener, start, options, self._parts.doorbell_of(0))
         self._node_family.start_process()

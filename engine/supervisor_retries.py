@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from partywire.shm.errors import ShmError
+
 from .shortage import Complaint, describe_shortage, say
 
 if TYPE_CHECKING:
@@ -25,6 +27,15 @@ class Retries:
         self.complaint = Complaint(party, "the supervisor")
         self._waiting: dict[str, Callable[[], None]] = {}  # role -> what starts the process
         self._try_at = 0.0
+
+    def start(self, role: str, start: Callable[[], None], now: float, late: Callable[[], None] | None = None) -> bool:
+        """Start a process in the place of one that died, by `late` if it has to wait. Whether it was started."""
+        try:
+            start()
+        except (OSError, ShmError) as error:
+            self.put_off(role, late or start, error, now)
+            return False
+        return True
 
     def put_off(self, role: str, start: Callable[[], None], error: Exception, now: float) -> None:
         """`start`, which raises as `error` says, is to be called again."""
@@ -46,12 +57,16 @@ class Retries:
         for role, start in tuple(self._waiting.items()):
             try:
                 start()
-            except OSError:
+            except (OSError, ShmError):
                 continue
             del self._waiting[role]
             has_started = True
             say(self._party, "the supervisor", f"the {role} is started again")
         return has_started
+
+    def forget(self, role: str) -> None:
+        """This process is not to be started any more."""
+        self._waiting.pop(role, None)
 
     def end(self) -> None:
         """The party closes: nobody is started any more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -13,6 +14,7 @@ from partywire.engine.link_options import LinkOptions
 from partywire.engine.node_commands import NodeFailed, NodeLane, NodeLost, NodeOptions, RunNode
 from partywire.engine.node_family import NODE_ROLE, NodeFamily, NodeSteps
 from partywire.engine.peers.wire import LIVENESS
+from partywire.engine.supervisor_retries import RETRY_INTERVAL_S, Retries
 from partywire.engine.topology import PartySpec, PeerSpec
 
 if TYPE_CHECKING:
@@ -39,7 +41,8 @@ class Rig:
         self.answers = 0
         self.restarts_left = 2
         self.error: OSError | None = None
-        steps = NodeSteps(self._start, self._send, self._may_restart, self._is_there)
+        self.retries = Retries("alice")
+        steps = NodeSteps(self._start, self._send, self._may_restart, self._is_there, self.retries)
         start = Start(PARTY, (), options=LinkOptions(advertised=("/dns/alice/tcp/1",)), node=OPTIONS)
         self.family = NodeFamily(steps, self.opener, start, OPTIONS, (3, 4))
 
@@ -131,14 +134,23 @@ def test_a_node_that_stood_and_cannot_start_again_is_tried_again(rig: Rig) -> No
     assert len(rig.started) == 3
 
 
-def test_a_machine_that_starts_no_process_any_more_is_said(rig: Rig) -> None:
+def test_a_node_that_the_machine_cannot_start_again_is_tried_until_it_can(
+    rig: Rig, capfd: pytest.CaptureFixture[str]
+) -> None:
     rig.family.hear(LANE, ())
     rig.error = OSError(errno.EAGAIN, "Resource temporarily unavailable")
     rig.family.on_end("exited with code 1", is_closing=False)
-    last = rig.told[-1]
-    assert isinstance(last, NodeLost)
-    assert not last.is_replaced
-    assert last.cause.endswith("code 1; it cannot be started again: Resource temporarily unavailable")
+    reason = "the node's process exited with code 1; the machine cannot start it again yet"
+    assert rig.told == [LANE, NodeLost(reason, True)]
+    assert "the node cannot be started again yet: resource temporarily unavailable; raise" in capfd.readouterr().err
+    later = time.monotonic() + 2 * RETRY_INTERVAL_S
+    assert not rig.retries.tick(later)
+    rig.family.learn(LinkClaimed(1, b"claim", ""))
+    rig.error = None
+    assert rig.retries.tick(later + RETRY_INTERVAL_S)
+    assert capfd.readouterr().err == "partywire: alice: the supervisor: the node is started again\n"
+    assert len(rig.started) == 2
+    assert rig.said[-1] == LinkClaimed(1, b"claim", "")
 
 
 def test_an_end_with_the_party_is_no_loss(rig: Rig) -> None:
