@@ -57,6 +57,7 @@ class CommandSocket:
         control = self._control
         assert control is not None
         while not self._is_over:
+            self._worker.link_life.free_lost()
             try:
                 received = control.try_receive()
             except DescriptorsLost:

@@ -389,6 +389,17 @@ class LinkLife:
         if bell is not None:
             bell.close()
 
+    def free_lost(self) -> None:
+        """Give back the rings of lost links, to have room for those of their next epochs: this process may have no more
+        descriptors than it needs. Lanes that are still to tell a peer of its fault, or goodbye, are kept."""
+        for link in self._worker.links.values():
+            if link.bell is None or not link.cause:
+                continue
+            lanes = link.lanes.values()
+            has_control = link.control is not None and not link.control.is_over
+            if not has_control and all(lane.is_over and not lane.peer_has_erred for lane in lanes):
+                self.drop_lanes(link, link.cause)
+
     def leave_to_parent(self, cause: str) -> None:
         """This process is a fork: the lanes, which the parent goes on using, are over here."""
         for substreams in tuple(self._substream_lanes):

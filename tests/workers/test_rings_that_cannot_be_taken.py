@@ -192,19 +192,50 @@ print("kept", len(os.listdir("/proc/self/fd")) - before)
 """
 
 
-def test_an_opener_without_descriptors_for_a_link_is_a_failed_party_and_says_what_to_raise(tmp_path: Path) -> None:
+PROGRAM_WITHOUT_ROOM = """
+import os, resource, signal, sys
+from partywire import BlockingParty
+from partywire.workers.waiting import run_blocking
+
+with BlockingParty(sys.argv[1]) as party:
+    party.barrier()
+    [link] = party.worker.links.values()
+    if party.name == "alice":
+        most = max(map(int, os.listdir("/proc/self/fd")))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        try:
+            while True:
+                os.dup(0)
+        except OSError:
+            os.kill(party.pids["link 1"], signal.SIGKILL)
+    run_blocking(party.worker, party.worker.until(lambda: link.epoch > 1 and link.is_up))
+    party.barrier()
+print("done")
+"""
+
+
+def test_an_opener_with_no_descriptor_to_spare_makes_do_with_those_of_the_lost_link(tmp_path: Path) -> None:
+    assert run_pair(PROGRAM_WITHOUT_ROOM, tmp_path, (DEADLINE_S, DEADLINE_S)) == [["done"], ["done"]]
+
+
+def run_pair(program: str, folder: Path, reconnect_s: tuple[float, float]) -> list[list[str]]:
+    """What alice and bob print, each in a process of its own."""
     with make_local_parties(2) as local:
-        paths = [tmp_path / f"{config.name}.toml" for config in local.configs]
-        for config, path, reconnect_s in zip(local.configs, paths, (DEADLINE_S, 1.0), strict=True):
-            path.write_text(write_config(replace(config, ring_mib=1, reconnect_s=reconnect_s)))
-    commands = [[sys.executable, "-c", PROGRAM, str(path)] for path in paths]
-    programs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) for command in commands]
+        paths = [folder / f"{config.name}.toml" for config in local.configs]
+        for config, path, seconds in zip(local.configs, paths, reconnect_s, strict=True):
+            path.write_text(write_config(replace(config, ring_mib=1, reconnect_s=seconds)))
+    commands = [[sys.executable, "-c", program, str(path)] for path in paths]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) for command in commands]
     try:
-        ours, theirs = [program.communicate(timeout=DEADLINE_S)[0].splitlines() for program in programs]
+        return [process.communicate(timeout=DEADLINE_S)[0].splitlines() for process in started]
     finally:
-        for program in programs:
-            program.kill()
-            program.wait()
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def test_an_opener_without_descriptors_for_a_link_is_a_failed_party_and_says_what_to_raise(tmp_path: Path) -> None:
+    ours, theirs = run_pair(PROGRAM, tmp_path, (DEADLINE_S, 1.0))
     failed = "PartyFailed party alice failed: no descriptor is left for what its supervisor sends: too many open files"
     assert [line[: len(failed)] for line in ours] == [failed, failed, "kept 0"]
     assert "raise the limit of open files of a process (`ulimit -n`, now 4)" in ours[0]
