@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import orjson
 
 from partywire.workers.cli import run
 from partywire.workers.config import PartyConfig, write_config
+from tests.support.reserved_ports import reserved_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -106,13 +106,13 @@ def commands(argument_lists: Sequence[Sequence[str]]) -> list[Outcome]:
     return [finish(process) for process in [start(*arguments) for arguments in argument_lists]]
 
 
+held_ports = ExitStack()
+"""Ports of the running test, until it ends (conftest.py)."""
+
+
 def free_addresses(count: int) -> list[tuple[str, int]]:
-    """Loopback addresses that were free a moment ago."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = [("127.0.0.1", int(sock.getsockname()[1])) for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return addresses
+    """Loopback addresses that nobody else is given while the test runs."""
+    return [("127.0.0.1", port) for port in held_ports.enter_context(reserved_ports(count))]
 
 
 def write_configs(folder: Path, **settings: Any) -> list[str]:
