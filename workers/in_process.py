@@ -42,6 +42,16 @@ LEAVE_TIME_S: Final = 0.005
 """After this no further turn begins then. A turn without what arrives takes some tens of microseconds, so all of them
 have their time even on a busy machine; what is not said by then is said in the next call."""
 
+LARGE_SIZE: Final = 256 * 1024
+"""Bytes of a message, on the average of late, from which on nobody looks again before it sleeps: what others copy
+meanwhile takes longer than a wake-up, and who looks takes the core from them."""
+
+AVERAGED_MIN: Final = 8
+"""Messages, or as many large ones' bytes, of which it is taken: the bytes of one may have been counted before."""
+
+RESTS_BETWEEN: Final = 64
+"""How often it is taken: reading counters costs as much as a look."""
+
 INTERRUPTED: Final = "an exception interrupted the worker while it moved bytes"
 
 
@@ -89,6 +99,9 @@ class InProcessWorker(Worker):
     link_life: InProcessLinkLife
     _io: InProcessLinks | None = None  # from `begin_links` to the end
     _held: HeldSignals | None = None  # while their handlers are ours
+    _rests = 0  # until they are counted
+    _received = (0, 0)  # messages and bytes by the last time that they were counted
+    _are_large = False  # messages since the time before
 
     def begin_links(self, links: InProcessLinks) -> None:
         """Drive these from now on. They stay the caller's to end."""
@@ -304,12 +317,25 @@ class InProcessWorker(Worker):
         if io is not None:
             if io.is_due or not self.may_sleep():
                 return
-            polling = self._polling
-            while polling.look_again():
-                if self._take_events(0):
-                    polling.found()
-                    return
+            self._rests -= 1
+            if self._rests < 0:
+                self._count_received()
+            if not self._are_large:
+                polling = self._polling
+                while polling.look_again():
+                    if self._take_events(0):
+                        polling.found()
+                        return
         self.sleep()
+
+    def _count_received(self) -> None:
+        self._rests = RESTS_BETWEEN
+        lanes = [lane for link in self.links.values() for lane in link.lanes.values()]
+        received = sum(lane.messages_received for lane in lanes), sum(lane.bytes_received for lane in lanes)
+        messages, size = (now - before for now, before in zip(received, self._received, strict=True))
+        if messages >= AVERAGED_MIN or not 0 <= size <= AVERAGED_MIN * LARGE_SIZE:  # of links made anew: less than none
+            self._received = received
+            self._are_large = size > max(1, messages) * LARGE_SIZE
 
     def sleep(self, deadline: float = NEVER) -> None:
         """As any worker's, with nobody who could fail to ring."""

@@ -29,7 +29,7 @@ from partywire.engine.tcp import TcpStream
 from partywire.workers.config import parse_config, write_config
 from partywire.workers.errors import AddressUnavailable, ConfigError, PartyFailed, PeerClosed, PeerLost, SessionError
 from partywire.workers.hot import IS_COMPILED
-from partywire.workers.in_process import LEAVE_TIME_S, LEAVE_TURNS, InProcessWorker
+from partywire.workers.in_process import AVERAGED_MIN, LARGE_SIZE, LEAVE_TIME_S, LEAVE_TURNS, InProcessWorker
 from partywire.workers.link_events import LinkEvents
 from partywire.workers.scheduler import Scheduler
 
@@ -247,6 +247,44 @@ def test_what_comes_while_a_party_looks_again_is_taken_without_a_sleep() -> None
 
     play_all(play, "a", "b")
     assert slept == [0]
+
+
+class CountedPolling(Polling):
+    """Counts how often it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def look_again(self) -> bool:
+        self.count += 1
+        return super().look_again()
+
+
+def test_who_receives_large_messages_sleeps_and_does_not_look() -> None:
+    looks: list[tuple[int, ...]] = []
+
+    def play(config: PartyConfig, listener: socket.socket) -> None:
+        counts = []
+        with BlockingParty(config, listener) as party:
+            worker = party.worker
+            assert isinstance(worker, InProcessWorker)
+            (session,) = party.make_sessions(1)
+            for size in (2 * LARGE_SIZE, 64, 2 * LARGE_SIZE):
+                message = bytes(size)
+                for _ in range(2):  # what came before is not of these
+                    for _ in range(2 * AVERAGED_MIN):
+                        session.exchange(1 - session.party_index, message)
+                    worker._count_received()
+                worker._polling = polling = CountedPolling()
+                for _ in range(100):
+                    session.exchange(1 - session.party_index, message)
+                counts.append(polling.count)
+        looks.append(tuple(counts))
+
+    play_all(play, "a", "b")
+    assert [(large, large_again) for large, _, large_again in looks] == [(0, 0), (0, 0)]
+    assert any(small for _, small, _ in looks)
 
 
 def test_a_job_that_awaits_asyncio_runs_on_before_the_party_sleeps() -> None:
