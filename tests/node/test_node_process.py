@@ -220,9 +220,17 @@ def test_a_lane_that_broke_is_followed_by_another_one(tmp_path: Path) -> None:
     in_time(scenario())
 
 
-def test_a_party_that_closes_at_once_waits_for_no_start(tmp_path: Path) -> None:
+def test_a_party_that_closes_at_once_waits_for_no_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
+        has_begun = asyncio.Event()
+
+        async def listen(*_: object) -> list[Multiaddr]:
+            has_begun.set()
+            return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+        monkeypatch.setattr("partywire.workers.node.node_process.listen", listen)
         async with node_process(NodeConfig(identity=tmp_path / "key", connections=FAST)) as rig:
+            await has_begun.wait()
             rig.supervisor.send(Close())
             await rig.running
             assert rig.supervisor.try_receive() is None
