@@ -8,7 +8,9 @@ process.
 
 The share of a load is the CPU time that all processes use for it while nobody plays, of all cores. Idle may cost 2 % of
 the rounds, a busy control plane its share and 5 % more. The rounds of one session stand in one line, so they can use
-one core at a time: a second row says what the load's share of one core would leave them.
+one core at a time: a second row says what the load's share of one core would leave them. "Apart from the load" is what
+it takes from whoever merely stands on the same cores: rounds of the ring without a control plane, while the other ring
+plays nothing and carries the load for longer than they last.
 What would make it lie: other load, and few repeats; a ratio moves by some percent from play to play.
 """
 
@@ -40,6 +42,8 @@ READY_S: Final = 60.0
 PLAY_S: Final = 120.0
 IDLE_RATIO_MIN: Final = 0.98
 BUSY_EXCESS_MAX: Final = 0.05
+APART_LOAD: Final = 4.0
+"""How much longer than the rounds beside it, when nobody disturbs these, a load lasts that others carry."""
 CORES_SHOWN_MIN: Final = 1e-3
 """What uses less is left out."""
 MODES: Final = ("absent", "idle", "in openers", "beside")
@@ -59,8 +63,16 @@ class Ring:
 
     def play(self, play: Play) -> list[Played]:
         """At all parties. Raises PlayFailed."""
+        self.begin(play)
+        return self.end()
+
+    def begin(self, play: Play) -> None:
+        """At all parties; `end` waits for it."""
         for pipe in self.pipes:
             pipe.send(play)
+
+    def end(self) -> list[Played]:
+        """Of what was begun. Raises PlayFailed."""
         return [heard(pipe, PLAY_S) for pipe in self.pipes]
 
 
@@ -141,17 +153,41 @@ class Stage:
     def play(self, mode: str, sessions: int, rounds: int, seconds: float = 0.0) -> Sample:
         """Raises PlayFailed."""
         parties = self._without if mode == "absent" else self._with
-        if mode == "beside":
-            self._stranger.send(True)
-            heard(self._stranger, READY_S)
+        self._begin_beside(mode)
         played = parties.play(Play(sessions, rounds, mode == "in openers", seconds))
-        cpu_s, done = 0.0, played[0].done
-        if mode == "beside":
-            self._stranger.send(False)
-            cpu_s, done = heard(self._stranger, READY_S)
+        cpu_s, done = self._end_beside(mode) or (0.0, played[0].done)
         slowest = max(one.seconds for one in played)
         cpu = {role: sum(one.cpu_s[role] for one in played) / slowest for role in ROLES}
         return Sample(rounds * sessions / slowest, cpu, cpu_s / slowest, done)
+
+
+    def play_apart(self, mode: str, sessions: int, rounds: int, load_s: float) -> float:
+        """Rounds a second of the parties without a control plane, while the others carry the load for so long.
+
+        Raises:
+            PlayFailed: also if the load was over first.
+        """
+        self._begin_beside(mode)
+        self._with.begin(Play(0, 0, mode == "in openers", load_s))
+        slowest = max(one.seconds for one in self._without.play(Play(sessions, rounds, has_load=False)))
+        self._with.end()
+        self._end_beside(mode)
+        if slowest > load_s:
+            raise PlayFailed(f"rounds took {slowest:.1f} s, and the load {load_s:.1f} s; try again with more --seconds")
+        return rounds * sessions / slowest
+
+    def _begin_beside(self, mode: str) -> None:
+        if mode == "beside":
+            self._stranger.send(True)
+            heard(self._stranger, READY_S)
+
+    def _end_beside(self, mode: str) -> tuple[float, Done] | None:
+        """CPU seconds and the load of the stranger, if it had one."""
+        if mode != "beside":
+            return None
+        self._stranger.send(False)
+        cpu_s, done = heard(self._stranger, READY_S)
+        return cpu_s, done
 
 
 def measure(stage: Stage, sizes: Sequence[int], repeats: int, seconds: float) -> list[Figure]:
@@ -167,7 +203,21 @@ def measure(stage: Stage, sizes: Sequence[int], repeats: int, seconds: float) ->
     ]
     for size in sizes:
         made += _measure_size(stage, size, repeats, seconds, {mode: median(found) for mode, found in shares.items()})
+        if size == 1:
+            made += _measure_apart(stage, repeats, seconds)
     return made
+
+
+def _measure_apart(stage: Stage, repeats: int, seconds: float) -> list[Figure]:
+    rounds = max(1, int(stage.play("absent", 1, WARM_UP_ROUNDS).rounds_per_s * seconds))
+    kept: dict[str, list[float]] = {mode: [] for mode in MODES[2:]}
+    for _ in range(repeats):
+        for mode, found in kept.items():
+            alone = stage.play("absent", 1, rounds).rounds_per_s
+            found.append(stage.play_apart(mode, 1, rounds, APART_LOAD * seconds) / alone)
+    return [
+        Figure(f"1 session apart from the load, {mode}: rounds kept", "x", tuple(found)) for mode, found in kept.items()
+    ]
 
 
 def _measure_size(stage: Stage, size: int, repeats: int, seconds: float, shares: dict[str, float]) -> list[Figure]:
