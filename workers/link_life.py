@@ -7,8 +7,8 @@ come; so no session writes to, or hears of, an epoch in which it was not made.
 A connection that broke fails its sessions one pass after its end was found: whoever waited for what stood right before
 the end is resumed in between, and has it, whether both came together or one after the other.
 
-Rings that this process has no descriptors or memory for lose the link like any other failure, and another epoch of it
-is asked for at once: the side that dials waits ever longer between epochs that do not stand (`engine/redial.py`).
+Rings that this process has no memory for lose the link like any other failure, and another epoch of it is asked for at
+once: the side that dials waits ever longer between epochs that do not stand (`engine/redial.py`).
 """
 
 from __future__ import annotations
