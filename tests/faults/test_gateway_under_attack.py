@@ -109,8 +109,9 @@ def test_an_honest_peer_is_served_at_once_while_500_hostile_sockets_are_at_it(
     assert statistics.median(failed) == 0  # what it dials first is served, and not crowded out
     for role, (rss, descriptors) in after.items():
         assert rss - before[role][0] < GROWTH_MAX_KIB, role
-        # A stream has a socket and an epoll set. Whoever has to make room is closed one turn later.
-        room = UNIDENTIFIED_MAX if role == "gateway" else 2 * (ACCEPTED_MAX + ACCEPT_BATCH) + LINK_DESCRIPTORS
+        # The gateway accepts one more before another goes for it. A stream has a socket and an epoll set, and whoever
+        # has to make room there is closed one turn later.
+        room = UNIDENTIFIED_MAX + 1 if role == "gateway" else 2 * (ACCEPTED_MAX + ACCEPT_BATCH) + LINK_DESCRIPTORS
         assert descriptors - before[role][1] <= room, role
     refused = alice.message(Refused)
     assert refused is not None

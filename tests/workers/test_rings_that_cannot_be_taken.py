@@ -180,6 +180,8 @@ def say_what_it_raises(party):
 before = len(os.listdir("/proc/self/fd"))
 with BlockingParty(sys.argv[1]) as party:
     party.barrier()
+    with open("passed", "r" if party.name == "alice" else "w"):  # a pipe: either waits until the other has come here
+        pass
     if party.name == "alice":
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (4, hard))
@@ -235,6 +237,7 @@ def run_pair(program: str, folder: Path, reconnect_s: tuple[float, float]) -> li
 
 
 def test_an_opener_without_descriptors_for_a_link_is_a_failed_party_and_says_what_to_raise(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "passed")
     ours, theirs = run_pair(PROGRAM, tmp_path, (DEADLINE_S, 1.0))
     failed = "PartyFailed party alice failed: no descriptor is left for what its supervisor sends: too many open files"
     assert [line[: len(failed)] for line in ours] == [failed, failed, "kept 0"]
