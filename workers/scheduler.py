@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 PASS_RESUMPTIONS_MAX: Final = 256
 """Resumptions in one pass. At 2 us each half a millisecond, in which hundreds of frames share one publication."""
 
-PASS_TIME_NS: Final = 50_000
+PASS_SHARE: Final = 2
+PASS_TIME_NS: Final = 20_000
 PASS_TIME_MAX_NS: Final = 200_000
-SLOT_TIME_NS: Final = 800
-"""A pass ends after the resumption that passes so much for each coroutine, within these bounds: about what one message
-of each takes, and not less than a few times what a publication costs. Messages bunch up, since what comes while a party
-computes is taken in together; a pass that publishes as much as one message of each session keeps three parties busy
-with three parts of a bunch. With longer passes two of them sleep while one has it all, shorter ones only cost."""
+"""A pass ends once one coroutine in PASS_SHARE has been resumed, within these bounds; the lower one is a few times what
+a publication costs. Messages bunch up, since what comes while a party computes is taken in together, and a coroutine
+that finds the messages of three rounds plays them all before it waits. A pass that publishes half of a bunch lets the
+next party begin with it; with longer ones the others sleep while one has it all, shorter ones only cost."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -81,7 +81,7 @@ class Scheduler:
 
     def __init__(self, worker: Worker, *, pass_time_ns: int | None = None) -> None:
         """`pass_time_ns`: of each pass, however many coroutines there are."""
-        self._pass_time_ns = pass_time_ns
+        self._pass_times_ns = (PASS_TIME_NS, PASS_TIME_MAX_NS) if pass_time_ns is None else (pass_time_ns, pass_time_ns)
         self._worker = worker
         self._ready: deque[Slot] = Queue()
         self._slots: set[Slot] = set()
@@ -155,11 +155,10 @@ class Scheduler:
         worker = self._worker
         nested = worker.driving
         worker.driving = True
-        time_ns = self._pass_time_ns
-        if time_ns is None:
-            time_ns = min(max(PASS_TIME_NS, SLOT_TIME_NS * len(self._slots)), PASS_TIME_MAX_NS)
+        enough = len(self._slots) // PASS_SHARE
         try:
-            return run_slots(self._ready, PASS_RESUMPTIONS_MAX, time_ns, self._finish, self._promote)
+            times_ns = self._pass_times_ns
+            return run_slots(self._ready, PASS_RESUMPTIONS_MAX, enough, *times_ns, self._finish, self._promote)
         finally:
             worker.driving = nested
 

@@ -100,7 +100,7 @@ def test_a_coroutine_may_be_taken_from_its_slot_while_it_runs(runner: str) -> No
     slot = Slot(forgets(), ready)
     ready.append(slot)
     finish = lambda slot, result, failure: ended.append(result)  # noqa: E731
-    assert namespace.run_slots(ready, 1, 10**9, finish, None) == 1
+    assert namespace.run_slots(ready, 1, 1, 10**9, 10**9, finish, None) == 1
     assert ended == ["the end"]
 
 
@@ -146,7 +146,7 @@ def test_a_pass_tells_of_every_kind_of_end(runner: str) -> None:
     def promote(slot: Any, awaited: Any) -> None:
         told.append((names[slot], "promoted", awaited))
 
-    assert namespace.run_slots(ready, 100, 10**9, finish, promote) == 4
+    assert namespace.run_slots(ready, 100, 1, 10**9, 10**9, finish, promote) == 4
     assert told == [
         ("returns", 7, type(None)),
         ("fails", None, LookupError),
@@ -156,7 +156,7 @@ def test_a_pass_tells_of_every_kind_of_end(runner: str) -> None:
     wait.wake()
     wait.wake()  # nobody stands there any more
     assert len(ready) == 1
-    assert namespace.run_slots(ready, 100, 10**9, finish, promote) == 1
+    assert namespace.run_slots(ready, 100, 1, 10**9, 10**9, finish, promote) == 1
     assert told[-1] == ("waits", "woken", type(None))
     coroutines["foreign"].close()
 
@@ -180,9 +180,9 @@ def test_an_interruption_ends_the_pass_and_its_coroutine_only(runner: str, error
         ready.append(slot)
     finish = lambda slot, result, failure: ended.append((slot, failure))  # noqa: E731
     with pytest.raises(error):
-        namespace.run_slots(ready, 100, 10**9, finish, None)
+        namespace.run_slots(ready, 100, 1, 10**9, 10**9, finish, None)
     assert ended == [(slots[0], None)]
-    assert namespace.run_slots(ready, 100, 10**9, finish, None) == 1
+    assert namespace.run_slots(ready, 100, 1, 10**9, 10**9, finish, None) == 1
 
 
 @pytest.mark.parametrize("limit", [0, 1, 3])
@@ -195,8 +195,8 @@ def test_a_pass_keeps_its_limit(limit: int) -> None:
 
     for _ in range(3):
         ready.append(core.SlotHot(nothing(), ready))
-    assert core.run_slots(ready, limit, 10**9, lambda *_: None, None) == limit
-    core.run_slots(ready, 3, 10**9, lambda *_: None, None)
+    assert core.run_slots(ready, limit, 1, 10**9, 10**9, lambda *_: None, None) == limit
+    core.run_slots(ready, 3, 1, 10**9, 10**9, lambda *_: None, None)
 
 
 def test_hot_frames_need_whole_tables() -> None:

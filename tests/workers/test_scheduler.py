@@ -9,12 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from partywire.workers.errors import PartyFailed, PeerAborted, PeerLost, SessionDesync, WorkerDied
-from partywire.workers.hot import IS_COMPILED, run_slots
+from partywire.workers.hot import IS_COMPILED
 from partywire.workers.scheduler import (
     PASS_RESUMPTIONS_MAX,
-    PASS_TIME_MAX_NS,
-    PASS_TIME_NS,
-    SLOT_TIME_NS,
     Scheduler,
     new_loop,
 )
@@ -108,27 +105,21 @@ def test_a_pass_ends_when_its_time_is_over(two: Table) -> None:
     scheduler.close()
 
 
-@pytest.mark.parametrize(
-    ("coroutines", "expected_ns"), [(1, PASS_TIME_NS), (100, 100 * SLOT_TIME_NS), (1000, PASS_TIME_MAX_NS)]
-)
-def test_a_pass_is_as_long_as_each_coroutine_takes(
-    two: Table, monkeypatch: pytest.MonkeyPatch, coroutines: int, expected_ns: int
-) -> None:
-    given: list[int] = []
-
-    def note(ready: Any, limit: int, time_ns: int, *rest: Any) -> int:
-        given.append(time_ns)
-        return run_slots(ready, limit, time_ns, *rest)
+def test_a_pass_lets_half_of_the_coroutines_have_a_turn(two: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("partywire.workers.scheduler.PASS_TIME_NS", 0)
+    monkeypatch.setattr("partywire.workers.scheduler.PASS_TIME_MAX_NS", 60 * 10**9)
 
     async def job() -> None:
         pass
 
-    monkeypatch.setattr("partywire.workers.scheduler.run_slots", note)
-    for _ in range(coroutines):
-        two.schedulers[0].spawn(job())
-    two.schedulers[0].do_work()
-    assert given == [expected_ns]
-    two.settle()
+    scheduler = Scheduler(two.workers[0])
+    for _ in range(160):
+        scheduler.spawn(job())
+    assert scheduler.do_work() == 80
+    assert scheduler.do_work() == 40  # half of those that are left
+    while not scheduler.is_idle:
+        scheduler.do_work()
+    scheduler.close()
 
 
 def test_hundreds_of_sessions_take_turns(three: Table) -> None:

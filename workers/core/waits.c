@@ -536,19 +536,20 @@ static int slot_settle(Slot *slot, PySendResult sent, PyObject *value, PyObject 
     return told == NULL ? -1 : 0;
 }
 
-/* run_slots(ready, limit, time_ns, finish, promote) -> resumptions. The clock is looked at after every eighth, so
-   that it is no part of what each one costs. */
+/* run_slots(ready, limit, enough, time_ns, time_max_ns, finish, promote) -> resumptions. The clock is looked at after
+   every eighth, so that it is no part of what each one costs. */
 static PyObject *run_slots(PyObject *Py_UNUSED(module), PyObject *args)
 {
     PyObject *ready_object, *finish, *promote;
-    Py_ssize_t limit;
-    long long time_ns;
-    if (!PyArg_ParseTuple(args, "O!nLOO", queue_type, &ready_object, &limit, &time_ns, &finish, &promote))
+    Py_ssize_t limit, enough;
+    long long time_ns, time_max_ns;
+    if (!PyArg_ParseTuple(args, "O!nnLLOO", queue_type, &ready_object, &limit, &enough, &time_ns, &time_max_ns, &finish,
+                          &promote))
         return NULL;
     Queue *ready = (Queue *)ready_object;
     if (limit > ready->count)
         limit = ready->count;
-    int64_t stop = monotonic_ns() + time_ns;
+    int64_t start = monotonic_ns();
     Py_ssize_t count = 0;
     while (count < limit && ready->count > 0) {
         PyObject *item = queue_pop(ready);
@@ -567,7 +568,7 @@ static PyObject *run_slots(PyObject *Py_UNUSED(module), PyObject *args)
         Py_DECREF(item);
         if (settled < 0)
             return NULL;
-        if ((count & 7) == 0 && monotonic_ns() > stop)
+        if ((count & 7) == 0 && monotonic_ns() - start > (count < enough ? time_max_ns : time_ns))
             break;
     }
     return PyLong_FromSsize_t(count);
@@ -575,8 +576,10 @@ static PyObject *run_slots(PyObject *Py_UNUSED(module), PyObject *args)
 
 static PyMethodDef functions[] = {
     {"run_slots", run_slots, METH_VARARGS,
-     PyDoc_STR("run_slots(ready, limit, time_ns, finish, promote): resume ready slots; returns how many.\n\n"
-               "At most `limit`, and after every eighth the pass ends if `time_ns` have passed.\n"
+     PyDoc_STR("run_slots(ready, limit, enough, time_ns, time_max_ns, finish, promote): resume ready slots; returns\n"
+               "how many.\n\n"
+               "At most `limit`, and after every eighth the pass ends if `time_max_ns` have passed, or `time_ns` if\n"
+               "`enough` were resumed.\n"
                "finish(slot, result, error) is told of each end, promote(slot, awaited) of what is no Wait.")},
     {NULL, NULL, 0, NULL},
 };
