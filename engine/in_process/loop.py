@@ -143,7 +143,10 @@ def _outer_loop_aside() -> Iterator[None]:
     """asyncio runs one loop at a time in a thread, and from 3.12 on looks at the running task as well."""
     outer = asyncio._get_running_loop()
     swap = getattr(tasks, "_swap_current_task", None)
-    task = swap(outer, None) if swap is not None and outer is not None else None
+    # Where there is no task, early versions of 3.12 do not take "none" for an answer.
+    task = asyncio.current_task(outer) if swap is not None and outer is not None else None
+    if task is not None and swap is not None:
+        swap(outer, None)
     asyncio._set_running_loop(None)
     try:
         yield

@@ -720,6 +720,29 @@ def test_a_turn_may_be_inside_a_task_of_another_loop(turned: tuple[LinkLoop, Wat
         assert seen == [loop, runner.get_loop()]
 
 
+def test_a_turn_may_be_inside_a_loop_that_has_no_task_at_the_moment(
+    turned: tuple[LinkLoop, Watching], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a batch, whose coroutines are none. What asyncio of Python 3.12.1 does then."""
+
+    def swap(loop: asyncio.AbstractEventLoop, _: object) -> None:
+        raise KeyError(loop)
+
+    monkeypatch.setattr(asyncio.tasks, "_swap_current_task", swap, raising=False)
+    loop, _ = turned
+    seen: list[int] = []
+    loop.call_soon(seen.append, 1)
+    outer = asyncio.new_event_loop()
+    asyncio._set_running_loop(outer)
+    try:
+        loop.turn()
+        assert asyncio._get_running_loop() is outer
+    finally:
+        asyncio._set_running_loop(None)
+        outer.close()
+    assert seen == [1]
+
+
 def test_another_thread_makes_the_watched_descriptor_readable(turned: tuple[LinkLoop, Watching]) -> None:
     import select
 
