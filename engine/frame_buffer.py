@@ -138,6 +138,22 @@ class FrameBuffer:
         self._missing = 0
         return session, missing
 
+    def lend_body(self) -> tuple[int, int, int, Filler] | None:
+        """An open frame of which a good part is there: its session, descriptor and length, and its body, of as many
+        bytes; the buffer stands behind it then.
+
+        For the same caller, which takes what is still to come. None: there is no such frame, or it is a special one.
+        """
+        if self._open is None or self._body is None:
+            return None
+        session, descriptor, length = self._open
+        if session == LINK_SESSION or KIND_OF[descriptor] not in (_PLAIN, _WRITABLE):
+            return None
+        body, self._body = self._body, None
+        self._open = None
+        self._missing = 0
+        return session, descriptor, length, body
+
     def _guard(
         self, take: Callable[[memoryview, int, list[Frame]], int], chunk: memoryview, frames: list[Frame]
     ) -> int:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 
     from partywire.engine.connection_pump import ConnectionPump
+    from partywire.engine.filler import Filler
     from partywire.engine.frame_buffer import FrameBuffer
     from partywire.engine.frames import Buffer, Frame
     from partywire.shm.ring import RingReader, RingWriter
@@ -171,6 +172,9 @@ class LaneHot(ReceiverHot):
         def take_record(self, kind: int, connection: int, epoch: int, payload: memoryview) -> None: ...
         def peer_broke_protocol(self, error: LinkProtocolError) -> None: ...
         def ring_failed(self, error: ShmError) -> None: ...
+        def go_on_with_body(self, session: int, descriptor: int, length: int, body: Filler) -> None:
+            """In the compiled one alone: take the rest of a body that `take_carefully` has begun."""
+
         def receive_was_interrupted(self) -> None: ...
 
     def __init__(self, worker: Worker, writer: RingWriter, reader: RingReader, connection: int, epoch: int) -> None:

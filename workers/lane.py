@@ -282,6 +282,8 @@ class Lane(LaneHot):
         fragment = self.frames.lend_fragment()
         if fragment is not None:
             self.fragment_session, self.fragment_missing = fragment
+        elif (body := self.frames.lend_body()) is not None:
+            self.go_on_with_body(*body)
         self.is_between_frames = self.frames.is_between_frames
         return count
 

@@ -92,6 +92,26 @@ static PyObject *filler_take(PyObject *self, PyObject *Py_UNUSED(ignored))
     return body;
 }
 
+int filler_lend(PyObject *object, PyObject **body, char **data, Py_ssize_t *size, Py_ssize_t *filled)
+{
+    Filler *filler = (Filler *)object;
+    if (!PyObject_TypeCheck(object, filler_type)) {
+        PyErr_SetString(PyExc_TypeError, "only a compiled filler lends its body");
+        return -1;
+    }
+    if (filler->body == NULL || filler->filled == filler->size) {
+        PyErr_SetString(PyExc_ValueError, "a body is lent while bytes of it are missing");
+        return -1;
+    }
+    *body = filler->body;
+    *data = filler->data;
+    *size = filler->size;
+    *filled = filler->filled;
+    filler->body = NULL;
+    filler->data = NULL;
+    return 0;
+}
+
 static PyObject *filler_filled(PyObject *self, void *Py_UNUSED(closure))
 {
     return PyLong_FromSsize_t(((Filler *)self)->filled);

@@ -33,4 +33,7 @@ int outcome_of(ssize_t count, size_t asked);
 /* Receive into one claim. Bytes taken; `outcome` says what follows. -1: exception set. */
 Py_ssize_t receive_once(PyObject *writer, const ReceiveOrder *order, int *outcome);
 
+/* Take the body away from a Filler of which bytes are missing. 0, or -1 with an exception set. */
+int filler_lend(PyObject *filler, PyObject **body, char **data, Py_ssize_t *size, Py_ssize_t *filled);
+
 #endif

@@ -54,6 +54,10 @@ int ring_publish(PyObject *writer);
    another thread or process. */
 int ring_is_consumed(PyObject *writer);
 
+/* Refuse a record that will not stand beside others: RingWriter.request_space asks for all of the ring next. 0, or -1
+   with an exception set. */
+int ring_refuse_until_consumed(PyObject *writer);
+
 /* Poll one more record, as RingReader.poll(1) does. 1: `record` is filled; 0: nothing new; -1: exception set. */
 int ring_poll(PyObject *reader, RingRecord *record);
 

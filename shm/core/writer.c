@@ -287,6 +287,12 @@ int ring_abort(PyObject *writer)
     return 0;
 }
 
+int ring_refuse_until_consumed(PyObject *writer)
+{
+    WriterCore *self = (WriterCore *)writer;
+    return call_method(writer, "_refuse", "(K)", (unsigned long long)(self->mask + 1)) < 0 ? -1 : 0;
+}
+
 int ring_is_consumed(PyObject *writer)
 {
     WriterCore *self = (WriterCore *)writer;

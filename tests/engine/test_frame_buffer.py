@@ -201,6 +201,35 @@ def test_a_legal_announcement_alone_allocates_nothing() -> None:
     assert buffer.pending_size == 0
 
 
+@pytest.mark.parametrize("descriptor", [D.BYTES, D.ARRAY])
+def test_the_rest_of_a_body_may_be_taken_by_whoever_asks_for_it(descriptor: D) -> None:
+    body = bytes(range(256)) * 256
+    wire = memoryview(frame_header(7, descriptor, len(body)) + body)
+    buffer = FrameBuffer()
+    assert buffer.step(wire[:100]) == ([], 100)
+    assert buffer.lend_body() is None  # who announces has to send as well
+    assert buffer.step(wire[100:10_000]) == ([], 9_900)
+    lent = buffer.lend_body()
+    assert lent is not None
+    *frame, filler = lent
+    assert frame == [7, descriptor, len(body)]
+    assert (filler.filled, buffer.pending_size, buffer.is_between_frames) == (9_991, 0, True)
+    filler.put(wire[10_000:])
+    taken = filler.take()
+    assert (type(taken), taken) == (bytes if descriptor == D.BYTES else bytearray, body)
+    assert buffer.lend_body() is None
+    assert buffer.split(memoryview(frame_header(7, D.BYTES, 3) + b"abc")) == [(7, D.BYTES, 3, b"abc")]
+
+
+@pytest.mark.parametrize("wire", [frame_header(LINK_SESSION, D.CONTROL, 64), frame_header(1, D.VEC_RING_BIT, 8_000)])
+def test_a_body_that_is_special_is_taken_with_care(wire: bytes) -> None:
+    buffer = FrameBuffer()
+    assert buffer.step(memoryview(wire + bytes(32)))[0] == []
+    assert buffer.step(memoryview(bytes(31)))[0] == []
+    assert buffer.pending_size == 63
+    assert buffer.lend_body() is None
+
+
 def test_a_body_as_large_as_the_limit_passes_and_one_byte_more_does_not() -> None:
     size_max = 100_000
     wire = encode_frame(1, D.BYTES, bytes(size_max))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import random
 import socket
 from contextlib import AsyncExitStack
@@ -16,7 +17,7 @@ from partywire import Party, PartyConfig, PeerLost
 from partywire.engine import limits
 from partywire.engine.connection_pump import ConnectionPump
 from partywire.engine.filler import Filler
-from partywire.engine.frames import Descriptor
+from partywire.engine.frames import Descriptor, frame_header
 from partywire.shm.compiled import core
 
 if TYPE_CHECKING:
@@ -147,6 +148,67 @@ def test_a_message_that_was_begun_in_fragments_goes_on_in_fragments_when_its_lan
             if not has_gone_on:
                 await asyncio.sleep(0)
         assert await other.recv("a") == body
+
+    run(play)
+
+
+@pytest.mark.skipif(core is None, reason="bytes pass by rings only with the compiled core")
+def test_behind_the_start_of_a_body_the_rest_passes_by_the_ring_however_short_it_was() -> None:
+    async def play(one: Session, other: Session, party: Party, peer: Party) -> None:
+        lane, far = lane_of(party), lane_of(peer)
+        assert lane.pump is not None
+        assert far.pump is not None
+        body = random.Random(1).randbytes(160_000)  # which a socket takes at once
+        wire = frame_header(one.id, Descriptor.BYTES.value, len(body)) + body
+        received, in_ring = far.bytes_received, far.reader._head
+        for start, end in itertools.pairwise((0, 3, 100, 15_000, 15_001, 100_000, len(wire))):
+            with socket.socket(fileno=lane.pump.direct_fd) as sock:
+                assert sock.send(wire[start:end]) == end - start
+                sock.detach()
+            while far.bytes_received < received + end:
+                far.pump.receive()
+        assert await other.recv("a") == body
+        assert far.reader._head - in_ring < 20_000
+
+    run(play)
+
+
+@pytest.mark.skipif(core is None, reason="bytes pass by rings only with the compiled core")
+def test_large_messages_wait_for_what_is_before_them_instead_of_being_copied() -> None:
+    async def play(one: Session, other: Session, party: Party, _: Party) -> None:
+        lane = lane_of(party)
+        in_ring = []
+
+        async def send(body: bytes) -> None:
+            await one.send("b", body)
+            in_ring.append(lane.writer._pending - lane.writer._load_head())
+
+        bodies = [random.Random(size).randbytes(size) for size in range(900_000, 900_020)]
+        sending = [asyncio.ensure_future(send(body)) for body in bodies]
+        assert [await other.recv("a") for _ in bodies] == bodies
+        await asyncio.gather(*sending)
+        assert max(in_ring) < 1_000_000  # in four times as much
+
+    run(play, ring_mib=4)
+
+
+@pytest.mark.skipif(core is None, reason="bytes pass by rings only with the compiled core")
+def test_a_lane_goes_on_with_one_body_at_a_time_and_takes_it_away() -> None:
+    async def play(one: Session, _: Session, party: Party, peer: Party) -> None:
+        lane, far = lane_of(party), lane_of(peer)
+        with pytest.raises(TypeError, match="compiled filler"):
+            lane.go_on_with_body(one.id, Descriptor.BYTES.value, 6, object())  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="size"):
+            lane.go_on_with_body(one.id, Descriptor.BYTES.value, 6, Filler(5, is_writable=False))
+        filler = Filler(6, is_writable=False)
+        filler.put(b"abc")
+        lane.go_on_with_body(one.id, Descriptor.BYTES.value, 6, filler)
+        with pytest.raises(ValueError, match="longer than what is missing"):
+            filler.put(b"d")
+        with pytest.raises(ValueError, match="another body"):
+            lane.go_on_with_body(one.id, Descriptor.BYTES.value, 6, Filler(6, is_writable=False))
+        far.post(b"def")
+        assert await one.recv("b") == b"abcdef"
 
     run(play)
 

@@ -194,7 +194,7 @@ static Py_ssize_t receive_some(Lane *lane, PyObject *writer, const ReceiveOrder 
     }
     ReceiveOrder start = order_of_start(lane, order);
     Py_ssize_t count = receive_through_ring(lane, writer, &start, outcome);
-    if (!is_amid_body(lane))
+    if (!is_amid_body(lane) && lane->is_between_frames)
         lane->body_before = 0;
     return count;
 }

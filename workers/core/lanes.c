@@ -4,6 +4,8 @@
    whose tables are made from FRAME_TABLE; everything else (cut frames, fragments, resets, unknown sessions) is handed
    to the Python half, one frame at a time. */
 
+#include "../../engine/core/pump.h"
+
 #include "worker.h"
 
 #include <stddef.h>
@@ -19,6 +21,7 @@ PyTypeObject *lane_type;
 #define FRAGMENT 0x83
 #define FRAGMENT_SIZE_MIN (16 * 1024) /* workers/hot_pure.py */
 #define DIRECT_SIZE_MIN (32 * 1024)   /* of a frame: a smaller one costs less to copy than a system call of its own */
+#define WAIT_SIZE_MIN (192 * 1024)    /* the same for a copy into the ring and the wait for the bytes before it */
 #define START_PART 16                 /* engine/frame_buffer.py */
 #define LINK_SESSION 0xFFFFFFFFu
 #define MESSAGE_OVERHEAD 128 /* workers/mailbox.py */
@@ -264,6 +267,12 @@ static int send_frame(Lane *lane, const Large *large, int is_whole, Py_ssize_t p
     return lane_send_direct(lane, parts, 4);
 }
 
+/* Whether who moves the lane's bytes is in this process. */
+static int is_joined(const Lane *lane)
+{
+    return lane->pump != NULL && lane->pump != Py_None;
+}
+
 /* Send or commit the frame of a large message that begins at `position` of it. Bytes of the message that it holds; 0: no
    room now; -1: exception set. Twin of LaneHot.write_chunk. */
 static Py_ssize_t write_frame(Lane *lane, const Large *large, Py_ssize_t position)
@@ -286,6 +295,8 @@ static Py_ssize_t write_frame(Lane *lane, const Large *large, Py_ssize_t positio
     int sent = send_frame(lane, large, is_whole, position, room);
     if (sent != 0)
         return sent < 0 ? -1 : room;
+    if (room >= WAIT_SIZE_MIN && is_joined(lane) && !ring_is_consumed(lane->writer))
+        return ring_refuse_until_consumed(lane->writer);
     unsigned char *place;
     int claimed = lane_write_gathered(lane);
     if (claimed > 0)
@@ -313,7 +324,8 @@ int lane_write_bytes(Lane *lane, unsigned int session, PyObject *value)
         return -1;
     Large large = {session, (uint32_t)size, frames.bytes_descriptor, NULL, data, 0, size};
     Py_ssize_t written = write_frame(lane, &large, 0);
-    if (written > 0 && ring_publish(lane->writer) >= 0)
+    /* Who moves the bytes in this process is not rung for: the flush of this pass has it look. */
+    if (written > 0 && (is_joined(lane) || ring_publish(lane->writer) >= 0))
         return 1;
     if (!PyErr_Occurred())
         return 0;
@@ -526,6 +538,33 @@ static int begin_cut(Lane *lane, const unsigned char *frame, uint32_t size)
     lane->cut_length = length;
     lane->cut_filled = there;
     return 1;
+}
+
+/* go_on_with_body(session, descriptor, length, filler): the same for a body that the careful path has begun. */
+static PyObject *lane_go_on_with_body(Lane *lane, PyObject *args)
+{
+    uint32_t session;
+    unsigned char descriptor;
+    Py_ssize_t length, size = 0, filled = 0;
+    PyObject *filler;
+    if (!PyArg_ParseTuple(args, "IbnO", &session, &descriptor, &length, &filler))
+        return NULL;
+    if (lane->cut != NULL || length > frames.body_max) {
+        PyErr_SetString(PyExc_ValueError, "another body is open, or this one is too long");
+        return NULL;
+    }
+    if (filler_lend(filler, &lane->cut, &lane->cut_data, &size, &filled) < 0)
+        return NULL;
+    if (size != length) {
+        Py_CLEAR(lane->cut);
+        PyErr_SetString(PyExc_ValueError, "a body's size is not that of its frame");
+        return NULL;
+    }
+    lane->cut_session = session;
+    lane->cut_descriptor = descriptor;
+    lane->cut_length = (uint32_t)length;
+    lane->cut_filled = (uint32_t)filled;
+    Py_RETURN_NONE;
 }
 
 int lane_hand_over_cut(Lane *lane)
@@ -817,6 +856,8 @@ static PyMethodDef lane_methods[] = {
     {"send_direct", (PyCFunction)lane_send_gathered, METH_NOARGS,
      PyDoc_STR("Send what is gathered straight to the socket; whether nothing is left to send.")},
     {"take_gathered", (PyCFunction)lane_take_gathered, METH_NOARGS, PyDoc_STR("Hand over what is gathered.")},
+    {"go_on_with_body", (PyCFunction)lane_go_on_with_body, METH_VARARGS,
+     PyDoc_STR("Take the rest of a body that `take_carefully` has begun: session, descriptor, length, filler.")},
     {"receive", (PyCFunction)lane_receive, METH_NOARGS,
      PyDoc_STR("Deliver what the I/O process has published. Returns the count of records.")},
     {NULL, NULL, 0, NULL},
