@@ -289,6 +289,10 @@ class Lane(LaneHot):
 
     def take_fragment(self, session: int, piece: memoryview) -> None:
         """Data of a FRAGMENT, whose header the compiled core has read."""
+        # Hot: several times for each 256 KiB. What neither ends its message nor may be too much is only put there.
+        mailbox = self.mailboxes.get(session)
+        if mailbox is not None and mailbox.put_fragment(piece):
+            return
         self.deliver_parked([(session, Descriptor.FRAGMENT.value, len(piece), piece)])
 
     def receive_fragment(self, fd: int) -> tuple[int, int] | None:

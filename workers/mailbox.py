@@ -189,6 +189,17 @@ class Mailbox(MailboxHot, Wait):
         if assembly.filled == assembly.size:
             self._complete(assembly)
 
+    def put_fragment(self, piece: Buffer) -> bool:
+        """Data of the open message, of which more is to come behind it. False: it is something else, or belongs into
+        the memory of a receiver, and nothing was done."""
+        assembly = self.assembly
+        if assembly is None or assembly.target is not None or assembly.filled + len(piece) >= assembly.size:
+            return False
+        assert assembly.body is not None
+        assembly.body.put(piece)
+        assembly.filled += len(piece)
+        return True
+
     def receive_fragment(self, fd: int, size: int) -> tuple[int, int] | None:
         """Receive up to `size` bytes of the open message from a socket, where they will stay.
 
