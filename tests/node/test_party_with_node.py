@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from partywire import NodeConfig, NodeUnavailable, Party, PartyConfig, PeerNode, Ring64, RpcService
 from partywire.engine.messaging import wire
 from partywire.engine.peer_store.store import PeerStore
-from partywire.engine.peers.errors import PeerNotReached
+from partywire.engine.peers.errors import PeerNotKnown, PeerNotReached
 from partywire.engine.peers.identity import NodeIdentity
 from partywire.engine.peers.options import PeerOptions
+from partywire.engine.yamux.errors import SubstreamSessionOver
+from partywire.shm.errors import SegmentError
 from partywire.workers.exit_code import ExitCode, code_of
+from partywire.workers.party_node.errors import NoWayToPeer
 from tests.support.reserved_ports import reserved_ports
 
 if TYPE_CHECKING:
@@ -155,3 +159,38 @@ def test_a_node_that_cannot_start_ends_the_opening_with_a_sentence(tmp_path: Pat
 
     with reserved_ports(2) as ports:
         asyncio.run(asyncio.wait_for(open_party(ports), TIMEOUT_S))
+
+
+def test_a_node_whose_lane_cannot_be_mapped_is_no_way_until_it_is_started_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise SegmentError("a segment cannot be mapped") from OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    async def play(ports: list[int]) -> None:
+        parties = dict(zip(("alice", "bob"), (("127.0.0.1", port) for port in ports), strict=True))
+        nodes = {name: NodeConfig(identity=tmp_path / f"{name}.key") for name in parties}
+        configs = [PartyConfig(name=name, parties=parties, node=nodes[name]) for name in parties]
+        nobody = NodeIdentity.generate().peer_id
+
+        async def lose_node(party: Party) -> None:
+            os.kill(party.pids["node"], signal.SIGKILL)
+            await party.worker.until(lambda: party.node._is_process_awaited)
+            while True:
+                try:
+                    await party.node.connect(nobody)
+                except SubstreamSessionOver:
+                    pass  # it was asked before we knew of its end
+
+        async with AsyncExitStack() as stack:
+            alice, bob = [Party(config) for config in configs]
+            await asyncio.gather(*(stack.enter_async_context(party) for party in (alice, bob)))
+            with monkeypatch.context() as short:
+                short.setattr("partywire.shm.segment.map_whole", refuse)
+                with pytest.raises(NoWayToPeer, match=r"alice cannot map the rings of its node's process: .* memory"):
+                    await lose_node(alice)
+            with pytest.raises(PeerNotKnown):
+                await lose_node(alice)
+
+    with reserved_ports(2) as ports:
+        asyncio.run(asyncio.wait_for(play(ports), TIMEOUT_S))

@@ -25,9 +25,11 @@ from partywire.engine.peers.contract import decorator_of
 from partywire.engine.peers.errors import ConnectionsClosed, PeerNotKnown, PeerNotReached
 from partywire.engine.peers.events import EVENTS_MAX, EventHub
 from partywire.engine.peers.peer_id import PeerId
+from partywire.engine.shortage import describe_shortage
 from partywire.engine.substreams.errors import SubstreamTimeout
 from partywire.engine.worker_bridge import heads
 from partywire.engine.yamux.errors import SubstreamSessionOver
+from partywire.shm.errors import ShmError
 
 from ..errors import PartyFailed
 from ..waiting import run_blocking
@@ -113,13 +115,21 @@ class PartyNode:
             self._messages = PartyMessages(self, self._node_config)
 
     def take_process_lane(self, message: NodeLane, fds: list[int]) -> None:
-        """The node's process stands (again). Owns the descriptors."""
+        """The node's process stands (again). Owns the descriptors. Without memory for its rings there is no way to it
+        until it is started once more."""
         if self.is_ending or len(fds) != 4:
             close_all(fds)
             return
         self._keep_lost(self._process)
+        try:
+            rings = self.worker.link_life.open_substream_rings(fds)
+        except ShmError as error:
+            self._is_process_awaited = False
+            short = describe_shortage(error)
+            self._process_failure = f"{self._config.name} cannot map the rings of its node's process: {short}"
+            self.worker.notify()
+            return
         self._is_process_awaited = True
-        rings = self.worker.link_life.open_substream_rings(fds)
         self._process = BridgeEnd(self, self.worker, "", rings, message.epoch, self._loop)
         self.worker.link_life.add_substreams(self._process.lane)
         self.worker.notify()
