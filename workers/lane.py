@@ -94,8 +94,10 @@ class Lane(LaneHot):
         self.small_size_max = min(SMALL_SIZE_MAX, writer.record_size_max // 4, self.whole_size_max)
         self._parts_limit = min(PARTS_SIZE_MAX, writer.record_size_max // 2)
         self.parts_size_max = self._parts_limit
-        # Senders that found the ring full, first come first served.
+        # Senders that found the ring full, first come first served, and how many of them were woken: these stand in
+        # line until they have run, or who sends without a pause would be there before them, again and again.
         self.waiters: deque[Wait] = deque()
+        self._woken = 0
         self.is_stalled = False
         self._has_said_goodbye = False
         self.is_finished = False
@@ -188,19 +190,19 @@ class Lane(LaneHot):
         """Write what is still here, and let the first in line try if what was refused last would fit now.
 
         Returns the count of things that went on; 0 asks for patience, not for another call at once. The lane stays
-        stalled as long as somebody stands in line: whoever was woken may have left, or be unable to run now, and need
-        not wake the next.
+        stalled as long as somebody in line sleeps: whoever was woken may be unable to run now, and need not wake the
+        next.
         """
         try:
             if not self.write_gathered():
                 return 0
             self.writer.publish()
-            if self.waiters and not self.writer.request_space():
+            if self._woken < len(self.waiters) and not self.writer.request_space():
                 return 0
         except ShmError as error:
             self._worker.link_life.lose_ring(self, f"the ring to the I/O process failed: {error}")
-        self.wake_next()
-        if not self.waiters:
+        self._wake_first()
+        if self._woken == len(self.waiters):
             self.unstall()
         return 1
 
@@ -228,20 +230,24 @@ class Lane(LaneHot):
 
     def remove_waiter(self, wait: Wait) -> None:
         """Leave the line, whether woken or not."""
-        try:
+        if wait in self.waiters:  # but in a fork
+            self._woken -= self.waiters.index(wait) < self._woken
             self.waiters.remove(wait)
-        except ValueError:
-            pass  # it was woken
         if not self.waiters:
             self.parts_size_max = self._parts_limit
 
     def wake_next(self) -> None:
-        """Let the first in line try."""
-        if self.waiters:
-            wait = self.waiters.popleft()
-            if not self.waiters:
-                self.parts_size_max = self._parts_limit
-            wait.wake()
+        """Let the next in line try, if what was refused last would fit: in vain it would lose its place."""
+        try:
+            if self._woken < len(self.waiters) and self.writer.free_size >= self.writer._refused_total:
+                self._wake_first()
+        except ShmError:
+            self._wake_first()  # who finds the same error and deals with it
+
+    def _wake_first(self) -> None:
+        if self._woken < len(self.waiters):
+            self.waiters[self._woken].wake()
+            self._woken += 1
 
     # Receiving.
 
@@ -439,8 +445,8 @@ class Lane(LaneHot):
         self.cause = cause
         self.take_gathered()
         self.unstall()
-        while self.waiters:
-            self.wake_next()
+        for wait in self.waiters:
+            wait.wake()
 
     def try_finish(self, reason: str = "") -> bool:
         """Say goodbye as the last frame and FINISH behind it. Also to a peer that broke the protocol, since the goodbye
@@ -478,6 +484,7 @@ class Lane(LaneHot):
         self.is_stalled = False
         self.take_gathered()
         self.waiters.clear()
+        self._woken = 0
 
     def close(self) -> None:
         """Give the rings back. Waiting senders find the lane over."""

@@ -192,6 +192,38 @@ def test_large_messages_wait_for_what_is_before_them_instead_of_being_copied() -
     run(play, ring_mib=4)
 
 
+@pytest.mark.parametrize("size", [60_000, 400_000])
+def test_who_sends_large_messages_without_a_pause_leaves_others_their_turn(size: int) -> None:
+    """Whose turn it is finds the room that it was woken for, and keeps its place where there is none."""
+
+    async def play(_: Session, __: Session, *parties: Party) -> None:
+        (one, second), (other, third) = await asyncio.gather(*(party.make_sessions(2) for party in parties))
+        count = 1000
+        sent: list[int] = []
+        is_flowing = asyncio.Event()
+
+        async def flood() -> None:
+            for number in range(count):
+                await one.send("b", bytes(size))
+                sent.append(number)
+
+        async def drain() -> None:
+            for number in range(count):
+                assert await other.recv("a") == bytes(size)
+                if number == 100:
+                    is_flowing.set()
+
+        flows = [asyncio.ensure_future(flow()) for flow in (flood, drain)]
+        await is_flowing.wait()
+        before = len(sent)
+        await second.send("b", bytes(400_000))
+        assert len(sent) - before < 50
+        assert await third.recv("a") == bytes(400_000)
+        await asyncio.gather(*flows)
+
+    run(play)
+
+
 @pytest.mark.skipif(core is None, reason="bytes pass by rings only with the compiled core")
 def test_a_lane_goes_on_with_one_body_at_a_time_and_takes_it_away() -> None:
     async def play(one: Session, _: Session, party: Party, peer: Party) -> None:
