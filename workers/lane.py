@@ -454,6 +454,8 @@ class Lane(LaneHot):
         if self.is_finished or (self.is_over and not self.peer_has_erred):
             self.is_finished = True
             return True
+        if self.peer_has_erred and self.pump is not None and self.pump.direct_fd < 0:
+            return False  # it takes nothing, so a goodbye would stay in the ring, full or not
         try:
             if not self._write_goodbye(encode_goodbye(reason)):
                 return False
