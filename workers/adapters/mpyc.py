@@ -100,7 +100,7 @@ class MpycAdapter:
 
         logging.info(f"Start MPyC runtime v{runtime.version}")
         _be_brief()
-        is_first = not gc.get_freeze_count()  # else it spares what the last computation has left, for ever
+        is_first = self._transport is None  # else it spares what the last computation has left, for ever
         if is_first:
             _spare_what_is_there()  # before so much is imported
         self._transport = transport = self._new_transport(runtime)
