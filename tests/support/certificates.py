@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 DAY = datetime.timedelta(days=1)
 
+CA_USAGE = x509.KeyUsage(
+    digital_signature=False, key_cert_sign=True, crl_sign=True, content_commitment=False, key_encipherment=False,
+    data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+)  # fmt: skip
+
 
 @dataclass(slots=True)
 class Issued:
@@ -54,12 +59,15 @@ def issue(
     is_ca: bool = False,
     names: Sequence[str] = (),
     raw_names: bytes = b"",
+    to_the_letter: bool = False,
 ) -> Issued:
     """A certificate for `name`, or for `names`, valid between two days from now; of itself without `issuer`.
 
-    `raw_names` stands in it in their place, whatever it is.
+    `raw_names` stands in it in their place, whatever it is. `to_the_letter` of RFC 5280 are those that clients ask for
+    by default from Python 3.13 on.
     """
     key = ec.generate_private_key(ec.SECP256R1())
+    signing_key = issuer.key if issuer else key
     now = datetime.datetime.now(datetime.UTC)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = (
@@ -74,7 +82,13 @@ def issue(
     )
     if not is_ca:
         builder = builder.add_extension(_alternatives(names or (name,), raw_names), critical=False)
-    return Issued(builder.sign(issuer.key if issuer else key, hashes.SHA256()), key)
+    if to_the_letter:
+        ours = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        theirs = x509.AuthorityKeyIdentifier.from_issuer_public_key(signing_key.public_key())
+        builder = builder.add_extension(ours, critical=False).add_extension(theirs, critical=False)
+        if is_ca:
+            builder = builder.add_extension(CA_USAGE, critical=True)
+    return Issued(builder.sign(signing_key, hashes.SHA256()), key)
 
 
 def _alternatives(names: Sequence[str], raw: bytes) -> x509.SubjectAlternativeName | x509.UnrecognizedExtension:
