@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import enum
 import math
+import sys
 import uuid
 import zoneinfo
 from array import array
@@ -136,7 +137,7 @@ ONE_BY_ONE: list[Any] = [
     np.zeros(3, [("share", "<u8", (2,)), ("tag", "S4"), ("inner", [("x", "?"), ("y", ">f2")])]),
     np.zeros(2, np.dtype([("a", "u1"), ("b", "f8")], align=True)), np.array([1], np.longdouble),
     np.float16(1.5), np.int64(-1), np.bool_(True), np.str_("a\0"), np.str_(""), np.bytes_(b"a\0"), np.complex64(1j),
-    np.datetime64("2020-01-01T00:00"), np.timedelta64(5, "ms"), np.datetime64("NaT"),
+    np.datetime64("2020-01-01T00:00"), np.timedelta64(5, "ms"), np.datetime64("NaT", "s"),
     np.array((1, 2.5), [("a", "i4"), ("b", "f8")])[()],
     Bit(1), Ring16(777), Ring64(2**64 - 1), PrfKey(bytes(range(16))), PrfCheck(2**127), StateChecksum(1, 2),
     VecRing16(np.arange(5000)), VecRing48([1, 2**47]), VecBit([True, False, True] * 3),
@@ -228,7 +229,7 @@ Pair = namedtuple("Pair", "a b")
         (Fraction(1, 2**FRACTION_BITS_MAX), "Fraction"),
         (Decimal("1" * 70_000), "Decimal"),
         (np.zeros(2, ">i4").data, "memoryview"),
-        (array("u", "x"), "array.array"),
+        (array("w" if sys.version_info >= (3, 13) else "u", "x"), "array.array"),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
