@@ -22,8 +22,13 @@ SEEDS_PER_TEST = 50
 SUBSTREAMS_SEEDS = 30
 SUBSTREAMS_SEEDS_PER_TEST = 15
 CANARY_SEEDS = 100
-FIRST_CANARY_SEED = {"a failure is kept from the others": 200, "links outlive a worker": 70}
-"""Where the search begins, for bugs that few worlds show: it needs three parties and a fault at the right time."""
+FIRST_CANARY_SEED = {
+    "a failure is kept from the others": 200,
+    "results are kept that others lack": 1200,
+    "links outlive a worker": 70,
+}
+"""Where the search begins, for bugs that few worlds show: it needs three parties and a fault at the right time.
+The worlds of Python 3.11 are others than those of later ones."""
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
