@@ -17,6 +17,7 @@ import asyncio
 import inspect
 import signal
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -28,7 +29,7 @@ from .hot import Queue, SlotHot, run_slots
 from .waiting import LoopDriver, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator, Iterable
+    from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 
     from .session import Session
     from .worker import Worker
@@ -238,11 +239,13 @@ class Scheduler:
         """Give up what still runs, and the loop. May be called again."""
         if self._slots:
             self.cancel("the scheduler is closed")
-        loop, self._own_loop = self._own_loop, None
+        loop = self._own_loop
         if loop is not None:
             if self._tasks:
                 loop.run_until_complete(asyncio.wait(self._tasks))
-            loop.close()
+            with uninterrupted():
+                self._own_loop = None
+                loop.close()
 
     # Driver: somebody's asyncio loop.
 
@@ -363,9 +366,17 @@ async def _report_failure(session: Session, error: Exception) -> None:
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """A loop for the jobs that await asyncio. Not to be interrupted: the destructor of a half-made one complains."""
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-    try:
+    """A loop for the jobs that await asyncio."""
+    with uninterrupted():
         return asyncio.new_event_loop()
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Signals wait until the end: the destructor of a loop that is half made or half closed complains."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))  # raises if one just came
+        yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

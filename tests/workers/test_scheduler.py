@@ -447,3 +447,22 @@ def test_an_interrupt_waits_until_the_loop_is_whole(monkeypatch: pytest.MonkeyPa
     with pytest.raises(KeyboardInterrupt):
         new_loop()
     made[0].close()
+
+
+def test_an_interrupt_waits_until_the_loop_is_closed(two: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = Scheduler(two.workers[0])
+    scheduler.run()
+    loop = scheduler._own_loop
+    assert loop is not None
+    really_close = loop.close
+
+    def interrupted() -> None:
+        signal.raise_signal(signal.SIGINT)
+        really_close()
+
+    monkeypatch.setattr(loop, "close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        scheduler.close()
+    assert loop.is_closed()
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    scheduler.close()
