@@ -8,6 +8,7 @@ import itertools
 import random
 import socket
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from partywire.engine.connection_pump import ConnectionPump
 from partywire.engine.filler import Filler
 from partywire.engine.frames import Descriptor, frame_header
 from partywire.shm.compiled import core
+from partywire.workers.waiting import Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -220,6 +222,33 @@ def test_who_sends_large_messages_without_a_pause_leaves_others_their_turn(size:
         assert len(sent) - before < 50
         assert await third.recv("a") == bytes(400_000)
         await asyncio.gather(*flows)
+
+    run(play)
+
+
+def test_who_was_woken_for_room_keeps_its_place_until_it_leaves_and_holds_up_nobody_behind_it() -> None:
+    """It may be unable to run, behind a blocking call inside it: then the next are woken, and the worker may sleep."""
+
+    async def play(one: Session, _: Session, party: Party, __: Party) -> None:
+        lane = lane_of(party)
+        woken: list[int] = []
+        waits = [Wait(one.worker) for _ in range(3)]
+        for number, wait in enumerate(waits):
+            wait.waker = partial(woken.append, number)
+            lane.add_waiter(wait)
+        for count in (1, 2):
+            assert lane.retry() == 1
+            assert (woken, lane.is_stalled) == ([0, 1][:count], True)
+        lane.remove_waiter(waits[0])
+        lane.wake_next()
+        assert woken == [0, 1, 2]
+        assert lane.retry() == 1
+        assert not lane.is_stalled
+        assert not lane.try_append(b"", b"", b"", in_turn=False)
+        lane.remove_waiter(waits[2])
+        lane.remove_waiter(waits[1])
+        assert lane.try_append(b"", b"", b"", in_turn=False)
+        assert woken == [0, 1, 2]
 
     run(play)
 
