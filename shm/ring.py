@@ -138,6 +138,11 @@ class RingWriter(WriterCore):
         return self._capacity - (self._pending - self._load_head())
 
     @property
+    def has_refused_room(self) -> bool:
+        """Whether as much is free as what was refused last needed: `request_space` without a bell."""
+        return self.free_size >= self._refused_total
+
+    @property
     def peer_state(self) -> str:
         """What the consumer says about itself: new, open, closed or failed. May be stale."""
         return peer_state(self._segment, WORD_CONSUMER_STATE)

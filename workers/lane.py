@@ -239,7 +239,7 @@ class Lane(LaneHot):
     def wake_next(self) -> None:
         """Let the next in line try, if what was refused last would fit: in vain it would lose its place."""
         try:
-            if self._woken < len(self.waiters) and self.writer.free_size >= self.writer._refused_total:
+            if self._woken < len(self.waiters) and self.writer.has_refused_room:
                 self._wake_first()
         except ShmError:
             self._wake_first()  # who finds the same error and deals with it

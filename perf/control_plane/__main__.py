@@ -160,7 +160,6 @@ class Stage:
         cpu = {role: sum(one.cpu_s[role] for one in played) / slowest for role in ROLES}
         return Sample(rounds * sessions / slowest, cpu, cpu_s / slowest, done)
 
-
     def play_apart(self, mode: str, sessions: int, rounds: int, load_s: float) -> float:
         """Rounds a second of the parties without a control plane, while the others carry the load for so long.
 

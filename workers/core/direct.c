@@ -22,7 +22,7 @@ static PyObject *name_direct_fd;
 /* The pump's descriptor, or -1 while bytes have to take their turn in the ring; -2 with an exception set. */
 static int direct_fd(Lane *lane)
 {
-    if (lane->pump == NULL || lane->pump == Py_None || lane->is_over || !ring_is_consumed(lane->writer))
+    if (!lane_is_joined(lane) || lane->is_over || !ring_is_consumed(lane->writer))
         return -1;
     PyObject *number = PyObject_GetAttr(lane->pump, name_direct_fd);
     if (number == NULL)

@@ -267,12 +267,6 @@ static int send_frame(Lane *lane, const Large *large, int is_whole, Py_ssize_t p
     return lane_send_direct(lane, parts, 4);
 }
 
-/* Whether who moves the lane's bytes is in this process. */
-static int is_joined(const Lane *lane)
-{
-    return lane->pump != NULL && lane->pump != Py_None;
-}
-
 /* Send or commit the frame of a large message that begins at `position` of it. Bytes of the message that it holds; 0: no
    room now; -1: exception set. Twin of LaneHot.write_chunk. */
 static Py_ssize_t write_frame(Lane *lane, const Large *large, Py_ssize_t position)
@@ -295,7 +289,7 @@ static Py_ssize_t write_frame(Lane *lane, const Large *large, Py_ssize_t positio
     int sent = send_frame(lane, large, is_whole, position, room);
     if (sent != 0)
         return sent < 0 ? -1 : room;
-    if (room >= WAIT_SIZE_MIN && is_joined(lane) && !ring_is_consumed(lane->writer))
+    if (room >= WAIT_SIZE_MIN && lane_is_joined(lane) && !ring_is_consumed(lane->writer))
         return ring_refuse_until_consumed(lane->writer);
     unsigned char *place;
     int claimed = lane_write_gathered(lane);
@@ -325,7 +319,7 @@ int lane_write_bytes(Lane *lane, unsigned int session, PyObject *value)
     Large large = {session, (uint32_t)size, frames.bytes_descriptor, NULL, data, 0, size};
     Py_ssize_t written = write_frame(lane, &large, 0);
     /* Who moves the bytes in this process is not rung for: the flush of this pass has it look. */
-    if (written > 0 && (is_joined(lane) || ring_publish(lane->writer) >= 0))
+    if (written > 0 && (lane_is_joined(lane) || ring_publish(lane->writer) >= 0))
         return 1;
     if (!PyErr_Occurred())
         return 0;

@@ -148,6 +148,12 @@ int lane_append_bytes(Lane *lane, unsigned int session, PyObject *value);
    has to, and nothing of it was written; -1: exception set. */
 int lane_write_bytes(Lane *lane, unsigned int session, PyObject *value);
 
+/* Whether who moves the lane's bytes is in this process. */
+static inline int lane_is_joined(const Lane *lane)
+{
+    return lane->pump != NULL && lane->pump != Py_None;
+}
+
 /* Send what is gathered and then `parts` straight to the socket, if everything before is on its way and the socket is
    open. `parts[0]` is free for what is gathered. What the kernel does not take is committed to the ring, not published.
    1: all of it is sent or committed; 0: nothing was done; -1: exception set, nothing was sent. */
